@@ -1,0 +1,2 @@
+//! The sidecar daemon.
+fn main() {}
