@@ -1,2 +1,47 @@
+//! Types that cross the boundary between the daemon and its kernel side.
+//!
+//! Both sides compile this crate, so a layout can never drift apart: what the kernel programs
+//! write into a map is what the daemon reads. Everything is plain data without padding.
+
 #![no_std]
-//! x
+
+mod endpoint;
+mod event;
+mod flow;
+pub mod option;
+pub mod policy;
+mod socket;
+
+pub use endpoint::{Endpoint, Tuple};
+pub use event::Event;
+pub use flow::{Flow, Route};
+pub use socket::{Mesh, Role, SocketFacts};
+
+/// Slot of the socket map in which a listener of the proxy stands.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u32)]
+pub enum Slot {
+    /// Connections from the network to the app, over IPv4.
+    Inbound4 = 0,
+    /// Connections from the network to the app, over IPv6.
+    Inbound6 = 1,
+    /// Connections from the app to the network, over IPv4.
+    Outbound4 = 2,
+    /// Connections from the app to the network, over IPv6.
+    Outbound6 = 3,
+}
+
+impl Slot {
+    /// How many slots the socket map has.
+    pub const COUNT: usize = 4;
+}
+
+/// First address of the loopback block that redirected IPv4 connections are spread over.
+///
+/// One loopback address and port would cap a pod at one connection per ephemeral port, about
+/// 28,000. The block ends at [`SPREAD4_MASK`]; it is not the upper half of 127.0.0.0/8 because
+/// 127.255.255.255 is a broadcast address, to which `connect()` fails.
+pub const SPREAD4_BASE: u32 = 0x7f80_0000;
+
+/// Network mask of the block at [`SPREAD4_BASE`]: 127.128.0.0/10.
+pub const SPREAD4_MASK: u32 = 0xffc0_0000;

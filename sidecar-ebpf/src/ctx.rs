@@ -1,0 +1,361 @@
+//! The only place that reads and writes context fields.
+//!
+//! Each access is volatile and 32 bits wide (16 where the field is): LLVM otherwise merges
+//! neighbouring ones, and the verifier refuses that with "invalid bpf_context access off=32
+//! size=8" or "dereference of modified ctx ptr". Byte orders are undone here; elsewhere ports are
+//! in host order and addresses in network order.
+
+use core::ptr::{addr_of, addr_of_mut, read_volatile, write_volatile};
+
+use aya_ebpf::{
+    bindings::{bpf_sk_lookup, bpf_sock},
+    helpers::{
+        bpf_get_socket_cookie,
+        generated::{
+            bpf_load_hdr_opt, bpf_reserve_hdr_opt, bpf_sock_ops_cb_flags_set, bpf_store_hdr_opt,
+        },
+    },
+    programs::{SkLookupContext, SockAddrContext, SockOpsContext},
+};
+use sidecar_common::{Endpoint, Tuple, option};
+
+/// Address family of IPv4.
+const AF_INET: u32 = 2;
+/// Socket type of a byte stream.
+const SOCK_STREAM: u32 = 1;
+/// Protocol number of TCP.
+const IPPROTO_TCP: u32 = 6;
+
+/// Bit of the SYN in the TCP flags.
+const TCP_FLAG_SYN: u32 = 0x02;
+/// Bit of the ACK in the TCP flags.
+const TCP_FLAG_ACK: u32 = 0x10;
+
+macro_rules! read {
+    ($ctx:expr, $($field:tt)+) => {
+        // SAFETY: the kernel hands out a valid context for as long as the program runs.
+        unsafe { read_volatile(addr_of!((*$ctx).$($field)+)) }
+    };
+}
+
+macro_rules! write {
+    ($ctx:expr, $($field:tt)+) => {
+        // SAFETY: as for `read!`.
+        |value| unsafe { write_volatile(addr_of_mut!((*$ctx).$($field)+), value) }
+    };
+}
+
+/// A full socket, never null.
+#[derive(Clone, Copy)]
+pub struct Socket(*mut bpf_sock);
+
+impl Socket {
+    /// The pointer for helpers.
+    #[inline(always)]
+    pub const fn as_ptr(self) -> *mut bpf_sock {
+        self.0
+    }
+
+    /// Index of the device the socket is bound to, 0 for none.
+    #[inline(always)]
+    pub fn bound_device(self) -> u32 {
+        read!(self.0, bound_dev_if)
+    }
+}
+
+/// The context of the `connect`, `getpeername` and `getsockname` hooks, of one family.
+pub struct SockAddr<'a, const V6: bool> {
+    ctx: &'a SockAddrContext,
+}
+
+impl<'a, const V6: bool> SockAddr<'a, V6> {
+    /// Wraps the context of a hook of this family.
+    #[inline(always)]
+    pub const fn new(ctx: &'a SockAddrContext) -> Self {
+        Self { ctx }
+    }
+
+    /// Is the socket TCP?
+    #[inline(always)]
+    pub fn is_tcp(&self) -> bool {
+        read!(self.ctx.sock_addr, type_) == SOCK_STREAM
+            && read!(self.ctx.sock_addr, protocol) == IPPROTO_TCP
+    }
+
+    /// The socket the call is made on.
+    #[inline(always)]
+    pub fn socket(&self) -> Socket {
+        Socket(read!(self.ctx.sock_addr, __bindgen_anon_1.sk))
+    }
+
+    /// A number that no other socket of this boot has.
+    #[inline(always)]
+    pub fn cookie(&self) -> u64 {
+        // SAFETY: the context is valid.
+        unsafe { bpf_get_socket_cookie(self.ctx.sock_addr.cast()) }
+    }
+
+    /// The address the call is about.
+    #[inline(always)]
+    pub fn address(&self) -> Endpoint {
+        // The field is 32 bits wide and holds 16 bits in network order.
+        let port = u16::from_be(read!(self.ctx.sock_addr, user_port) as u16).into();
+        if V6 {
+            Endpoint {
+                addr: [
+                    read!(self.ctx.sock_addr, user_ip6[0]),
+                    read!(self.ctx.sock_addr, user_ip6[1]),
+                    read!(self.ctx.sock_addr, user_ip6[2]),
+                    read!(self.ctx.sock_addr, user_ip6[3]),
+                ],
+                port,
+            }
+        } else {
+            Endpoint::v4(read!(self.ctx.sock_addr, user_ip4), port)
+        }
+    }
+
+    /// Replaces the address, leaving the port.
+    ///
+    /// On an IPv6 socket an IPv4 address takes its mapped form, as the kernel itself reports it.
+    #[inline(always)]
+    pub fn set_ip(&self, addr: [u32; 4]) {
+        if V6 {
+            write!(self.ctx.sock_addr, user_ip6[0])(addr[0]);
+            write!(self.ctx.sock_addr, user_ip6[1])(addr[1]);
+            write!(self.ctx.sock_addr, user_ip6[2])(addr[2]);
+            write!(self.ctx.sock_addr, user_ip6[3])(addr[3]);
+        } else {
+            write!(self.ctx.sock_addr, user_ip4)(addr[3]);
+        }
+    }
+
+    /// Replaces address and port.
+    #[inline(always)]
+    pub fn set_address(&self, endpoint: &Endpoint) {
+        self.set_ip(endpoint.addr);
+        write!(self.ctx.sock_addr, user_port)((endpoint.port as u16).to_be().into());
+    }
+}
+
+/// The context of `sock_ops`.
+pub struct SockOps<'a> {
+    ctx: &'a SockOpsContext,
+}
+
+impl<'a> SockOps<'a> {
+    /// Wraps the context.
+    #[inline(always)]
+    pub const fn new(ctx: &'a SockOpsContext) -> Self {
+        Self { ctx }
+    }
+
+    /// What has happened to the socket: one of `BPF_SOCK_OPS_*_CB`.
+    #[inline(always)]
+    pub fn op(&self) -> u32 {
+        read!(self.ctx.ops, op)
+    }
+
+    /// The socket, unless it is only a request for one.
+    #[inline(always)]
+    pub fn socket(&self) -> Option<Socket> {
+        let socket: *mut bpf_sock = read!(self.ctx.ops, __bindgen_anon_2.sk);
+        (!socket.is_null()).then_some(Socket(socket))
+    }
+
+    /// First argument of the callback.
+    #[inline(always)]
+    pub fn arg0(&self) -> u32 {
+        read!(self.ctx.ops, __bindgen_anon_1.args[0])
+    }
+
+    /// Second argument of the callback.
+    #[inline(always)]
+    pub fn arg1(&self) -> u32 {
+        read!(self.ctx.ops, __bindgen_anon_1.args[1])
+    }
+
+    /// This end.
+    #[inline(always)]
+    pub fn local(&self) -> Endpoint {
+        let port = read!(self.ctx.ops, local_port);
+        if read!(self.ctx.ops, family) == AF_INET {
+            return Endpoint::v4(read!(self.ctx.ops, local_ip4), port);
+        }
+        Endpoint {
+            addr: [
+                read!(self.ctx.ops, local_ip6[0]),
+                read!(self.ctx.ops, local_ip6[1]),
+                read!(self.ctx.ops, local_ip6[2]),
+                read!(self.ctx.ops, local_ip6[3]),
+            ],
+            port,
+        }
+    }
+
+    /// The other end.
+    #[inline(always)]
+    pub fn remote(&self) -> Endpoint {
+        // The field holds 32 bits in network order of which the port is the first 16.
+        let port = u32::from_be(read!(self.ctx.ops, remote_port));
+        if read!(self.ctx.ops, family) == AF_INET {
+            return Endpoint::v4(read!(self.ctx.ops, remote_ip4), port);
+        }
+        Endpoint {
+            addr: [
+                read!(self.ctx.ops, remote_ip6[0]),
+                read!(self.ctx.ops, remote_ip6[1]),
+                read!(self.ctx.ops, remote_ip6[2]),
+                read!(self.ctx.ops, remote_ip6[3]),
+            ],
+            port,
+        }
+    }
+
+    /// Asks for more callbacks on this socket.
+    #[inline(always)]
+    pub fn watch(&self, flag: u32) {
+        self.set_callbacks(read!(self.ctx.ops, bpf_sock_ops_cb_flags) | flag);
+    }
+
+    /// Asks for no more callbacks of a kind on this socket.
+    #[inline(always)]
+    pub fn unwatch(&self, flag: u32) {
+        self.set_callbacks(read!(self.ctx.ops, bpf_sock_ops_cb_flags) & !flag);
+    }
+
+    #[inline(always)]
+    fn set_callbacks(&self, flags: u32) {
+        // SAFETY: the context is valid. It fails only on a request socket, where nobody asks.
+        let _ = unsafe { bpf_sock_ops_cb_flags_set(self.ctx.ops, flags as i32) };
+    }
+
+    /// What segment a header-option callback is about.
+    #[inline(always)]
+    pub fn segment(&self) -> Segment {
+        match read!(self.ctx.ops, skb_tcp_flags) & (TCP_FLAG_SYN | TCP_FLAG_ACK) {
+            TCP_FLAG_SYN => Segment::Syn,
+            flags if flags & TCP_FLAG_SYN != 0 => Segment::SynAck,
+            _ => Segment::Other,
+        }
+    }
+
+    /// Does the segment at hand (or, with `BPF_LOAD_HDR_OPT_TCP_SYN`, the peer's SYN) carry our
+    /// option, in a version that we speak?
+    #[inline(always)]
+    pub fn has_option(&self, flags: u64) -> bool {
+        // The helper searches for kind and experiment identifier, then fills in the rest. It
+        // wants room for the longest match that the search pattern allows.
+        let mut found = [
+            option::KIND,
+            4,
+            option::EXPERIMENT[0],
+            option::EXPERIMENT[1],
+            0,
+            0,
+            0,
+            0,
+        ];
+        // SAFETY: the context is valid and the length is that of the buffer.
+        let length = unsafe {
+            bpf_load_hdr_opt(
+                self.ctx.ops,
+                found.as_mut_ptr().cast(),
+                found.len() as u32,
+                flags,
+            )
+        };
+        length >= option::LENGTH as i64 && found[4] == option::VERSION
+    }
+
+    /// Makes room for our option in the segment at hand.
+    #[inline(always)]
+    pub fn reserve_option(&self) {
+        // SAFETY: the context is valid. Without room the option is simply not written.
+        let _ = unsafe { bpf_reserve_hdr_opt(self.ctx.ops, option::LENGTH as u32, 0) };
+    }
+
+    /// Writes our option into the segment at hand; `false` if there is no room.
+    #[inline(always)]
+    pub fn write_option(&self) -> bool {
+        // SAFETY: the context is valid and the length is that of the bytes.
+        let result = unsafe {
+            bpf_store_hdr_opt(
+                self.ctx.ops,
+                option::BYTES.as_ptr().cast(),
+                option::LENGTH as u32,
+                0,
+            )
+        };
+        result == 0
+    }
+}
+
+/// Which segment of a connection an option could go into.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Segment {
+    /// The first of the client.
+    Syn,
+    /// The first of the server.
+    SynAck,
+    /// Any later one.
+    Other,
+}
+
+/// The context of `sk_lookup`.
+pub struct SkLookup<'a> {
+    ctx: &'a SkLookupContext,
+}
+
+impl<'a> SkLookup<'a> {
+    /// Wraps the context.
+    #[inline(always)]
+    pub const fn new(ctx: &'a SkLookupContext) -> Self {
+        Self { ctx }
+    }
+
+    /// Is the packet TCP?
+    #[inline(always)]
+    pub fn is_tcp(&self) -> bool {
+        read!(self.lookup(), protocol) == IPPROTO_TCP
+    }
+
+    /// The two ends of the connection that the packet wants to open.
+    #[inline(always)]
+    pub fn tuple(&self) -> Tuple {
+        let lookup = self.lookup();
+        let remote_port = u16::from_be(read!(lookup, remote_port)).into();
+        let local_port = read!(lookup, local_port);
+        if read!(lookup, family) == AF_INET {
+            return Tuple {
+                client: Endpoint::v4(read!(lookup, remote_ip4), remote_port),
+                server: Endpoint::v4(read!(lookup, local_ip4), local_port),
+            };
+        }
+        Tuple {
+            client: Endpoint {
+                addr: [
+                    read!(lookup, remote_ip6[0]),
+                    read!(lookup, remote_ip6[1]),
+                    read!(lookup, remote_ip6[2]),
+                    read!(lookup, remote_ip6[3]),
+                ],
+                port: remote_port,
+            },
+            server: Endpoint {
+                addr: [
+                    read!(lookup, local_ip6[0]),
+                    read!(lookup, local_ip6[1]),
+                    read!(lookup, local_ip6[2]),
+                    read!(lookup, local_ip6[3]),
+                ],
+                port: local_port,
+            },
+        }
+    }
+
+    #[inline(always)]
+    const fn lookup(&self) -> *mut bpf_sk_lookup {
+        self.ctx.lookup
+    }
+}

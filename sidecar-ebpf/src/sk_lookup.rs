@@ -1,0 +1,121 @@
+//! `sk_lookup`: chooses the socket for each new connection that arrives in the pod's namespace.
+
+use aya_ebpf::{
+    bindings::sk_action::{SK_DROP, SK_PASS},
+    macros::sk_lookup,
+    programs::SkLookupContext,
+};
+use aya_log_ebpf::warn;
+use sidecar_common::{
+    Endpoint, Event, Flow, Route, Slot,
+    policy::{Direction, Mode},
+};
+
+use crate::{ctx::SkLookup, maps};
+
+/// Steers a new connection to the proxy, or leaves it to the kernel's own look-up.
+///
+/// It may run twice for one connection: with SYN cookies the kernel looks up again when the ACK
+/// arrives. So it only reads.
+#[sk_lookup]
+pub fn sc_sk_lookup(ctx: SkLookupContext) -> u32 {
+    let lookup = SkLookup::new(&ctx);
+    if !lookup.is_tcp() {
+        return SK_PASS;
+    }
+    let tuple = lookup.tuple();
+    if tuple.client.is_loopback() || tuple.server.is_spread() || tuple.server.is_loopback() {
+        // An app may bind its end to an address of the pod and still be redirected, so the flow
+        // is looked up for either end.
+        if let Some(flow) = maps::published(&tuple) {
+            return published(&ctx, &flow, &tuple.server);
+        }
+        if tuple.server.is_spread() {
+            // The table of flows was full. The kernel's own look-up could find an app that
+            // listens on the port by chance, and hand it a stranger's connection.
+            maps::count(Event::DroppedUnknownFlow);
+            warn!(
+                &ctx,
+                "refused a connection to loopback port {} that nobody published", tuple.server.port
+            );
+            return SK_DROP;
+        }
+        if tuple.server.is_loopback() {
+            maps::count(Event::InboundLocalhost);
+            return SK_PASS;
+        }
+    }
+    from_network(&ctx, &tuple.client, &tuple.server)
+}
+
+/// A connection whose connecting side has told where it belongs.
+#[inline(always)]
+fn published(ctx: &SkLookupContext, flow: &Flow, server: &Endpoint) -> u32 {
+    match flow.route {
+        Route::OUTBOUND => assign(ctx, by_family(server, Slot::Outbound4, Slot::Outbound6)),
+        // Our own dial, which must not come back to us.
+        Route::TO_APP => {
+            maps::count(Event::InboundDialledApp);
+            SK_PASS
+        }
+        _ => {
+            maps::count(Event::InboundLocalhost);
+            SK_PASS
+        }
+    }
+}
+
+/// A connection from somewhere else, or from the pod to itself.
+#[inline(always)]
+fn from_network(ctx: &SkLookupContext, client: &Endpoint, server: &Endpoint) -> u32 {
+    if !maps::is_listening(server) {
+        // The kernel answers with a reset, as without us.
+        maps::count(Event::InboundNotListening);
+        return SK_PASS;
+    }
+    if maps::is_excluded_port(Direction::Inbound, server.port) {
+        maps::count(Event::InboundExcludedPort);
+        return SK_PASS;
+    }
+    if maps::mode(Direction::Inbound, server.port, client) == Mode::OFF {
+        maps::count(Event::InboundOff);
+        return SK_PASS;
+    }
+    let verdict = assign(ctx, by_family(server, Slot::Inbound4, Slot::Inbound6));
+    if verdict == SK_PASS {
+        maps::count(Event::InboundSteered);
+    }
+    verdict
+}
+
+/// Gives the connection to a listener of the proxy. Without one it is refused, never let through
+/// to the app: the client sees `ECONNREFUSED` at once, and nothing travels in plaintext.
+#[inline(always)]
+fn assign(ctx: &SkLookupContext, slot: Slot) -> u32 {
+    /// Negated errno of an empty slot.
+    const NO_ENTRY: i32 = -2;
+    match maps::listeners().redirect_sk_lookup(ctx, slot as u32, 0) {
+        Ok(()) => SK_PASS,
+        Err(NO_ENTRY) => {
+            maps::count(Event::DroppedNoListener);
+            warn!(
+                ctx,
+                "refused a connection: no proxy listens in slot {}", slot as u32
+            );
+            SK_DROP
+        }
+        Err(errno) => {
+            maps::count(Event::DroppedAssignFailed);
+            warn!(
+                ctx,
+                "refused a connection: errno {} on assigning slot {}", errno, slot as u32
+            );
+            SK_DROP
+        }
+    }
+}
+
+#[inline(always)]
+fn by_family(endpoint: &Endpoint, v4: Slot, v6: Slot) -> Slot {
+    if endpoint.is_v4() { v4 } else { v6 }
+}

@@ -1,0 +1,241 @@
+//! `sock_ops`: hands facts from the connecting to the accepting side of a loopback connection,
+//! learns on which ports the app listens, and writes and reads the mesh option.
+
+use aya_ebpf::{
+    bindings::{
+        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_HDR_OPT_LEN_CB,
+        BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG,
+        BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_SOCK_OPS_TCP_LISTEN_CB, BPF_SOCK_OPS_WRITE_HDR_OPT_CB,
+        BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG, BPF_TCP_CLOSE, BPF_TCP_LISTEN,
+    },
+    macros::sock_ops,
+    programs::SockOpsContext,
+};
+use aya_log_ebpf::warn;
+use sidecar_common::{Event, Flow, Mesh, Role, Route, SocketFacts, Tuple, option};
+
+use crate::{
+    ctx::{Segment, SockOps, Socket},
+    maps,
+};
+
+/// The callback was understood; the kernel ignores anything else for these callbacks too.
+const HANDLED: u32 = 1;
+
+/// Where to look for the option: in the segment at hand.
+const IN_SEGMENT: u64 = 0;
+/// Where to look for the option: in the peer's SYN, `BPF_LOAD_HDR_OPT_TCP_SYN` of the UAPI.
+const IN_SYN: u64 = 1;
+
+/// Follows the life of every TCP socket of the pod, app's and proxy's alike.
+#[sock_ops]
+pub fn sc_sock_ops(ctx: SockOpsContext) -> u32 {
+    let sock = SockOps::new(&ctx);
+    match sock.op() {
+        BPF_SOCK_OPS_TCP_CONNECT_CB => connecting(&sock),
+        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB => connected(&sock),
+        BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => accepted(&sock),
+        BPF_SOCK_OPS_STATE_CB => state_changed(&sock),
+        BPF_SOCK_OPS_TCP_LISTEN_CB => listening(&ctx, &sock),
+        BPF_SOCK_OPS_HDR_OPT_LEN_CB => reserve_option(&sock),
+        BPF_SOCK_OPS_WRITE_HDR_OPT_CB => write_option(&sock),
+        _ => {}
+    }
+    HANDLED
+}
+
+/// The SYN is about to leave and its source port is chosen: the accepting side cannot be faster.
+#[inline(always)]
+fn connecting(sock: &SockOps<'_>) {
+    let Some(facts) = sock.socket().and_then(maps::facts) else {
+        return;
+    };
+    if let Some(route) = route(facts.role) {
+        maps::publish(
+            &dialled(sock),
+            &Flow {
+                route,
+                peer: facts.peer,
+            },
+        );
+        // Tells when the socket closes, in case nobody accepts.
+        sock.watch(BPF_SOCK_OPS_STATE_CB_FLAG);
+    }
+    if facts.role == Role::UPSTREAM && facts.mesh == Mesh::OFFERED {
+        sock.watch(BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
+    }
+}
+
+/// The SYN-ACK has come.
+#[inline(always)]
+fn connected(sock: &SockOps<'_>) {
+    let Some(facts) = sock.socket().and_then(maps::facts) else {
+        return;
+    };
+    if facts.role != Role::UPSTREAM || facts.mesh == Mesh::NONE {
+        return;
+    }
+    if sock.has_option(IN_SEGMENT) {
+        facts.mesh = Mesh::AGREED;
+        maps::count(Event::OptionAgreed);
+    }
+    sock.unwatch(BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
+}
+
+/// The handshake of an accepted socket is complete. `accept()` cannot return it earlier: it waits
+/// for the socket's lock, which is held until this program has run.
+#[inline(always)]
+fn accepted(sock: &SockOps<'_>) {
+    let Some(socket) = sock.socket() else {
+        return;
+    };
+    match maps::facts(socket) {
+        Some(facts) if facts.role == Role::OUTBOUND => {
+            if let Some(flow) = take_flow(sock) {
+                facts.peer = flow.peer;
+                maps::count(Event::OutboundSteered);
+            }
+        }
+        Some(facts) if facts.role == Role::INBOUND => {
+            if sock.has_option(IN_SYN) {
+                facts.mesh = Mesh::AGREED;
+                maps::count(Event::OptionAgreed);
+            }
+            // Inherited from the listener.
+            sock.unwatch(BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
+        }
+        Some(_) => {}
+        None => {
+            tell_app(sock, socket);
+            // Inherited from the listener.
+            sock.unwatch(BPF_SOCK_OPS_STATE_CB_FLAG);
+        }
+    }
+}
+
+/// Tells the app's accepted socket who its true client is.
+#[inline(always)]
+fn tell_app(sock: &SockOps<'_>, socket: Socket) {
+    let Some(flow) = take_flow(sock) else {
+        return;
+    };
+    if flow.route == Route::TO_APP {
+        maps::remember(
+            socket,
+            &SocketFacts {
+                role: Role::APP_SERVER,
+                peer: flow.peer,
+                ..SocketFacts::default()
+            },
+        );
+    }
+}
+
+#[inline(always)]
+fn state_changed(sock: &SockOps<'_>) {
+    let (before, now) = (sock.arg0(), sock.arg1());
+    if before == BPF_TCP_LISTEN {
+        maps::unlisten(&sock.local());
+        return;
+    }
+    if now == BPF_TCP_CLOSE {
+        maps::unpublish(&dialled(sock));
+    }
+}
+
+#[inline(always)]
+fn listening(log: &SockOpsContext, sock: &SockOps<'_>) {
+    match sock.socket().and_then(maps::facts) {
+        Some(facts) if facts.role == Role::INBOUND => {
+            sock.watch(BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG)
+        }
+        Some(facts) if facts.role.is_proxy() => {}
+        _ => {
+            let local = sock.local();
+            if local.port == 0 {
+                // `listen()` without `bind()`: the kernel chooses the port after this callback.
+                maps::count(Event::ListenWithoutPort);
+                warn!(
+                    log,
+                    "an app listens on a port of the kernel's choice, which is not captured"
+                );
+                return;
+            }
+            maps::listen(&local);
+            sock.watch(BPF_SOCK_OPS_STATE_CB_FLAG);
+        }
+    }
+}
+
+#[inline(always)]
+fn reserve_option(sock: &SockOps<'_>) {
+    match sock.segment() {
+        Segment::Syn => {
+            let Some(facts) = sock.socket().and_then(maps::facts) else {
+                return;
+            };
+            if facts.offers < option::MAX_OFFERS {
+                sock.reserve_option();
+            } else {
+                facts.mesh = Mesh::LEFT_OUT;
+                maps::count(Event::OptionLeftOut);
+            }
+        }
+        // A request has no storage. Only our inbound listener asks for this callback.
+        Segment::SynAck if sock.has_option(IN_SYN) => sock.reserve_option(),
+        Segment::SynAck | Segment::Other => {}
+    }
+}
+
+#[inline(always)]
+fn write_option(sock: &SockOps<'_>) {
+    match sock.segment() {
+        Segment::Syn => {
+            if let Some(facts) = sock.socket().and_then(maps::facts)
+                && facts.mesh == Mesh::OFFERED
+                && sock.write_option()
+            {
+                facts.offers += 1;
+                maps::count(Event::OptionOffered);
+            }
+        }
+        Segment::SynAck => {
+            if sock.has_option(IN_SYN) && sock.write_option() {
+                maps::count(Event::OptionAnswered);
+            }
+        }
+        Segment::Other => {}
+    }
+}
+
+/// The route that a socket of this role publishes when it connects.
+#[inline(always)]
+fn route(role: Role) -> Option<Route> {
+    match role {
+        Role::APP_CLIENT => Some(Route::OUTBOUND),
+        Role::APP_OWN => Some(Route::OWN),
+        Role::TO_APP => Some(Route::TO_APP),
+        _ => None,
+    }
+}
+
+/// Takes what the connecting side has published for this accepted socket.
+#[inline(always)]
+fn take_flow(sock: &SockOps<'_>) -> Option<Flow> {
+    let tuple = Tuple {
+        client: sock.remote(),
+        server: sock.local(),
+    };
+    let flow = maps::published(&tuple)?;
+    maps::unpublish(&tuple);
+    Some(flow)
+}
+
+/// The ends of a connection that this socket opened.
+#[inline(always)]
+fn dialled(sock: &SockOps<'_>) -> Tuple {
+    Tuple {
+        client: sock.local(),
+        server: sock.remote(),
+    }
+}
