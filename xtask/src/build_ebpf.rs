@@ -1,0 +1,92 @@
+//! `cargo xtask build-ebpf`
+
+use std::{fs, io, path::Path};
+
+use anyhow::Context as _;
+
+use crate::{
+    command::{run as run_command, step},
+    setup::{self, KernelSide},
+    toolchain::TARGET,
+    workspace,
+};
+
+/// Build the kernel side alone
+#[derive(clap::Args)]
+pub struct Options {}
+
+pub fn run(Options {}: Options) -> anyhow::Result<()> {
+    let tools = setup::kernel_side()?;
+    step("build the kernel side", || build(&tools))
+}
+
+fn build(KernelSide { toolchain, linker }: &KernelSide) -> anyhow::Result<()> {
+    // A target directory of its own, so that it and the host's builds neither wait for nor undo
+    // each other.
+    let directory = workspace::target().join("ebpf-build");
+    run_command(
+        toolchain
+            .cargo()
+            .args(["build", "--release", "--package", "sidecar-ebpf"])
+            .args(["--target", TARGET, "-Z", "build-std=core", "--target-dir"])
+            .arg(&directory)
+            .env(linker_variable(), linker)
+            .env("RUSTFLAGS", rustflags())
+            .env_remove("CARGO_ENCODED_RUSTFLAGS"),
+    )?;
+    let built = directory.join(TARGET).join("release/sidecar-ebpf");
+    let object = workspace::ebpf_object();
+    publish(&built, &object)
+        .with_context(|| format!("cannot copy {} to {}", built.display(), object.display()))
+}
+
+/// Debug information is what `--btf` is made from, and without BTF the kernel refuses the maps; the
+/// `cfg` chooses the layout of the host's registers in `aya-ebpf`.
+fn rustflags() -> String {
+    let host = std::env::consts::ARCH;
+    format!(r#"-C debuginfo=2 -C link-arg=--btf --cfg=bpf_target_arch="{host}""#)
+}
+
+fn linker_variable() -> String {
+    let target = TARGET.to_uppercase().replace('-', "_");
+    format!("CARGO_TARGET_{target}_LINKER")
+}
+
+/// Copies `built` to `object`, but leaves an equal one alone: its time decides whether the daemon
+/// is built again.
+fn publish(built: &Path, object: &Path) -> io::Result<()> {
+    let bytes = fs::read(built)?;
+    if fs::read(object).is_ok_and(|old| old == bytes) {
+        return Ok(());
+    }
+    if let Some(directory) = object.parent() {
+        fs::create_dir_all(directory)?;
+    }
+    fs::write(object, bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn publishing_equal_bytes_again_keeps_the_time() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let [built, object] = ["built", "ebpf/object"].map(|name| directory.path().join(name));
+        let changed = || {
+            fs::metadata(&object)
+                .and_then(|m| m.modified())
+                .expect("published")
+        };
+
+        fs::write(&built, "first").expect("writable");
+        publish(&built, &object).expect("published");
+        let first = changed();
+        publish(&built, &object).expect("published again");
+        assert_eq!(changed(), first);
+
+        fs::write(&built, "second").expect("writable");
+        publish(&built, &object).expect("published a change");
+        assert_eq!(fs::read(&object).expect("readable"), b"second");
+    }
+}

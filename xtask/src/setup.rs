@@ -1,0 +1,77 @@
+//! `cargo xtask setup`
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+
+use crate::{
+    command::step,
+    debian, linker,
+    toolchain::{self, Toolchain},
+};
+
+/// Find or install what the kernel side is built with
+#[derive(clap::Args)]
+pub struct Options {}
+
+pub fn run(Options {}: Options) -> anyhow::Result<()> {
+    kernel_side().map(drop)
+}
+
+/// What it takes to build the kernel side.
+pub struct KernelSide {
+    pub toolchain: Toolchain,
+    pub linker: PathBuf,
+}
+
+/// Finds what builds the kernel side, and installs what is missing.
+///
+/// # Errors
+/// Where something is missing and cannot be installed, the error says what to install.
+pub fn kernel_side() -> anyhow::Result<KernelSide> {
+    step("find the kernel side's compiler and linker", || {
+        let toolchain = toolchain()?;
+        eprintln!("  compiler: {}", toolchain.describe());
+        let linker = linker()?;
+        eprintln!("  linker: {}", linker.display());
+        Ok(KernelSide { toolchain, linker })
+    })
+}
+
+fn toolchain() -> anyhow::Result<Toolchain> {
+    if let Some(toolchain) = Toolchain::find() {
+        return Ok(toolchain);
+    }
+    if debian::can_install() {
+        debian::ensure(&toolchain::PACKAGES)?;
+    }
+    Toolchain::find().with_context(|| {
+        format!(
+            "no Rust compiler from {} on (with LLVM {} or older) has the source of `core`: run \
+             `rustup component add rust-src`, or on Debian, as root, `apt-get install {}`",
+            env!("CARGO_PKG_RUST_VERSION"),
+            linker::LLVM,
+            toolchain::PACKAGES.join(" "),
+        )
+    })
+}
+
+fn linker() -> anyhow::Result<PathBuf> {
+    if let Some(linker) = linker::find() {
+        return Ok(linker);
+    }
+    linker::install().with_context(|| {
+        format!(
+            "cannot build bpf-linker {}: it needs LLVM {}, on Debian `apt-get install {}`",
+            linker::VERSION,
+            linker::LLVM,
+            linker::PACKAGE,
+        )
+    })?;
+    linker::find().with_context(|| {
+        format!(
+            "bpf-linker {} was built but does not start",
+            linker::VERSION
+        )
+    })
+}
