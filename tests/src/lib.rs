@@ -1,1 +1,76 @@
-//! Placeholder.
+//! Pods to try the sidecar in, and the means to see what it did.
+//!
+//! A pod is what Kubernetes calls a pod, minus Kubernetes: a network namespace and a cgroup with
+//! one child per container. [`Pods`] makes two of them, joined by a bridge in a namespace of its
+//! own, and puts a sidecar into the ones that ask for it. Real programs run in them through
+//! [`Program`]; [`Capture`] tells what crossed the wire; [`Sidecar`] tells what was logged and
+//! counted.
+//!
+//! ```no_run
+//! use sidecar_tests::{Pods, Program};
+//!
+//! let pods = Pods::meshed();
+//! let _server = pods.server.program("python3").args(["-m", "http.server", "8080"]).listen(8080);
+//! let wire = pods.client.capture();
+//! pods.client.program("curl").arg(format!("http://{}:8080/", pods.server.v4())).succeed();
+//! assert!(wire.finish().only_stream().is_tls());
+//! ```
+//!
+//! Everything is a guard: dropped, also by a panic, it kills the processes inside, waits until they
+//! are gone and removes what it made. What a killed run left behind, the next run sweeps up.
+//! Functions panic instead of returning errors: they are for tests, and a test that cannot set
+//! itself up has failed.
+
+pub mod access_log;
+pub mod capture;
+pub mod cgroup;
+pub mod metrics;
+pub mod namespace;
+pub mod network;
+pub mod pod;
+pub mod pods;
+pub mod process;
+pub mod program;
+pub mod sandbox;
+pub mod sidecar;
+pub mod tls;
+pub mod wait;
+pub mod wire;
+
+pub use access_log::Connection;
+pub use capture::Capture;
+pub use metrics::Metrics;
+pub use network::Network;
+pub use pod::Pod;
+pub use pods::Pods;
+pub use process::{Output, Process};
+pub use program::Program;
+pub use sandbox::Sandbox;
+pub use sidecar::Sidecar;
+pub use wire::{Stream, Wire};
+
+/// Every program the pods run, by path, with the Debian package that brings it.
+///
+/// `cargo xtask setup` installs the packages whose program is missing.
+pub const PACKAGES: &[(&str, &str)] = &[
+    ("/usr/bin/curl", "curl"),
+    ("/usr/bin/iperf3", "iperf3"),
+    ("/usr/bin/psql", "postgresql-client"),
+    ("/usr/bin/python3", "python3"),
+    ("/usr/bin/redis-cli", "redis-tools"),
+    ("/usr/bin/redis-server", "redis-server"),
+    ("/usr/bin/mariadb", "mariadb-client"),
+    ("/usr/bin/scp", "openssh-client"),
+    ("/usr/bin/setpriv", "util-linux"),
+    ("/usr/bin/socat", "socat"),
+    ("/usr/bin/tcpdump", "tcpdump"),
+    ("/usr/bin/wrk", "wrk"),
+    ("/usr/lib/postgresql/15/bin/postgres", "postgresql"),
+    ("/usr/sbin/exim4", "exim4-daemon-light"),
+    ("/usr/sbin/ip", "iproute2"),
+    ("/usr/sbin/iptables-save", "iptables"),
+    ("/usr/sbin/mariadbd", "mariadb-server"),
+    ("/usr/sbin/nft", "nftables"),
+    ("/usr/sbin/nginx", "nginx-light"),
+    ("/usr/sbin/sshd", "openssh-server"),
+];

@@ -1,0 +1,68 @@
+//! The sidecar's access log, read back.
+
+use std::net::SocketAddr;
+
+use serde::Deserialize;
+
+/// One line of the JSON access log: a connection that has ended.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Connection {
+    /// When it ended (RFC 3339).
+    pub time: String,
+    /// `inbound` or `outbound`.
+    pub direction: String,
+    /// Who connected.
+    pub client: SocketAddr,
+    /// To where.
+    pub destination: SocketAddr,
+    /// `mutual`, or why TLS was not used.
+    pub tls: String,
+    /// The sidecar's own identity, if TLS was used.
+    pub own: Option<String>,
+    /// The other side's identity, if TLS was used.
+    pub peer: Option<String>,
+    /// Plaintext bytes from client to server.
+    pub sent: u64,
+    /// Plaintext bytes from server to client.
+    pub received: u64,
+    /// How long it lasted, in seconds.
+    pub duration: f64,
+    /// What ended it.
+    pub close: String,
+}
+
+/// The connections of a log, whose last line may not be whole yet.
+pub fn parse(log: &str) -> Vec<Connection> {
+    log.split_inclusive('\n')
+        .filter(|line| line.ends_with('\n'))
+        .map(|line| {
+            serde_json::from_str(line)
+                .unwrap_or_else(|error| panic!("a bad line in the access log: {error}: {line}"))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINE: &str = r#"{"time":"2026-11-22T11:53:00.123456Z","direction":"outbound","client":"198.18.0.1:40000","destination":"[fd00:5ca::2]:80","tls":"no_peer_option","own":null,"sent":120,"received":4096,"duration":0.001,"close":"eof"}"#;
+
+    #[test]
+    fn a_connection_without_tls_names_no_identity() {
+        let log = format!("{LINE}\n");
+        let [connection] = parse(&log).try_into().expect("one line");
+        assert_eq!(connection.peer, None);
+        assert_eq!(
+            connection.destination,
+            "[fd00:5ca::2]:80".parse().expect("an address")
+        );
+    }
+
+    #[test]
+    fn a_line_that_is_still_being_written_waits() {
+        assert!(parse(&LINE[..40]).is_empty());
+        assert!(parse(LINE).is_empty());
+    }
+}

@@ -1,0 +1,115 @@
+//! A cgroup that lives as long as its guard.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    path::{Path, PathBuf},
+};
+
+use crate::wait;
+
+/// A pod's cgroup, with a child for each of its containers.
+#[derive(Debug)]
+pub struct Cgroup {
+    /// The pod's directory in the cgroup v2 tree.
+    path: PathBuf,
+}
+
+/// Which of a pod's child cgroups a process belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Container {
+    /// The workload.
+    App,
+    /// The sidecar.
+    Sidecar,
+}
+
+impl Container {
+    /// The name of the child cgroup.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::App => "app",
+            Self::Sidecar => "sidecar",
+        }
+    }
+}
+
+impl Cgroup {
+    /// Makes a cgroup and its children at the root of the v2 tree.
+    pub fn new(name: &str) -> Self {
+        let cgroup = Self {
+            path: root().join(name),
+        };
+        for container in [Container::App, Container::Sidecar] {
+            fs::create_dir_all(cgroup.path.join(container.name())).expect("making a cgroup");
+        }
+        cgroup
+    }
+
+    /// The pod's directory in the cgroup v2 tree.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file that moves whoever writes `0` to it into `container`.
+    pub fn entrance(&self, container: Container) -> File {
+        let path = self.path.join(container.name()).join("cgroup.procs");
+        OpenOptions::new()
+            .write(true)
+            .open(path)
+            .expect("opening cgroup.procs")
+    }
+
+    /// The processes in `container`.
+    pub fn processes(&self, container: Container) -> Vec<u32> {
+        let path = self.path.join(container.name()).join("cgroup.procs");
+        let content = fs::read_to_string(path).expect("reading cgroup.procs");
+        content
+            .lines()
+            .map(|pid| pid.parse().expect("cgroup.procs holds pids"))
+            .collect()
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        remove(&self.path);
+    }
+}
+
+/// Where cgroup v2 is mounted, which a hybrid hierarchy does below the usual place.
+pub fn root() -> PathBuf {
+    let mounts = fs::read_to_string("/proc/self/mounts").expect("reading /proc/self/mounts");
+    mounts
+        .lines()
+        .map(|line| line.split(' ').collect::<Vec<_>>())
+        .find(|fields| fields.get(2) == Some(&"cgroup2"))
+        .map(|fields| PathBuf::from(fields[1]))
+        .expect("cgroup v2 is not mounted: mount -t cgroup2 none /sys/fs/cgroup/unified")
+}
+
+/// Kills everything in a cgroup, waits until it is gone and removes the tree.
+pub(crate) fn remove(path: &Path) {
+    let removed = wait::within(wait::DEADLINE, || {
+        // Repeated, since a process may have been forking while its cgroup was killed.
+        fs::write(path.join("cgroup.kill"), "1").ok()?;
+        remove_tree(path).ok()
+    });
+    if removed.is_none() {
+        eprintln!(
+            "{} could not be removed: its processes do not die",
+            path.display()
+        );
+    }
+}
+
+/// Removes a cgroup and those below it, the lowest first: their files vanish with them.
+fn remove_tree(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_tree(&entry.path())?;
+        }
+    }
+    fs::remove_dir(path)
+}

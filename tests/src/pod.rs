@@ -1,0 +1,219 @@
+//! A pod: the unit that gets a sidecar.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    net::{Ipv4Addr, Ipv6Addr},
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+};
+
+use nix::mount::{MsFlags, mount};
+
+use crate::{
+    Capture, Network, Program, Sandbox, Sidecar,
+    network::{address_v4, address_v6},
+};
+
+/// A sandbox plugged into a [`Network`], with or without a sidecar.
+///
+/// Dropped while its sidecar still runs, a pod also holds the promises every test relies on: the
+/// sidecar has added no firewall or routing rule, exits cleanly on SIGTERM, and leaves no pin.
+#[derive(Debug)]
+pub struct Pod {
+    /// Told to stop before the sandbox kills the rest.
+    sidecar: Option<Sidecar>,
+    /// What runs in the pod runs here.
+    sandbox: Sandbox,
+    /// Kept alive for its pods.
+    network: Arc<Network>,
+    /// The pod's own name, which is also that of its port on the bridge.
+    role: String,
+    /// What the pod's addresses end in.
+    number: u8,
+    /// The firewall and routing rules before any sidecar came.
+    rules: String,
+}
+
+impl Pod {
+    /// Makes a pod without a sidecar. Its addresses end in `number`, unique on the network.
+    pub fn new(network: &Arc<Network>, role: &str, number: u8) -> Self {
+        let sandbox = Sandbox::new(role);
+        network.plug(&sandbox, role, number);
+        let mut pod = Self {
+            sidecar: None,
+            sandbox,
+            network: Arc::clone(network),
+            role: role.to_owned(),
+            number,
+            rules: String::new(),
+        };
+        pod.mount_bpffs();
+        pod.rules = pod.current_rules();
+        pod
+    }
+
+    /// The name the pod was made with.
+    pub fn role(&self) -> &str {
+        &self.role
+    }
+
+    /// The pod's IPv4 address.
+    pub fn v4(&self) -> Ipv4Addr {
+        address_v4(self.number)
+    }
+
+    /// The pod's IPv6 address.
+    pub fn v6(&self) -> Ipv6Addr {
+        address_v6(self.number)
+    }
+
+    /// The identity the pod's sidecar is given.
+    pub fn identity(&self) -> String {
+        format!("spiffe://sidecar.local/ns/default/sa/{}", self.role)
+    }
+
+    /// The pod's namespace, cgroup and directory.
+    pub fn sandbox(&self) -> &Sandbox {
+        &self.sandbox
+    }
+
+    /// A BPF file system of the pod's own: pods that tests run side by side share no pins, and
+    /// those of a killed sidecar go with the pod.
+    pub fn bpffs(&self) -> PathBuf {
+        self.sandbox.directory().join("bpf")
+    }
+
+    /// A program to run as the pod's app.
+    pub fn program(&self, program: impl AsRef<OsStr>) -> Program<'_> {
+        Program::new(&self.sandbox, program)
+    }
+
+    /// A script of `tests/scripts` to run as the pod's app.
+    pub fn script(&self, name: &str) -> Program<'_> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("scripts")
+            .join(name);
+        // Not the `python3` in `PATH`: version managers put launchers there that need a home.
+        self.program("/usr/bin/python3").arg("-u").arg(path)
+    }
+
+    /// Starts to record what passes between the pod and the network.
+    pub fn capture(&self) -> Capture {
+        Capture::start(Arc::clone(&self.network), &self.role, self.v4())
+    }
+
+    /// Starts a sidecar that finds the others by the development CA in `dev_ca`, with additional
+    /// flags.
+    ///
+    /// It is ready after [`Self::wait_until_ready`].
+    pub fn mesh(&mut self, dev_ca: &Path, flags: &[&str]) {
+        let dev_ca = dev_ca.to_string_lossy();
+        let identity = self.identity();
+        let identity = ["--dev-ca", &*dev_ca, "--identity", &*identity];
+        self.sidecar = Some(Sidecar::start(
+            &self.sandbox,
+            &self.bpffs(),
+            &identity,
+            flags,
+        ));
+    }
+
+    /// Waits until the pod's sidecar, if it has one, steers its traffic.
+    #[track_caller]
+    pub fn wait_until_ready(&mut self) {
+        if let Some(sidecar) = &mut self.sidecar {
+            sidecar.wait_until_ready();
+        }
+    }
+
+    /// The pod's sidecar.
+    ///
+    /// # Panics
+    ///
+    /// When the pod has none.
+    #[track_caller]
+    pub fn sidecar(&self) -> &Sidecar {
+        self.sidecar.as_ref().expect("this pod has no sidecar")
+    }
+
+    /// Whether a sidecar runs in the pod.
+    pub fn is_meshed(&self) -> bool {
+        self.sidecar.is_some()
+    }
+
+    /// Stops the pod's sidecar with SIGTERM, and checks that it leaves nothing.
+    #[track_caller]
+    pub fn stop_sidecar(&mut self) {
+        self.sidecar.take().expect("this pod has no sidecar").stop();
+    }
+
+    /// Kills the pod's sidecar with SIGKILL; its pins stay.
+    pub fn kill_sidecar(&mut self) {
+        drop(self.sidecar.take().expect("this pod has no sidecar"));
+    }
+
+    /// Checks that packet filters and routing rules are what they were before the sidecar came.
+    #[track_caller]
+    pub fn assert_rules_untouched(&self) {
+        assert_eq!(
+            self.current_rules(),
+            self.rules,
+            "the rules of {} have changed",
+            self.role
+        );
+    }
+
+    /// Every rule a sidecar of another design would have added to.
+    fn current_rules(&self) -> String {
+        let commands = [
+            ["/usr/sbin/nft", "list", "ruleset"].as_slice(),
+            &["/usr/sbin/iptables-save"],
+            &["/usr/sbin/ip6tables-save"],
+            &["/usr/sbin/ip", "-4", "rule"],
+            &["/usr/sbin/ip", "-6", "rule"],
+        ];
+        commands
+            .map(|command| {
+                let rules = self.program(command[0]).args(&command[1..]).succeed();
+                // iptables-save dates what it prints, even nothing.
+                let lasting = rules.lines().filter(|line| !line.starts_with('#'));
+                format!(
+                    "{}:\n{}\n",
+                    command.join(" "),
+                    lasting.collect::<Vec<_>>().join("\n")
+                )
+            })
+            .concat()
+    }
+
+    fn mount_bpffs(&self) {
+        let path = self.bpffs();
+        fs::create_dir(&path).expect("making a mount point");
+        mount(
+            None::<&str>,
+            &path,
+            Some("bpf"),
+            MsFlags::empty(),
+            None::<&str>,
+        )
+        .expect("mounting a BPF file system");
+    }
+}
+
+impl Drop for Pod {
+    fn drop(&mut self) {
+        // A test that has failed already says why; a second panic would only abort it.
+        if thread::panicking() {
+            if let Some(sidecar) = &self.sidecar {
+                eprintln!("the sidecar of {} logged:\n{}", self.role, sidecar.log());
+            }
+            return;
+        }
+        if self.is_meshed() {
+            self.assert_rules_untouched();
+            self.stop_sidecar();
+        }
+    }
+}

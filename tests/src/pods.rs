@@ -1,0 +1,89 @@
+//! The fixture most tests start from: a client pod and a server pod.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+};
+
+use crate::{Network, Pod};
+
+/// Two pods on one network, and a development CA their sidecars share.
+///
+/// Declare what runs in the pods after the pods: it is then dropped, and has closed its
+/// connections, before the sidecars stop.
+#[derive(Debug)]
+pub struct Pods {
+    /// Where clients run: `198.18.0.1` and `fd00:5ca::1`.
+    pub client: Pod,
+    /// Where servers run: `198.18.0.2` and `fd00:5ca::2`.
+    pub server: Pod,
+    /// What joins the pods.
+    pub network: Arc<Network>,
+    /// The number of the next pod that joins.
+    next: AtomicU8,
+}
+
+impl Pods {
+    /// Two pods without sidecars.
+    pub fn plain() -> Self {
+        let network = Arc::new(Network::new());
+        Self {
+            client: Pod::new(&network, "client", 1),
+            server: Pod::new(&network, "server", 2),
+            network,
+            next: AtomicU8::new(3),
+        }
+    }
+
+    /// Two pods, each with a sidecar at its defaults.
+    pub fn meshed() -> Self {
+        Self::meshed_with(&[], &[])
+    }
+
+    /// Two pods, each with a sidecar that has these additional flags.
+    pub fn meshed_with(client: &[&str], server: &[&str]) -> Self {
+        Self::start(Some(client), Some(server))
+    }
+
+    /// Two pods, of which only the client has a sidecar, with these additional flags.
+    pub fn client_meshed(flags: &[&str]) -> Self {
+        Self::start(Some(flags), None)
+    }
+
+    /// Two pods, of which only the server has a sidecar, with these additional flags.
+    pub fn server_meshed(flags: &[&str]) -> Self {
+        Self::start(None, Some(flags))
+    }
+
+    /// One more pod on the same network, without a sidecar.
+    pub fn join(&self, role: &str) -> Pod {
+        Pod::new(
+            &self.network,
+            role,
+            self.next.fetch_add(1, Ordering::Relaxed),
+        )
+    }
+
+    /// The directory of the development CA that the sidecars share.
+    pub fn dev_ca(&self) -> PathBuf {
+        self.network.sandbox().directory().join("dev-ca")
+    }
+
+    /// Starts both sidecars at once, and waits for both.
+    fn start(client: Option<&[&str]>, server: Option<&[&str]>) -> Self {
+        let mut pods = Self::plain();
+        let dev_ca = pods.dev_ca();
+        for (pod, flags) in [(&mut pods.client, client), (&mut pods.server, server)] {
+            if let Some(flags) = flags {
+                pod.mesh(&dev_ca, flags);
+            }
+        }
+        for pod in [&mut pods.client, &mut pods.server] {
+            pod.wait_until_ready();
+        }
+        pods
+    }
+}

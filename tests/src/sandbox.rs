@@ -1,0 +1,144 @@
+//! The place programs run in: a namespace, a cgroup and a directory under one name.
+
+use std::{
+    env,
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process,
+    sync::{
+        Arc, Once,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use nix::{
+    mount::{MntFlags, umount2},
+    unistd::Uid,
+};
+
+use crate::{
+    cgroup::{self, Cgroup},
+    namespace::{self, Namespace},
+};
+
+/// What every name starts with, followed by the pid of the run that made it.
+const PREFIX: &str = "sc-";
+
+/// A network namespace, a cgroup and a scratch directory that live and die together.
+#[derive(Debug)]
+pub struct Sandbox {
+    /// Shared by namespace, cgroup and directory.
+    name: String,
+    /// First to go: nothing may run any more when the rest is taken away.
+    cgroup: Cgroup,
+    /// Goes after the processes in it.
+    namespace: Arc<Namespace>,
+    /// Goes last: processes wrote to it until they died.
+    directory: Directory,
+}
+
+impl Sandbox {
+    /// Makes a sandbox whose name is unique on this machine and ends in `role`.
+    ///
+    /// # Panics
+    ///
+    /// Without root, which namespaces and cgroups need.
+    pub fn new(role: &str) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        static SWEEP: Once = Once::new();
+        assert!(
+            Uid::effective().is_root(),
+            "the end-to-end tests make network namespaces and cgroups: run them as root, with \
+             `sudo -E env PATH=$PATH cargo xtask test`"
+        );
+        SWEEP.call_once(sweep);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{PREFIX}{}-{count}-{role}", process::id());
+        Self {
+            cgroup: Cgroup::new(&name),
+            namespace: Arc::new(Namespace::new(&name)),
+            directory: Directory::new(&name),
+            name,
+        }
+    }
+
+    /// The name that namespace, cgroup and directory share.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The cgroup every program in the sandbox is in.
+    pub fn cgroup(&self) -> &Cgroup {
+        &self.cgroup
+    }
+
+    /// The network namespace.
+    pub fn namespace(&self) -> &Arc<Namespace> {
+        &self.namespace
+    }
+
+    /// A directory for configuration and data, readable by every user, gone with the sandbox.
+    pub fn directory(&self) -> &Path {
+        &self.directory.0
+    }
+
+    /// Writes a file into [`Self::directory`] and returns its path.
+    pub fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.directory().join(name);
+        fs::write(&path, content).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        path
+    }
+}
+
+/// A directory that is removed with its guard, with whatever is mounted in it.
+#[derive(Debug)]
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new(name: &str) -> Self {
+        let path = env::temp_dir().join(name);
+        fs::create_dir(&path).expect("making a scratch directory");
+        fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("opening it to read");
+        Self(path)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        remove_directory(&self.0);
+    }
+}
+
+/// Removes what runs that were killed have left: whatever carries the pid of a dead process.
+fn sweep() {
+    leftovers(&cgroup::root()).for_each(|path| cgroup::remove(&path));
+    leftovers(Path::new(namespace::DIRECTORY)).for_each(|path| namespace::remove(&path));
+    leftovers(&env::temp_dir()).for_each(|path| remove_directory(&path));
+}
+
+/// The entries of `directory` that a dead run made.
+fn leftovers(directory: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten();
+    let is_left = |path: &PathBuf| {
+        let maker = path
+            .file_name()
+            .and_then(|name| name.to_str()?.strip_prefix(PREFIX));
+        let pid = maker.and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+        pid.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists())
+    };
+    entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(is_left)
+}
+
+/// Unmounts what is mounted directly below `path` and removes the directory.
+fn remove_directory(path: &Path) {
+    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+        // Fails for all that is not a mount point, which is nearly everything.
+        let _ = umount2(&entry.path(), MntFlags::MNT_DETACH);
+    }
+    if let Err(error) = fs::remove_dir_all(path) {
+        eprintln!("removing {}: {error}", path.display());
+    }
+}

@@ -1,0 +1,243 @@
+//! The daemon under test, as it runs in a pod.
+
+use std::{
+    env,
+    ffi::OsStr,
+    fs,
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use nix::sys::signal::Signal;
+
+use crate::{
+    Connection, Metrics, Process, Program, Sandbox, access_log, cgroup::Container,
+    namespace::Namespace, wait,
+};
+
+/// Where the admin endpoint listens, inside the pod.
+const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 4195);
+
+/// A `sidecar run` in a pod; killed when dropped.
+#[derive(Debug)]
+pub struct Sidecar {
+    /// The daemon.
+    process: Process,
+    /// The pod's network namespace, where the admin endpoint is.
+    namespace: Arc<Namespace>,
+    /// The BPF file system the daemon pins to.
+    bpffs: PathBuf,
+}
+
+/// The daemon's binary: `$SIDECAR_BIN`, or that of a debug build.
+///
+/// Debug builds keep their assertions, and the dependencies are optimised all the same.
+pub fn binary() -> PathBuf {
+    if let Some(path) = env::var_os("SIDECAR_BIN") {
+        return path.into();
+    }
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let target = env::var_os("CARGO_TARGET_DIR").map_or(workspace.join("target"), PathBuf::from);
+    let path = target.join("debug/sidecar");
+    assert!(
+        path.exists(),
+        "there is no {}: run `cargo xtask build`",
+        path.display()
+    );
+    path
+}
+
+impl Sidecar {
+    /// Starts the daemon for a pod.
+    ///
+    /// Like the container it would be, it joins the pod's `sidecar` cgroup; the pod's network it
+    /// has to enter on its own.
+    pub fn start(sandbox: &Sandbox, bpffs: &Path, identity: &[&str], flags: &[&str]) -> Self {
+        let process = Program::new(sandbox, binary())
+            .container(Container::Sidecar)
+            .outside()
+            .arg("run")
+            .args([OsStr::new("--cgroup"), sandbox.cgroup().path().as_os_str()])
+            .args([
+                OsStr::new("--netns"),
+                sandbox.namespace().path().as_os_str(),
+            ])
+            .args([OsStr::new("--bpffs"), bpffs.as_os_str()])
+            .args(["--access-log", "json"])
+            .args(identity)
+            .args(flags)
+            .start();
+        Self {
+            process,
+            namespace: Arc::clone(sandbox.namespace()),
+            bpffs: bpffs.to_owned(),
+        }
+    }
+
+    /// Waits until `/readyz` says that traffic is steered.
+    ///
+    /// # Panics
+    ///
+    /// When the daemon ends instead; the message holds its log.
+    #[track_caller]
+    pub fn wait_until_ready(&mut self) {
+        let ready = wait::within(wait::DEADLINE, || match self.request("/readyz") {
+            Some((200, _)) => Some(true),
+            _ => self.process.status().map(|_| false),
+        });
+        let status = self.process.status();
+        assert!(
+            ready == Some(true),
+            "the sidecar is not ready ({status:?}):\n{}",
+            self.log()
+        );
+    }
+
+    /// What the daemon has logged.
+    pub fn log(&self) -> String {
+        self.process.stderr()
+    }
+
+    /// The daemon's process id.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// The access log: every connection that has ended.
+    pub fn connections(&self) -> Vec<Connection> {
+        access_log::parse(&self.process.stdout())
+    }
+
+    /// Waits for the first entry of the access log that fits.
+    #[track_caller]
+    pub fn connection(&self, fits: impl Fn(&Connection) -> bool) -> Connection {
+        let found = wait::within(wait::DEADLINE, || {
+            self.connections()
+                .into_iter()
+                .find(|connection| fits(connection))
+        });
+        found.unwrap_or_else(|| {
+            let log = self.log();
+            panic!(
+                "no such entry in the access log {:#?}\nlog:\n{log}",
+                self.connections()
+            )
+        })
+    }
+
+    /// Waits for the entry about the only connection there was in a direction.
+    ///
+    /// # Panics
+    ///
+    /// When there was more than one.
+    #[track_caller]
+    pub fn only_connection(&self, direction: &str) -> Connection {
+        let connection = self.connection(|connection| connection.direction == direction);
+        let all = self.connections();
+        let count = all
+            .iter()
+            .filter(|connection| connection.direction == direction)
+            .count();
+        assert_eq!(
+            count, 1,
+            "one {direction} connection was expected: {all:#?}"
+        );
+        connection
+    }
+
+    /// The metrics as they are now.
+    #[track_caller]
+    pub fn metrics(&self) -> Metrics {
+        Metrics::parse(&self.get("/metrics"))
+    }
+
+    /// Waits until the metrics fit, and returns them.
+    #[track_caller]
+    pub fn metrics_when(&self, fits: impl Fn(&Metrics) -> bool) -> Metrics {
+        let found = wait::within(wait::DEADLINE, || Some(self.metrics()).filter(&fits));
+        found.unwrap_or_else(|| panic!("the metrics never fitted: {}", self.get("/metrics")))
+    }
+
+    /// How often the kernel side has counted `event` (`sidecar_kernel_events_total`).
+    #[track_caller]
+    pub fn kernel_events(&self, event: &str) -> u64 {
+        self.metrics()
+            .count("sidecar_kernel_events_total", &[("event", event)])
+    }
+
+    /// The body of a page of the admin endpoint.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such page.
+    #[track_caller]
+    pub fn get(&self, path: &str) -> String {
+        let (status, body) = self.request(path).unwrap_or_else(|| {
+            panic!(
+                "the admin endpoint does not answer to {path}:\n{}",
+                self.log()
+            )
+        });
+        assert_eq!(status, 200, "{path}: {body}");
+        body
+    }
+
+    /// Sends the daemon a signal.
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    /// Stops the daemon with SIGTERM.
+    ///
+    /// # Panics
+    ///
+    /// When it does not exit with 0, or leaves pins.
+    #[track_caller]
+    pub fn stop(self) {
+        self.process.signal(Signal::SIGTERM);
+        let output = self.process.wait().success();
+        assert_eq!(
+            pins(&self.bpffs),
+            Vec::<PathBuf>::new(),
+            "pins were left: {output}"
+        );
+    }
+
+    /// Waits for the daemon to end by itself.
+    #[track_caller]
+    pub fn wait(self) -> crate::Output {
+        self.process.wait()
+    }
+
+    /// Status and body of a page, if the endpoint answers at all.
+    fn request(&self, path: &str) -> Option<(u16, String)> {
+        let mut response = String::new();
+        self.namespace.enter(|| {
+            let mut stream = TcpStream::connect(ADMIN).ok()?;
+            stream
+                .set_read_timeout(Some(wait::DEADLINE))
+                .expect("the deadline is not zero");
+            write!(stream, "GET {path} HTTP/1.0\r\n\r\n").ok()?;
+            stream.read_to_string(&mut response).ok()
+        })?;
+        let (head, body) = response.split_once("\r\n\r\n")?;
+        Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+    }
+}
+
+/// Everything pinned in a BPF file system.
+pub fn pins(bpffs: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(bpffs).into_iter().flatten();
+    entries
+        .map(|entry| entry.expect("listing pins").path())
+        .flat_map(|path| {
+            if path.is_dir() {
+                pins(&path)
+            } else {
+                vec![path]
+            }
+        })
+        .collect()
+}

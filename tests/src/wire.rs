@@ -1,0 +1,476 @@
+//! What crossed the wire, taken apart into TCP streams.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
+
+use etherparse::{LaxNetSlice, LaxSlicedPacket, TcpSlice, TransportSlice};
+
+use crate::{capture::contains, tls::Records};
+
+/// The packets of a capture.
+#[derive(Clone, Debug, Default)]
+pub struct Wire {
+    /// The TCP connections, in the order of their first SYN.
+    pub streams: Vec<Stream>,
+    /// The payloads of UDP datagrams.
+    pub datagrams: Vec<Vec<u8>>,
+}
+
+/// One TCP connection, or an attempt at one.
+#[derive(Clone, Debug)]
+pub struct Stream {
+    /// Who sent the SYN.
+    pub client: SocketAddr,
+    /// To where.
+    pub server: SocketAddr,
+    /// For each SYN, retransmissions included, whether it offers the mesh.
+    pub offers: Vec<bool>,
+    /// For each SYN-ACK whether it accepts the mesh.
+    pub answers: Vec<bool>,
+    /// What the client sent.
+    pub sent: Flow,
+    /// What the server sent.
+    pub received: Flow,
+}
+
+/// The bytes of one direction of a connection.
+#[derive(Clone, Debug, Default)]
+pub struct Flow {
+    /// The sequence number of the first byte.
+    start: Option<u32>,
+    /// What was captured, by distance from the start. Runs neither touch nor overlap.
+    runs: BTreeMap<u32, Vec<u8>>,
+    /// Whether it was ended by a FIN.
+    pub fin: bool,
+    /// Whether it was ended by a RST.
+    pub rst: bool,
+}
+
+impl Wire {
+    /// Parses a capture in the classic pcap format of this machine's byte order.
+    ///
+    /// # Panics
+    ///
+    /// When it is not that.
+    pub fn parse(pcap: &[u8]) -> Self {
+        let mut wire = Self::default();
+        for packet in packets(pcap) {
+            wire.add(packet);
+        }
+        wire
+    }
+
+    /// The connections to `server`.
+    pub fn streams_to(&self, server: impl Into<SocketAddr>) -> Vec<&Stream> {
+        let server = server.into();
+        self.streams
+            .iter()
+            .filter(|stream| stream.server == server)
+            .collect()
+    }
+
+    /// The only connection there was.
+    ///
+    /// # Panics
+    ///
+    /// When there was none, or more than one.
+    #[track_caller]
+    pub fn only_stream(&self) -> &Stream {
+        let [stream] = self.streams.as_slice() else {
+            panic!(
+                "one connection was expected on the wire: {:#?}",
+                self.streams
+            );
+        };
+        stream
+    }
+
+    /// Whether `bytes` crossed the wire in one piece, in a TCP stream or a UDP datagram.
+    pub fn contains(&self, bytes: impl AsRef<[u8]>) -> bool {
+        let bytes = bytes.as_ref();
+        self.datagrams
+            .iter()
+            .any(|datagram| contains(datagram, bytes))
+            || self.streams.iter().any(|stream| stream.contains(bytes))
+    }
+
+    /// Checks that all TCP was mutual TLS that both sides had agreed on in the handshake, that
+    /// there was some, and that none of the `secrets` can be read.
+    #[track_caller]
+    pub fn assert_encrypted(&self, secrets: &[&str]) {
+        assert!(!self.streams.is_empty(), "nothing crossed the wire");
+        for stream in &self.streams {
+            assert!(stream.is_meshed(), "the mesh was not agreed on: {stream:?}");
+            assert!(stream.is_tls(), "this is not TLS: {stream:?}");
+        }
+        for secret in secrets {
+            assert!(
+                !self.contains(secret),
+                "{secret:?} crossed the wire in plaintext"
+            );
+        }
+    }
+
+    /// Checks that no TCP was TLS, and that all of `words` can be read.
+    #[track_caller]
+    pub fn assert_plaintext(&self, words: &[&str]) {
+        for stream in &self.streams {
+            assert!(!stream.is_tls(), "this is TLS: {stream:?}");
+        }
+        for word in words {
+            assert!(
+                self.contains(word),
+                "{word:?} did not cross the wire: {:?}",
+                self.streams
+            );
+        }
+    }
+
+    /// Adds a packet, if it is TCP or UDP.
+    fn add(&mut self, packet: &[u8]) {
+        let Ok(packet) = LaxSlicedPacket::from_ethernet(packet) else {
+            return;
+        };
+        let Some((source, destination)) = packet.net.as_ref().and_then(addresses) else {
+            return;
+        };
+        match packet.transport {
+            Some(TransportSlice::Udp(udp)) => self.datagrams.push(udp.payload().to_vec()),
+            Some(TransportSlice::Tcp(tcp)) => {
+                let source = SocketAddr::new(source, tcp.source_port());
+                let destination = SocketAddr::new(destination, tcp.destination_port());
+                self.add_segment(source, destination, &tcp);
+            }
+            _ => {}
+        }
+    }
+
+    fn add_segment(&mut self, source: SocketAddr, destination: SocketAddr, tcp: &TcpSlice<'_>) {
+        let latest = |client, server| {
+            let mut streams = self.streams.iter().rev();
+            let found =
+                streams.position(|stream| (stream.client, stream.server) == (client, server));
+            found.map(|back| self.streams.len() - 1 - back)
+        };
+        let opens = tcp.syn() && !tcp.ack();
+        let start = tcp.sequence_number().wrapping_add(1);
+        let from_client = latest(source, destination)
+            // Another SYN with another start is another connection between the same ports.
+            .filter(|&index| !opens || self.streams[index].sent.start == Some(start));
+        let from_server = latest(destination, source);
+        match (from_client, from_server) {
+            (Some(index), _) => self.streams[index].add_from_client(tcp),
+            (None, Some(index)) if !opens => self.streams[index].add_from_server(tcp),
+            (None, _) if opens => {
+                let mut stream = Stream::new(source, destination);
+                stream.add_from_client(tcp);
+                self.streams.push(stream);
+            }
+            // The rest of a connection older than the capture.
+            (None, _) => {}
+        }
+    }
+}
+
+impl Stream {
+    fn new(client: SocketAddr, server: SocketAddr) -> Self {
+        Self {
+            client,
+            server,
+            offers: Vec::new(),
+            answers: Vec::new(),
+            sent: Flow::default(),
+            received: Flow::default(),
+        }
+    }
+
+    /// Whether the mesh was offered and accepted in the TCP handshake.
+    pub fn is_meshed(&self) -> bool {
+        self.offers.iter().any(|offer| *offer) && self.answers.iter().any(|answer| *answer)
+    }
+
+    /// Whether the handshake was completed.
+    pub fn is_established(&self) -> bool {
+        !self.answers.is_empty()
+    }
+
+    /// Whether both directions hold nothing but TLS records, the application's data among them.
+    pub fn is_tls(&self) -> bool {
+        [&self.sent, &self.received].into_iter().all(|flow| {
+            flow.records().is_some_and(|records| records.handshake > 0)
+                && flow
+                    .records()
+                    .is_some_and(|records| records.application_data > 0)
+        })
+    }
+
+    /// Whether `bytes` crossed the wire in one piece, in either direction.
+    pub fn contains(&self, bytes: impl AsRef<[u8]>) -> bool {
+        let bytes = bytes.as_ref();
+        [&self.sent, &self.received]
+            .into_iter()
+            .flat_map(|flow| flow.runs.values())
+            .any(|run| contains(run, bytes))
+    }
+
+    fn add_from_client(&mut self, tcp: &TcpSlice<'_>) {
+        if tcp.syn() {
+            self.offers.push(has_mesh_option(tcp.options()));
+        }
+        self.sent.add(tcp);
+    }
+
+    fn add_from_server(&mut self, tcp: &TcpSlice<'_>) {
+        if tcp.syn() {
+            self.answers.push(has_mesh_option(tcp.options()));
+        }
+        self.received.add(tcp);
+    }
+}
+
+impl Flow {
+    /// What was sent, up to the first byte that was not captured.
+    pub fn bytes(&self) -> &[u8] {
+        self.runs.get(&0).map_or(&[], Vec::as_slice)
+    }
+
+    /// The TLS records sent; nothing when it is not TLS.
+    pub fn records(&self) -> Option<Records> {
+        Records::count(self.bytes())
+    }
+
+    fn add(&mut self, tcp: &TcpSlice<'_>) {
+        self.fin |= tcp.fin();
+        self.rst |= tcp.rst();
+        if tcp.syn() {
+            self.start = Some(tcp.sequence_number().wrapping_add(1));
+        }
+        let first = tcp.sequence_number().wrapping_add(u32::from(tcp.syn()));
+        if let Some(start) = self.start {
+            self.insert(first.wrapping_sub(start), tcp.payload());
+        }
+    }
+
+    /// Adds bytes that stand `at` this distance from the start.
+    fn insert(&mut self, at: u32, bytes: &[u8]) {
+        let length = |run: &[u8]| u32::try_from(run.len()).expect("a capture fits into 4 GiB");
+        // Keep-alive probes carry a byte from before the start, at a distance close to 2^32.
+        let Some(end) = at.checked_add(length(bytes)) else {
+            return;
+        };
+        if bytes.is_empty() {
+            return;
+        }
+        let before = self
+            .runs
+            .range(..=at)
+            .next_back()
+            .map(|(start, run)| (*start, length(run)));
+        let (start, known) = match before {
+            Some((start, known)) if start + known >= at => (start, start + known),
+            _ => (at, at),
+        };
+        if end <= known {
+            return;
+        }
+        let run = self.runs.entry(start).or_default();
+        run.extend_from_slice(&bytes[(known - at) as usize..]);
+        // What lies behind may be reached now.
+        while let Some((&next, _)) = self.runs.range(start + 1..=end).next() {
+            let behind = self.runs.remove(&next).expect("it was just found");
+            let run = self.runs.get_mut(&start).expect("it was just extended");
+            let end = start + length(run);
+            run.extend_from_slice(behind.get((end - next) as usize..).unwrap_or_default());
+        }
+    }
+}
+
+/// The packets of a pcap file.
+fn packets(pcap: &[u8]) -> impl Iterator<Item = &[u8]> {
+    const FILE_HEADER: usize = 24;
+    const RECORD_HEADER: usize = 16;
+    const MAGIC: [u8; 4] = 0xa1b2_c3d4_u32.to_ne_bytes();
+    assert!(
+        pcap.starts_with(&MAGIC),
+        "this is not a capture: {:?}",
+        pcap.get(..4)
+    );
+    let mut rest = &pcap[FILE_HEADER..];
+    std::iter::from_fn(move || {
+        let header = rest.get(..RECORD_HEADER)?;
+        let length = u32::from_ne_bytes(header[8..12].try_into().expect("four bytes"));
+        let end = RECORD_HEADER + length as usize;
+        let packet = rest.get(RECORD_HEADER..end)?;
+        rest = &rest[end..];
+        Some(packet)
+    })
+}
+
+/// Source and destination of an IP packet.
+fn addresses(net: &LaxNetSlice<'_>) -> Option<(IpAddr, IpAddr)> {
+    match net {
+        LaxNetSlice::Ipv4(packet) => {
+            let header = packet.header();
+            Some((
+                header.source_addr().into(),
+                header.destination_addr().into(),
+            ))
+        }
+        LaxNetSlice::Ipv6(packet) => {
+            let header = packet.header();
+            Some((
+                header.source_addr().into(),
+                header.destination_addr().into(),
+            ))
+        }
+        LaxNetSlice::Arp(_) => None,
+    }
+}
+
+/// Whether TCP options hold the sidecar's: experimental kind 253 with its `ExID` (RFC 6994).
+fn has_mesh_option(mut options: &[u8]) -> bool {
+    const END: u8 = 0;
+    const NO_OPERATION: u8 = 1;
+    const EXPERIMENT: u8 = 253;
+    const EXID: [u8; 2] = [0x5c, 0xa1];
+    while let [kind, rest @ ..] = options {
+        options = match (*kind, rest) {
+            (END, _) => return false,
+            (NO_OPERATION, rest) => rest,
+            (EXPERIMENT, [_, high, low, ..]) if [*high, *low] == EXID => return true,
+            (_, [length, ..]) => options
+                .get(usize::from(*length).max(2)..)
+                .unwrap_or_default(),
+            (_, []) => return false,
+        };
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use etherparse::PacketBuilder;
+
+    use super::*;
+
+    const CLIENT: ([u8; 4], u16) = ([198, 18, 0, 1], 40_000);
+    const SERVER: ([u8; 4], u16) = ([198, 18, 0, 2], 80);
+
+    enum Flag {
+        Syn,
+        SynAck,
+        Ack,
+    }
+
+    /// A packet as it would be captured.
+    fn packet(
+        source: ([u8; 4], u16),
+        destination: ([u8; 4], u16),
+        flag: &Flag,
+        sequence: u32,
+        options: &[u8],
+        payload: &[u8],
+    ) -> Vec<u8> {
+        let builder = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2])
+            .ipv4(source.0, destination.0, 64)
+            .tcp(source.1, destination.1, sequence, 65_535)
+            .options_raw(options)
+            .expect("the options fit");
+        let builder = match flag {
+            Flag::Syn => builder.syn(),
+            Flag::SynAck => builder.syn().ack(1),
+            Flag::Ack => builder.ack(1),
+        };
+        let mut packet = Vec::new();
+        builder
+            .write(&mut packet, payload)
+            .expect("writing to memory");
+        packet
+    }
+
+    fn wire(packets: &[Vec<u8>]) -> Wire {
+        let mut wire = Wire::default();
+        for packet in packets {
+            wire.add(packet);
+        }
+        wire
+    }
+
+    #[test]
+    fn a_stream_is_put_together_whatever_the_order_of_its_segments() {
+        let wire = wire(&[
+            packet(CLIENT, SERVER, &Flag::Syn, u32::MAX, &[], b""),
+            packet(SERVER, CLIENT, &Flag::SynAck, 900, &[], b""),
+            packet(CLIENT, SERVER, &Flag::Ack, 8, &[], b"third"),
+            packet(CLIENT, SERVER, &Flag::Ack, 0, &[], b"one "),
+            packet(CLIENT, SERVER, &Flag::Ack, 0, &[], b"one "),
+            packet(CLIENT, SERVER, &Flag::Ack, 2, &[], b"e two th"),
+            packet(SERVER, CLIENT, &Flag::Ack, 901, &[], b"answer"),
+        ]);
+        let stream = wire.only_stream();
+        assert_eq!(stream.sent.bytes(), b"one two third");
+        assert_eq!(stream.received.bytes(), b"answer");
+        assert!(wire.contains("two third"));
+        assert!(!wire.contains("third answer"));
+    }
+
+    #[test]
+    fn bytes_behind_a_gap_are_found_but_not_read_as_a_stream() {
+        let wire = wire(&[
+            packet(CLIENT, SERVER, &Flag::Syn, 99, &[], b""),
+            packet(CLIENT, SERVER, &Flag::Ack, 100, &[], b"start"),
+            packet(CLIENT, SERVER, &Flag::Ack, 200, &[], b"behind"),
+        ]);
+        assert_eq!(wire.only_stream().sent.bytes(), b"start");
+        assert!(wire.contains("behind"));
+    }
+
+    #[test]
+    fn a_reused_port_is_another_stream() {
+        let wire = wire(&[
+            packet(CLIENT, SERVER, &Flag::Syn, 1, &[], b""),
+            packet(CLIENT, SERVER, &Flag::Syn, 1, &[], b""),
+            packet(CLIENT, SERVER, &Flag::Syn, 7_000, &[], b""),
+            packet(CLIENT, SERVER, &Flag::Ack, 7_001, &[], b"second"),
+        ]);
+        assert_eq!(wire.streams.len(), 2);
+        assert_eq!(wire.streams[0].offers.len(), 2);
+        assert_eq!(wire.streams[1].sent.bytes(), b"second");
+    }
+
+    #[test]
+    fn the_mesh_option_is_found_behind_others() {
+        let timestamps = [8, 10, 0, 0, 0, 1, 0, 0, 0, 0];
+        let ours = [253, 6, 0x5c, 0xa1, 1, 0];
+        let options = [&[1, 1][..], &timestamps, &ours, &[0, 0]].concat();
+        let others = [&[253, 4, 0x12, 0x34][..], &timestamps].concat();
+        let wire = wire(&[
+            packet(CLIENT, SERVER, &Flag::Syn, 1, &options, b""),
+            packet(SERVER, CLIENT, &Flag::SynAck, 1, &others, b""),
+        ]);
+        let stream = wire.only_stream();
+        assert_eq!(
+            (stream.offers.as_slice(), stream.answers.as_slice()),
+            (&[true][..], &[false][..])
+        );
+        assert!(!stream.is_meshed());
+    }
+
+    #[test]
+    fn a_pcap_file_is_read_packet_by_packet() {
+        let syn = packet(CLIENT, SERVER, &Flag::Syn, 1, &[], b"");
+        let length = u32::try_from(syn.len()).expect("short").to_ne_bytes();
+        let file = [
+            &0xa1b2_c3d4_u32.to_ne_bytes()[..],
+            &[0; 20],
+            &[0; 8],
+            &length,
+            &length,
+            &syn,
+            &[0; 7], // the next record, still being written
+        ];
+        assert_eq!(Wire::parse(&file.concat()).streams.len(), 1);
+    }
+}
