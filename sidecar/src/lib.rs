@@ -1,1 +1,3 @@
 //! The sidecar daemon.
+
+pub mod policy;

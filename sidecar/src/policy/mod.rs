@@ -1,0 +1,25 @@
+//! Which connections are steered, and which of them must be mutual TLS.
+//!
+//! Two questions, answered in this order:
+//!
+//! 1. Is the connection ours at all? [`Exclusions`] name what the kernel leaves alone.
+//! 2. If it is ours, how strict are we? A [`ModeTable`] per [`Direction`] answers with a [`Mode`].
+
+mod cidr;
+mod direction;
+mod exclusions;
+mod mode;
+mod mode_override;
+mod mode_table;
+mod port;
+pub(crate) mod text;
+
+pub use self::{
+    cidr::{Cidr, ParseCidrError},
+    direction::Direction,
+    exclusions::Exclusions,
+    mode::{Mode, ParseModeError},
+    mode_override::{ModeOverride, ParseOverrideError},
+    mode_table::{ModeTable, OverrideError},
+    port::{ParsePortError, Port},
+};
