@@ -1,3 +1,4 @@
 //! The sidecar daemon.
 
+pub mod config;
 pub mod policy;

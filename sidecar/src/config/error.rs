@@ -1,0 +1,54 @@
+use std::{io, path::PathBuf};
+
+use thiserror::Error;
+
+use crate::policy::OverrideError;
+
+/// Settings that cannot be carried out.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The machine's name does not make a SPIFFE ID.
+    #[error("the host name `{0}` cannot be part of a SPIFFE ID; set identity")]
+    Hostname(String),
+    /// Two sources of identity are named.
+    #[error(
+        "identity comes from files or from the development CA, but {files} and {dev_ca} are both \
+         set; remove one of them"
+    )]
+    IdentityAmbiguous {
+        /// A setting that names a file.
+        files: &'static str,
+        /// A setting of the development CA.
+        dev_ca: &'static str,
+    },
+    /// Some of the files of an identity are named, and others are not.
+    #[error(
+        "identity files belong together, but {missing} is not set; set certificate, key and \
+         trust-bundle, or none of them to use the development CA"
+    )]
+    IdentityIncomplete {
+        /// The first setting that is missing.
+        missing: &'static str,
+    },
+    /// The override contradicts another setting.
+    #[error(transparent)]
+    Override(#[from] OverrideError),
+    /// The file is no YAML, or says something we do not understand.
+    #[error("{}:{line}: {problem}", .path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: u64,
+        /// What is wrong there, and what to do.
+        problem: String,
+    },
+    /// The file cannot be read.
+    #[error("the settings file {} cannot be read: {source}", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}

@@ -1,0 +1,217 @@
+//! Everything a user can set.
+//!
+//! [`Settings`] is the one place that names a setting: its flag, its key in the file and its
+//! environment variable come from one field. [`Config`] is what remains once they are read: typed,
+//! complete, and impossible to hold when anything was wrong.
+
+mod error;
+mod file;
+mod settings;
+mod value;
+
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+pub use self::{
+    error::Error,
+    settings::{Args, Settings},
+    value::{AccessLog, LogFilter, LogFormat, Timeout, Workers},
+};
+use crate::policy::{Cidr, Direction, Exclusions, ModeTable, Port};
+
+/// Where the admin endpoint listens when nothing else is said.
+const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4195);
+/// Where the BPF file system is expected.
+const BPFFS: &str = "/sys/fs/bpf";
+/// Where the development CA keeps its root.
+const DEV_CA: &str = "/var/lib/sidecar/dev-ca";
+/// The trust domain of identities the development CA issues by default.
+const DEV_TRUST_DOMAIN: &str = "sidecar.local";
+
+/// What the daemon does, with every setting read and every default filled in.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How closed connections are logged on standard output.
+    pub access_log: AccessLog,
+    /// Where the admin endpoint listens, inside the pod's network namespace.
+    pub admin: SocketAddr,
+    /// Where the BPF file system is, or is to be mounted.
+    pub bpffs: PathBuf,
+    /// The pod's cgroup: a directory below the mount of the version 2 hierarchy. Where none is
+    /// named, the command decides.
+    pub cgroup: Option<PathBuf>,
+    /// How long a connection to an upstream may take to be established.
+    pub connect_timeout: Duration,
+    /// How long open connections may go on after the daemon was told to stop.
+    pub drain_timeout: Duration,
+    /// What the kernel leaves alone.
+    pub exclusions: Exclusions,
+    /// How long a TLS handshake may take.
+    pub handshake_timeout: Duration,
+    /// Where the workload's identity comes from.
+    pub identity: IdentitySource,
+    /// The modes of connections to the workload.
+    pub inbound: ModeTable,
+    /// Which of the daemon's own messages are logged on standard error, as a filter for `tracing`.
+    pub log: String,
+    /// How the daemon's own messages are written.
+    pub log_format: LogFormat,
+    /// The pod's network namespace, as a path such as `/run/netns/NAME`. The daemon's own when
+    /// none is named.
+    pub netns: Option<PathBuf>,
+    /// The modes of connections from the workload.
+    pub outbound: ModeTable,
+    /// Threads that carry connections.
+    pub workers: usize,
+}
+
+/// Where the workload's identity comes from.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum IdentitySource {
+    /// A development CA, created at first use: for trying things out, never for production.
+    DevCa {
+        /// The directory that holds its root; workloads that share it trust each other.
+        dir: PathBuf,
+        /// The SPIFFE ID to issue.
+        id: String,
+    },
+    /// PEM files that somebody else writes and renews.
+    Files {
+        /// The X.509-SVID, followed by its intermediates if it has any.
+        certificate: PathBuf,
+        /// The private key of the X.509-SVID.
+        key: PathBuf,
+        /// The roots a peer's X.509-SVID may chain to.
+        trust_bundle: PathBuf,
+    },
+}
+
+impl TryFrom<Settings> for Config {
+    type Error = Error;
+
+    fn try_from(settings: Settings) -> Result<Self, Error> {
+        // Without `..`: a setting that is added and then forgotten here does not compile.
+        let Settings {
+            access_log,
+            admin,
+            bpffs,
+            certificate,
+            cgroup,
+            connect_timeout,
+            dev_ca,
+            drain_timeout,
+            exclude_inbound_ports,
+            exclude_outbound_cidrs,
+            exclude_outbound_ports,
+            exclude_uids,
+            handshake_timeout,
+            identity,
+            inbound,
+            key,
+            log,
+            log_format,
+            netns,
+            outbound,
+            overrides,
+            trust_bundle,
+            workers,
+        } = settings;
+
+        let overrides = overrides.unwrap_or_default();
+        let modes = |direction, default: Option<_>| {
+            ModeTable::new(direction, default.unwrap_or_default(), &overrides)
+        };
+        let ports =
+            |ports: Option<Vec<Port>>| ports.into_iter().flatten().map(Port::number).collect();
+
+        Ok(Self {
+            access_log: access_log.unwrap_or_default(),
+            admin: admin.map_or(ADMIN, |admin| admin.0),
+            bpffs: bpffs.unwrap_or_else(|| BPFFS.into()),
+            cgroup,
+            connect_timeout: connect_timeout.unwrap_or(Timeout::CONNECT).duration(),
+            drain_timeout: drain_timeout.unwrap_or(Timeout::DRAIN).duration(),
+            exclusions: Exclusions {
+                inbound_ports: ports(exclude_inbound_ports),
+                outbound_cidrs: exclude_outbound_cidrs
+                    .into_iter()
+                    .flatten()
+                    .map(Cidr::net)
+                    .collect(),
+                outbound_ports: ports(exclude_outbound_ports),
+                uids: exclude_uids
+                    .into_iter()
+                    .flatten()
+                    .map(|uid| uid.0)
+                    .collect(),
+            },
+            handshake_timeout: handshake_timeout.unwrap_or(Timeout::HANDSHAKE).duration(),
+            identity: identity_source(certificate, key, trust_bundle, dev_ca, identity)?,
+            inbound: modes(Direction::Inbound, inbound)?,
+            log: log.unwrap_or_default().to_string(),
+            log_format: log_format.unwrap_or_default(),
+            netns,
+            outbound: modes(Direction::Outbound, outbound)?,
+            workers: workers.unwrap_or_default().number(),
+        })
+    }
+}
+
+/// The one source that the settings name; the development CA when they name none.
+fn identity_source(
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+    trust_bundle: Option<PathBuf>,
+    dev_ca: Option<PathBuf>,
+    identity: Option<value::Identity>,
+) -> Result<IdentitySource, Error> {
+    let named =
+        |set: &[(&'static str, bool)]| set.iter().find(|(_, set)| *set).map(|(name, _)| *name);
+    let files = named(&[
+        ("certificate", certificate.is_some()),
+        ("key", key.is_some()),
+        ("trust-bundle", trust_bundle.is_some()),
+    ]);
+    let dev = named(&[
+        ("dev-ca", dev_ca.is_some()),
+        ("identity", identity.is_some()),
+    ]);
+    if let (Some(files), Some(dev_ca)) = (files, dev) {
+        return Err(Error::IdentityAmbiguous { files, dev_ca });
+    }
+
+    let missing = |missing| Error::IdentityIncomplete { missing };
+    if files.is_some() {
+        return Ok(IdentitySource::Files {
+            certificate: certificate.ok_or(missing("certificate"))?,
+            key: key.ok_or(missing("key"))?,
+            trust_bundle: trust_bundle.ok_or(missing("trust-bundle"))?,
+        });
+    }
+
+    Ok(IdentitySource::DevCa {
+        dir: dev_ca.unwrap_or_else(|| DEV_CA.into()),
+        id: match identity {
+            Some(identity) => identity.0.to_string(),
+            None => dev_identity()?,
+        },
+    })
+}
+
+/// The identity the development CA issues when none is named: the machine's name makes it one's
+/// own, at least among pods, whose names differ.
+fn dev_identity() -> Result<String, Error> {
+    let hostname = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let hostname = hostname.trim();
+    let id = format!("spiffe://{DEV_TRUST_DOMAIN}/ns/default/sa/{hostname}");
+    id.parse::<value::Identity>()
+        .map(|id| id.0.to_string())
+        .map_err(|_| Error::Hostname(hostname.to_owned()))
+}
+
+#[cfg(test)]
+mod tests;

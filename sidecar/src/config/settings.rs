@@ -1,0 +1,284 @@
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::{
+    AccessLog, Config, Error, LogFilter, LogFormat, Timeout, Workers,
+    value::{AdminAddress, Identity, Uid},
+};
+use crate::policy::{Cidr, Mode, ModeOverride, Port};
+
+/// The settings of a command, and the file that holds those the command line leaves out.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct Args {
+    /// A YAML file of settings; flags and environment variables win over it
+    #[arg(long, env = "SIDECAR_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// What flags and the environment say.
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+impl Args {
+    /// Reads the file, if one is named, and makes the whole into a [`Config`].
+    ///
+    /// Everything wrong is refused here, before anything is attached.
+    pub fn load(self) -> Result<Config, Error> {
+        let file = match &self.config {
+            Some(path) => Settings::from_file(path)?,
+            None => Settings::default(),
+        };
+        self.settings.or(file).try_into()
+    }
+}
+
+/// Everything that can be set, each setting in one field.
+///
+/// The field's name is the key in the file and the flag, with dashes; the environment variable is
+/// `SIDECAR_` and the name in capitals. `None` stands for "not said here". The texts below are what
+/// `--help` prints.
+#[derive(clap::Args, Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Settings {
+    /// The pod's cgroup, a directory below the cgroup v2 mount
+    #[arg(
+        long,
+        env = "SIDECAR_CGROUP",
+        value_name = "PATH",
+        help_heading = "Pod"
+    )]
+    pub cgroup: Option<PathBuf>,
+
+    /// The pod's network namespace, such as /run/netns/NAME [default: our own]
+    #[arg(long, env = "SIDECAR_NETNS", value_name = "PATH", help_heading = "Pod")]
+    pub netns: Option<PathBuf>,
+
+    /// How strict to be with clients of the workload [default: permissive]
+    #[arg(
+        long,
+        env = "SIDECAR_INBOUND",
+        value_name = "MODE",
+        help_heading = "Policy"
+    )]
+    pub inbound: Option<Mode>,
+
+    /// How strict to be with servers the workload dials [default: permissive]
+    #[arg(
+        long,
+        env = "SIDECAR_OUTBOUND",
+        value_name = "MODE",
+        help_heading = "Policy"
+    )]
+    pub outbound: Option<Mode>,
+
+    /// Another mode for one port or range: DIRECTION[,cidr=RANGE][,port=PORT],mode=MODE.
+    /// Repeatable; in one value, separated by semicolons
+    #[arg(
+        long = "override",
+        env = "SIDECAR_OVERRIDES",
+        value_name = "OVERRIDE",
+        value_delimiter = ';',
+        help_heading = "Policy"
+    )]
+    pub overrides: Option<Vec<ModeOverride>>,
+
+    /// Ports of the workload that the kernel leaves alone
+    #[arg(
+        long,
+        env = "SIDECAR_EXCLUDE_INBOUND_PORTS",
+        value_name = "PORT,…",
+        value_delimiter = ',',
+        help_heading = "Policy"
+    )]
+    pub exclude_inbound_ports: Option<Vec<Port>>,
+
+    /// Destination ports that the kernel leaves alone
+    #[arg(
+        long,
+        env = "SIDECAR_EXCLUDE_OUTBOUND_PORTS",
+        value_name = "PORT,…",
+        value_delimiter = ',',
+        help_heading = "Policy"
+    )]
+    pub exclude_outbound_ports: Option<Vec<Port>>,
+
+    /// Destination addresses that the kernel leaves alone
+    #[arg(
+        long,
+        env = "SIDECAR_EXCLUDE_OUTBOUND_CIDRS",
+        value_name = "CIDR,…",
+        value_delimiter = ',',
+        help_heading = "Policy"
+    )]
+    pub exclude_outbound_cidrs: Option<Vec<Cidr>>,
+
+    /// Users whose outbound connections the kernel leaves alone, by number
+    #[arg(
+        long,
+        env = "SIDECAR_EXCLUDE_UIDS",
+        value_name = "UID,…",
+        value_delimiter = ',',
+        help_heading = "Policy"
+    )]
+    pub exclude_uids: Option<Vec<Uid>>,
+
+    /// The workload's X.509-SVID, a PEM file; needs --key and --trust-bundle
+    #[arg(
+        long,
+        env = "SIDECAR_CERTIFICATE",
+        value_name = "FILE",
+        help_heading = "Identity"
+    )]
+    pub certificate: Option<PathBuf>,
+
+    /// The private key of the certificate, a PEM file
+    #[arg(
+        long,
+        env = "SIDECAR_KEY",
+        value_name = "FILE",
+        help_heading = "Identity"
+    )]
+    pub key: Option<PathBuf>,
+
+    /// The roots that peers must chain to, a PEM file
+    #[arg(
+        long,
+        env = "SIDECAR_TRUST_BUNDLE",
+        value_name = "FILE",
+        help_heading = "Identity"
+    )]
+    pub trust_bundle: Option<PathBuf>,
+
+    /// Without files: the directory of the development CA [default: /var/lib/sidecar/dev-ca]
+    #[arg(
+        long,
+        env = "SIDECAR_DEV_CA",
+        value_name = "DIR",
+        help_heading = "Identity"
+    )]
+    pub dev_ca: Option<PathBuf>,
+
+    /// Without files: the identity that the development CA issues [default: one made of the
+    /// host name]
+    #[arg(
+        long,
+        env = "SIDECAR_IDENTITY",
+        value_name = "SPIFFE_ID",
+        help_heading = "Identity"
+    )]
+    pub identity: Option<Identity>,
+
+    /// Where metrics and health are served [default: 127.0.0.1:4195]
+    #[arg(
+        long,
+        env = "SIDECAR_ADMIN",
+        value_name = "ADDRESS:PORT",
+        help_heading = "Telemetry"
+    )]
+    pub admin: Option<AdminAddress>,
+
+    /// One line per connection on standard output [default: text]
+    #[arg(
+        long,
+        env = "SIDECAR_ACCESS_LOG",
+        value_name = "FORMAT",
+        help_heading = "Telemetry"
+    )]
+    pub access_log: Option<AccessLog>,
+
+    /// Our own messages on standard error: a level, or TARGET=LEVEL,… [default: info]
+    #[arg(
+        long,
+        env = "SIDECAR_LOG",
+        value_name = "LEVEL",
+        help_heading = "Telemetry"
+    )]
+    pub log: Option<LogFilter>,
+
+    /// How our own messages are written [default: text]
+    #[arg(
+        long,
+        env = "SIDECAR_LOG_FORMAT",
+        value_name = "FORMAT",
+        help_heading = "Telemetry"
+    )]
+    pub log_format: Option<LogFormat>,
+
+    /// How long connecting to an upstream may take [default: 10s]
+    #[arg(
+        long,
+        env = "SIDECAR_CONNECT_TIMEOUT",
+        value_name = "TIME",
+        help_heading = "Limits"
+    )]
+    pub connect_timeout: Option<Timeout>,
+
+    /// How long a TLS handshake may take [default: 10s]
+    #[arg(
+        long,
+        env = "SIDECAR_HANDSHAKE_TIMEOUT",
+        value_name = "TIME",
+        help_heading = "Limits"
+    )]
+    pub handshake_timeout: Option<Timeout>,
+
+    /// How long open connections may go on after we were told to stop [default: 5s]
+    #[arg(
+        long,
+        env = "SIDECAR_DRAIN_TIMEOUT",
+        value_name = "TIME",
+        help_heading = "Limits"
+    )]
+    pub drain_timeout: Option<Timeout>,
+
+    /// Threads that carry connections, 1 to 1024 [default: one per core]
+    #[arg(
+        long,
+        env = "SIDECAR_WORKERS",
+        value_name = "COUNT",
+        help_heading = "Limits"
+    )]
+    pub workers: Option<Workers>,
+
+    /// Where the BPF file system is, or is to be mounted [default: /sys/fs/bpf]
+    #[arg(
+        long,
+        env = "SIDECAR_BPFFS",
+        value_name = "PATH",
+        help_heading = "Kernel"
+    )]
+    pub bpffs: Option<PathBuf>,
+}
+
+impl Settings {
+    /// These settings, and those of `below` where these say nothing. A list is taken whole.
+    #[must_use]
+    pub fn or(self, below: Self) -> Self {
+        Self {
+            cgroup: self.cgroup.or(below.cgroup),
+            netns: self.netns.or(below.netns),
+            inbound: self.inbound.or(below.inbound),
+            outbound: self.outbound.or(below.outbound),
+            overrides: self.overrides.or(below.overrides),
+            exclude_inbound_ports: self.exclude_inbound_ports.or(below.exclude_inbound_ports),
+            exclude_outbound_ports: self.exclude_outbound_ports.or(below.exclude_outbound_ports),
+            exclude_outbound_cidrs: self.exclude_outbound_cidrs.or(below.exclude_outbound_cidrs),
+            exclude_uids: self.exclude_uids.or(below.exclude_uids),
+            certificate: self.certificate.or(below.certificate),
+            key: self.key.or(below.key),
+            trust_bundle: self.trust_bundle.or(below.trust_bundle),
+            dev_ca: self.dev_ca.or(below.dev_ca),
+            identity: self.identity.or(below.identity),
+            admin: self.admin.or(below.admin),
+            access_log: self.access_log.or(below.access_log),
+            log: self.log.or(below.log),
+            log_format: self.log_format.or(below.log_format),
+            connect_timeout: self.connect_timeout.or(below.connect_timeout),
+            handshake_timeout: self.handshake_timeout.or(below.handshake_timeout),
+            drain_timeout: self.drain_timeout.or(below.drain_timeout),
+            workers: self.workers.or(below.workers),
+            bpffs: self.bpffs.or(below.bpffs),
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! What holds for the settings as a whole: one name in every place, one order of precedence, and
+//! a refusal of what cannot be carried out.
+
+use std::{collections::BTreeSet, ffi::OsString};
+
+use clap::{Args as _, Command, FromArgMatches as _};
+
+use super::*;
+use crate::policy::Mode;
+
+/// The settings of a command line, without the program's name.
+fn flags(line: &[&str]) -> Settings {
+    let matches = command()
+        .try_get_matches_from([&["sidecar"], line].concat())
+        .unwrap_or_else(|error| panic!("{error}"));
+    Settings::from_arg_matches(&matches).expect("the matches are those of the settings")
+}
+
+fn command() -> Command {
+    Settings::augment_args(Command::new("sidecar"))
+}
+
+fn yaml(text: &str) -> Settings {
+    serde_saphyr::from_str(text).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The keys of the file, which the parser lists when it meets an unknown one.
+fn keys() -> BTreeSet<String> {
+    let error = serde_saphyr::from_str::<Settings>("?: 0").expect_err("an unknown key");
+    match error.without_snippet() {
+        serde_saphyr::Error::SerdeUnknownField { expected, .. } => {
+            expected.iter().map(ToString::to_string).collect()
+        }
+        other => panic!("{other}"),
+    }
+}
+
+/// The key of a flag: the same word, but for the one flag that is repeated instead of listed.
+fn key(flag: &str) -> String {
+    match flag {
+        "override" => "overrides".to_owned(),
+        same => same.to_owned(),
+    }
+}
+
+#[test]
+fn every_setting_has_a_flag_a_key_and_a_variable_of_one_name() {
+    let mut from_flags = BTreeSet::new();
+    for arg in command().get_arguments() {
+        let key = key(arg.get_long().expect("every setting has a long flag"));
+        let variable = format!("SIDECAR_{}", key.to_uppercase().replace('-', "_"));
+        assert_eq!(arg.get_env().map(OsString::from), Some(variable.into()));
+        assert!(arg.get_help().is_some(), "{key} has no help");
+        assert!(from_flags.insert(key));
+    }
+    assert_eq!(from_flags, keys());
+}
+
+#[test]
+fn the_example_file_shows_every_setting_and_is_valid() {
+    let text = include_str!("../../../docs/sidecar.yaml");
+    let shown: BTreeSet<_> = text
+        .lines()
+        .filter_map(|line| line.trim_start_matches("# ").split_once(':'))
+        .map(|(key, _)| key.to_owned())
+        .filter(|key| keys().contains(key))
+        .collect();
+    assert_eq!(shown, keys());
+    Config::try_from(yaml(text)).expect("the example can be carried out");
+}
+
+#[test]
+fn the_reference_has_a_row_for_every_setting() {
+    let text = include_str!("../../../docs/configuration.md");
+    for arg in command().get_arguments() {
+        let flag = arg.get_long().expect("every setting has a long flag");
+        let key = key(flag);
+        let variable = arg.get_env().expect("every setting has a variable");
+        let heading = format!("### `{key}`");
+        let (_, section) = text
+            .split_once(&heading)
+            .unwrap_or_else(|| panic!("no section {heading}"));
+        let section = section.split("\n#").next().unwrap_or_default();
+        assert!(section.contains(&format!("`--{flag} ")), "{key}: its flag");
+        let variable = format!("`{}`", variable.display());
+        assert!(section.contains(&variable), "{key}: its variable");
+        assert!(section.contains("Default:"), "{key}: its default");
+    }
+    let sections = text.matches("\n### `").count();
+    assert_eq!(sections, keys().len(), "a section for what is no setting");
+}
+
+#[test]
+fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
+    let file = yaml("log: warn\ninbound: strict\nexclude-inbound-ports: [22, 23]\n");
+    let settings = flags(&["--log", "debug", "--exclude-inbound-ports", "80"]).or(file);
+    let config = Config::try_from(settings).expect("valid");
+    assert_eq!(config.log, "debug");
+    assert_eq!(
+        config.inbound.mode(80, Ipv4Addr::LOCALHOST.into()),
+        Mode::Strict
+    );
+    assert_eq!(
+        config.outbound.mode(80, Ipv4Addr::LOCALHOST.into()),
+        Mode::Permissive
+    );
+    // A list replaces the file's: it is not added to it.
+    assert_eq!(config.exclusions.inbound_ports, [80].into());
+}
+
+#[test]
+fn each_setting_of_the_upper_layer_wins() {
+    let every = yaml(
+        "{cgroup: a, netns: a, inbound: off, outbound: off, overrides: [], \
+         exclude-inbound-ports: [], exclude-outbound-ports: [], exclude-outbound-cidrs: [], \
+         exclude-uids: [], certificate: a, key: a, trust-bundle: a, dev-ca: a, \
+         identity: 'spiffe://a/a', admin: '[::]:1', access-log: off, log: off, \
+         log-format: json, connect-timeout: 1s, handshake-timeout: 1s, drain-timeout: 1s, \
+         workers: 1, bpffs: a}",
+    );
+    assert!(
+        !format!("{every:?}").contains("None"),
+        "a setting is not tried"
+    );
+    assert_eq!(every.clone().or(Settings::default()), every);
+    assert_eq!(Settings::default().or(every.clone()), every);
+}
+
+#[test]
+fn nothing_set_gives_the_documented_defaults() {
+    let config = Config::try_from(Settings::default()).expect("valid");
+    assert_eq!(config.admin.to_string(), "127.0.0.1:4195");
+    assert_eq!(config.bpffs, PathBuf::from("/sys/fs/bpf"));
+    assert_eq!(config.connect_timeout, Duration::from_secs(10));
+    assert_eq!(config.handshake_timeout, Duration::from_secs(10));
+    assert_eq!(config.drain_timeout, Duration::from_secs(5));
+    assert_eq!(config.access_log, AccessLog::Text);
+    assert_eq!(config.log, "info");
+    assert_eq!(config.log_format, LogFormat::Text);
+    assert_eq!(config.exclusions, Exclusions::default());
+    let IdentitySource::DevCa { dir, id } = config.identity else {
+        panic!("{:?}", config.identity);
+    };
+    assert_eq!(dir, PathBuf::from("/var/lib/sidecar/dev-ca"));
+    assert!(
+        id.starts_with("spiffe://sidecar.local/ns/default/sa/"),
+        "{id}"
+    );
+}
+
+#[test]
+fn lists_are_separated_by_commas_and_overrides_by_semicolons() {
+    let settings = flags(&[
+        "--exclude-uids=0,1000",
+        "--exclude-outbound-cidrs=10.0.0.0/8,fd00::1",
+        "--override=inbound,port=22,mode=off;outbound,cidr=10.0.0.1,mode=strict",
+        "--override=outbound,port=53,mode=off",
+    ]);
+    assert_eq!(settings.overrides.as_ref().map(Vec::len), Some(3));
+    let config = Config::try_from(settings).expect("valid");
+    assert_eq!(config.exclusions.uids, [0, 1000].into());
+    assert_eq!(config.exclusions.outbound_cidrs.len(), 2);
+    assert_eq!(
+        config.inbound.mode(22, Ipv4Addr::LOCALHOST.into()),
+        Mode::Off
+    );
+    assert_eq!(
+        config.outbound.mode(53, Ipv4Addr::LOCALHOST.into()),
+        Mode::Off
+    );
+    assert_eq!(
+        config.outbound.mode(53, Ipv4Addr::LOCALHOST.into()),
+        Mode::Off
+    );
+}
+
+#[test]
+fn an_override_says_the_same_in_a_file_and_on_the_command_line() {
+    assert_eq!(
+        yaml("overrides: [{direction: outbound, cidr: 10.0.0.0/8, port: 5432, mode: strict}]"),
+        flags(&[
+            "--override",
+            "outbound,cidr=10.0.0.0/8,port=5432,mode=strict"
+        ]),
+    );
+}
+
+#[test]
+fn a_wrong_flag_is_refused_with_its_name_and_value() {
+    for (flag, value) in [
+        ("--inbound", "strickt"),
+        ("--override", "outbound,cidr=10.0.0.0/33,mode=off"),
+        ("--exclude-inbound-ports", "22,ssh"),
+        ("--exclude-outbound-cidrs", "10.0.0.1/8"),
+        ("--exclude-uids", "root"),
+        ("--identity", "web"),
+        ("--admin", "4195"),
+        ("--log", "verbos"),
+        ("--connect-timeout", "0s"),
+        ("--workers", "0"),
+    ] {
+        let error = command()
+            .try_get_matches_from(["sidecar", flag, value])
+            .expect_err(flag)
+            .to_string();
+        assert!(error.contains(flag), "{error}");
+    }
+}
+
+#[test]
+fn a_file_that_is_missing_is_named() {
+    let args = Args {
+        config: Some("/nonexistent/sidecar.yaml".into()),
+        ..Args::default()
+    };
+    assert_eq!(
+        args.load().expect_err("no such file").to_string(),
+        "the settings file /nonexistent/sidecar.yaml cannot be read: \
+         No such file or directory (os error 2)"
+    );
+}
+
+#[test]
+fn a_mistake_in_the_file_is_named_with_file_and_line() {
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    fs::write(file.path(), "log: info\ninbond: strict\n").expect("it can be written");
+    let args = Args {
+        config: Some(file.path().into()),
+        ..Args::default()
+    };
+    assert_eq!(
+        args.load().expect_err("an unknown key").to_string(),
+        format!(
+            "{}:2: unknown key `inbond`; did you mean `inbound`?",
+            file.path().display()
+        )
+    );
+}
+
+#[test]
+fn settings_that_contradict_each_other_are_refused() {
+    for (text, sentence) in [
+        (
+            "{certificate: a, trust-bundle: b}",
+            "identity files belong together, but key is not set; \
+             set certificate, key and trust-bundle, or none of them to use the development CA",
+        ),
+        (
+            "{certificate: a, key: b, trust-bundle: c, identity: 'spiffe://a/b'}",
+            "identity comes from files or from the development CA, \
+             but certificate and identity are both set; remove one of them",
+        ),
+        (
+            "{overrides: [{direction: inbound, port: 1, mode: off}, \
+             {direction: inbound, port: 1, mode: strict}]}",
+            "the override `inbound,port=1,mode=strict` contradicts an earlier one that says off \
+             for the same connections; keep one of them",
+        ),
+    ] {
+        let error = Config::try_from(yaml(text)).expect_err(text);
+        assert_eq!(error.to_string(), sentence);
+    }
+}

@@ -1,0 +1,313 @@
+//! Values that a flag, a variable or a file can hold, each with one text form.
+
+use std::{fmt, net::SocketAddr, num::NonZeroUsize, str::FromStr, thread, time::Duration};
+
+use clap::ValueEnum;
+use jiff::fmt::friendly::SpanParser;
+use serde::Deserialize;
+use spiffe::SpiffeId;
+use thiserror::Error;
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
+
+use crate::policy::text::deserialize_from_str;
+
+/// How closed connections are logged.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum AccessLog {
+    /// One JSON object per line
+    Json,
+    /// Nothing
+    Off,
+    /// One line of `name=value` pairs
+    #[default]
+    Text,
+}
+
+/// How the daemon's own messages are written.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// One JSON object per line
+    Json,
+    /// One line for people
+    #[default]
+    Text,
+}
+
+/// The address and port of the admin endpoint.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct AdminAddress(pub(super) SocketAddr);
+
+impl FromStr for AdminAddress {
+    type Err = ParseValueError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self).map_err(|_| ParseValueError {
+            text: text.to_owned(),
+            what: "an address and port",
+            form: "one such as 127.0.0.1:4195 or [::1]:4195",
+        })
+    }
+}
+
+/// The SPIFFE ID of a workload: a trust domain and a path.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Identity(pub(super) SpiffeId);
+
+impl FromStr for Identity {
+    type Err = ParseValueError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse::<SpiffeId>()
+            .ok()
+            // An ID without a path names the trust domain itself (SPIFFE-ID, section 2.2).
+            .filter(|id| !id.path().is_empty())
+            .map(Self)
+            .ok_or_else(|| ParseValueError {
+                text: text.to_owned(),
+                what: "the SPIFFE ID of a workload",
+                form: "one such as spiffe://example.org/ns/default/sa/web",
+            })
+    }
+}
+
+/// Which of the daemon's own messages are logged: a level, or `TARGET=LEVEL` pairs with commas.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct LogFilter(String);
+
+impl Default for LogFilter {
+    fn default() -> Self {
+        Self("info".to_owned())
+    }
+}
+
+impl fmt::Display for LogFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for LogFilter {
+    type Err = ParseValueError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        // `EnvFilter` takes an unknown word for the name of a target, so that a misspelt level
+        // would silence everything.
+        let mut words = text
+            .split(',')
+            .map(str::trim)
+            .filter(|word| !word.contains('='));
+        let known = words.all(|word| !word.is_empty() && word.parse::<LevelFilter>().is_ok());
+        if known && EnvFilter::builder().parse(text).is_ok() {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(ParseValueError {
+            text: text.to_owned(),
+            what: "a log filter",
+            form: "off, error, warn, info, debug, trace, or pairs such as sidecar=debug",
+        })
+    }
+}
+
+/// A time limit: more than nothing, at most a day.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Timeout(Duration);
+
+impl Timeout {
+    /// For connecting, when nothing else is said.
+    pub(super) const CONNECT: Self = Self(Duration::from_secs(10));
+    /// For draining, when nothing else is said: what most orchestrators leave time for.
+    pub(super) const DRAIN: Self = Self(Duration::from_secs(5));
+    /// For a TLS handshake, when nothing else is said.
+    pub(super) const HANDSHAKE: Self = Self(Duration::from_secs(10));
+
+    /// A longer limit is a mistake, and a far longer one cannot be added to the clock.
+    const LONGEST: Duration = Duration::from_hours(24);
+
+    pub(super) const fn duration(self) -> Duration {
+        self.0
+    }
+}
+
+impl FromStr for Timeout {
+    type Err = ParseValueError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        SpanParser::new()
+            .parse_unsigned_duration(text)
+            .ok()
+            .filter(|limit| !limit.is_zero() && *limit <= Self::LONGEST)
+            .map(Self)
+            .ok_or_else(|| ParseValueError {
+                text: text.to_owned(),
+                what: "a time limit",
+                form: "more than 0 and at most 24h, with its unit, such as 10s, 500ms or 1m30s",
+            })
+    }
+}
+
+/// A user, by number.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Uid(pub(super) u32);
+
+impl FromStr for Uid {
+    type Err = ParseValueError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse()
+            .ok()
+            // The highest number stands for "no user" in the kernel.
+            .filter(|uid| *uid != u32::MAX)
+            .map(Self)
+            .ok_or_else(|| ParseValueError {
+                text: text.to_owned(),
+                what: "a user id",
+                form: "a number from 0 to 4294967294",
+            })
+    }
+}
+
+/// A number of threads.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Workers(NonZeroUsize);
+
+impl Workers {
+    /// More threads than any machine has cores.
+    const MOST: usize = 1024;
+
+    pub(super) const fn number(self) -> usize {
+        self.0.get()
+    }
+}
+
+impl Default for Workers {
+    /// One for each core we may run on, or one where that cannot be told.
+    fn default() -> Self {
+        let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        Self(NonZeroUsize::MIN.saturating_add(cores.min(Self::MOST) - 1))
+    }
+}
+
+impl FromStr for Workers {
+    type Err = ParseValueError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse()
+            .ok()
+            .filter(|workers: &NonZeroUsize| workers.get() <= Self::MOST)
+            .map(Self)
+            .ok_or_else(|| ParseValueError {
+                text: text.to_owned(),
+                what: "a number of workers",
+                form: "one from 1 to 1024",
+            })
+    }
+}
+
+deserialize_from_str!(AdminAddress, Identity, LogFilter, Timeout, Uid, Workers);
+
+/// A text that a setting cannot take.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+#[error("`{text}` is not {what}; write {form}")]
+pub struct ParseValueError {
+    /// What was given.
+    text: String,
+    /// What it should have been.
+    what: &'static str,
+    /// How that is written.
+    form: &'static str,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal<T: FromStr<Err = ParseValueError> + fmt::Debug>(text: &str) -> String {
+        text.parse::<T>().expect_err(text).to_string()
+    }
+
+    #[test]
+    fn a_time_limit_has_a_unit_and_a_range() {
+        for (text, limit) in [
+            ("10s", Duration::from_secs(10)),
+            ("500ms", Duration::from_millis(500)),
+            ("1m30s", Duration::from_secs(90)),
+            ("24h", Timeout::LONGEST),
+        ] {
+            assert_eq!(text.parse().map(Timeout::duration), Ok(limit), "{text}");
+        }
+        for text in ["", "10", "0s", "-1s", "24h1s", "ten seconds"] {
+            assert_eq!(
+                refusal::<Timeout>(text),
+                format!(
+                    "`{text}` is not a time limit; write more than 0 and at most 24h, \
+                     with its unit, such as 10s, 500ms or 1m30s"
+                )
+            );
+        }
+    }
+
+    #[test]
+    fn workers_are_counted_from_1_to_1024() {
+        assert_eq!("1".parse().map(Workers::number), Ok(1));
+        assert_eq!("1024".parse().map(Workers::number), Ok(1024));
+        for text in ["0", "1025", "-1", "two"] {
+            assert_eq!(
+                refusal::<Workers>(text),
+                format!("`{text}` is not a number of workers; write one from 1 to 1024")
+            );
+        }
+        assert!((1..=Workers::MOST).contains(&Workers::default().number()));
+    }
+
+    #[test]
+    fn a_misspelt_level_is_not_taken_for_a_target() {
+        for text in ["info", "debug,hyper=off", "sidecar::proxy=trace", "OFF"] {
+            assert_eq!(text.parse(), Ok(LogFilter(text.to_owned())));
+        }
+        for text in ["verbos", "info,sidecar", "sidecar=loud", ""] {
+            assert_eq!(
+                refusal::<LogFilter>(text),
+                format!(
+                    "`{text}` is not a log filter; write off, error, warn, info, debug, trace, \
+                     or pairs such as sidecar=debug"
+                )
+            );
+        }
+    }
+
+    #[test]
+    fn a_workload_has_a_path_in_its_trust_domain() {
+        assert!("spiffe://example.org/web".parse::<Identity>().is_ok());
+        for text in ["", "web", "https://example.org/web", "spiffe://example.org"] {
+            assert_eq!(
+                refusal::<Identity>(text),
+                format!(
+                    "`{text}` is not the SPIFFE ID of a workload; \
+                     write one such as spiffe://example.org/ns/default/sa/web"
+                )
+            );
+        }
+    }
+
+    #[test]
+    fn an_admin_address_has_a_port() {
+        assert!("[::]:4195".parse::<AdminAddress>().is_ok());
+        assert_eq!(
+            refusal::<AdminAddress>("4195"),
+            "`4195` is not an address and port; write one such as 127.0.0.1:4195 or [::1]:4195"
+        );
+    }
+
+    #[test]
+    fn a_user_is_a_number() {
+        assert_eq!("0".parse(), Ok(Uid(0)));
+        for text in ["root", "4294967295"] {
+            assert_eq!(
+                refusal::<Uid>(text),
+                format!("`{text}` is not a user id; write a number from 0 to 4294967294")
+            );
+        }
+    }
+}
