@@ -140,7 +140,7 @@ impl TryFrom<Settings> for Config {
                 outbound_cidrs: exclude_outbound_cidrs
                     .into_iter()
                     .flatten()
-                    .map(Cidr::net)
+                    .flat_map(Cidr::nets)
                     .collect(),
                 outbound_ports: ports(exclude_outbound_ports),
                 uids: exclude_uids

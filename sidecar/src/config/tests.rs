@@ -175,6 +175,14 @@ fn lists_are_separated_by_commas_and_overrides_by_semicolons() {
 }
 
 #[test]
+fn excluding_all_of_ipv6_excludes_nothing_of_ipv4() {
+    let config = Config::try_from(flags(&["--exclude-outbound-cidrs=::/0"])).expect("valid");
+    let mapped = Ipv4Addr::new(198, 18, 0, 1).to_ipv6_mapped();
+    let mut excluded = config.exclusions.outbound_cidrs.iter();
+    assert!(!excluded.any(|net| net.contains(&IpAddr::from(mapped))));
+}
+
+#[test]
 fn an_override_says_the_same_in_a_file_and_on_the_command_line() {
     assert_eq!(
         yaml("overrides: [{direction: outbound, cidr: 10.0.0.0/8, port: 5432, mode: strict}]"),

@@ -1,6 +1,10 @@
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+    str::FromStr,
+};
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use thiserror::Error;
 
 use super::text::deserialize_from_str;
@@ -15,6 +19,12 @@ impl Cidr {
     /// The range, with no bits set beyond its prefix.
     pub const fn net(self) -> IpNet {
         self.0
+    }
+
+    /// The range as entries of a table that holds IPv4 in its mapped form: `::/0`, which means
+    /// IPv6 alone, becomes what is left of it without `::ffff:0:0/96`.
+    pub fn nets(self) -> Vec<IpNet> {
+        apart_from_mapped(self.0)
     }
 }
 
@@ -63,9 +73,35 @@ pub enum ParseCidrError {
     Syntax(String),
 }
 
+/// Bits in front of an IPv4 address in its mapped form (RFC 4291, section 2.5.5.2).
+const MAPPED_PREFIX: u8 = 96;
+
+/// What to write for `range` into a table that holds IPv4 in its mapped form, where the entry
+/// `::/0` would cover IPv4 as well: the range itself, or the parts of it around `::ffff:0:0/96`.
+pub(super) fn apart_from_mapped(range: IpNet) -> Vec<IpNet> {
+    let mapped = Ipv6Net::new_assert(Ipv4Addr::UNSPECIFIED.to_ipv6_mapped(), MAPPED_PREFIX);
+    let mut parts = Vec::new();
+    let mut rest = match range {
+        IpNet::V6(v6) if v6.contains(&mapped) => v6,
+        other => return vec![other],
+    };
+    while rest != mapped {
+        let halves = rest
+            .subnets(rest.prefix_len() + 1)
+            .expect("a range that holds another is no single address");
+        for half in halves {
+            if half.contains(&mapped) {
+                rest = half;
+            } else {
+                parts.push(half.into());
+            }
+        }
+    }
+    parts
+}
+
 /// Turns an IPv4-mapped range into the IPv4 range it means; anything else stays as it is.
 fn unmap(net: IpNet) -> IpNet {
-    const MAPPED_PREFIX: u8 = 96;
     let IpNet::V6(v6) = net else { return net };
     let Some(v4) = v6.addr().to_ipv4_mapped() else {
         return net;
@@ -118,5 +154,29 @@ mod tests {
                 )
             );
         }
+    }
+
+    #[test]
+    fn a_range_of_ipv6_does_not_cover_ipv4_in_its_mapped_form() {
+        let everything: Cidr = "::/0".parse().expect("a literal range");
+        let nets = everything.nets();
+        assert_eq!(nets.len(), 96);
+        let covers = |text: &str| {
+            let address: IpAddr = text.parse().expect(text);
+            nets.iter().filter(|net| net.contains(&address)).count()
+        };
+        assert_eq!(covers("::ffff:198.18.0.1"), 0);
+        for address in [
+            "::",
+            "::1",
+            "::fffe:ffff:ffff",
+            "::1:0:0:0",
+            "fd00::1",
+            "ffff::",
+        ] {
+            assert_eq!(covers(address), 1, "{address}");
+        }
+        let plain: Cidr = "fd00::/8".parse().expect("a literal range");
+        assert_eq!(plain.nets(), [plain.net()]);
     }
 }

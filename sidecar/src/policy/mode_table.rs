@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use thiserror::Error;
 
-use super::{Direction, Mode, ModeOverride};
+use super::{Direction, Mode, ModeOverride, cidr::apart_from_mapped};
 
 /// Every address of a family, for entries that name no range.
 const EVERYWHERE: [IpNet; 2] = [
@@ -74,11 +74,17 @@ impl ModeTable {
     }
 
     /// Every entry, for the kernel's longest-prefix table: destination port (`None`: every port),
-    /// remote range, mode. An entry holds only for addresses of its own family.
+    /// remote range, mode. The kernel may hold IPv4 in its mapped form: no entry covers both.
     pub fn entries(&self) -> impl Iterator<Item = (Option<u16>, IpNet, Mode)> {
-        self.entries
-            .iter()
-            .map(|((port, range), mode)| (*port, *range, *mode))
+        self.entries.iter().flat_map(|((port, range), mode)| {
+            // Where all of IPv4 has an entry of its own, that is the longer prefix anyway.
+            let ranges = if self.entries.contains_key(&(*port, EVERYWHERE[0])) {
+                vec![*range]
+            } else {
+                apart_from_mapped(*range)
+            };
+            ranges.into_iter().map(|range| (*port, range, *mode))
+        })
     }
 }
 
@@ -180,6 +186,13 @@ mod tests {
         assert_eq!(mode(&table, 80, "198.18.0.1"), Mode::Off);
         assert_eq!(mode(&table, 80, "fd00::1"), Mode::Strict);
         assert_eq!(mode(&table, 81, "fd00::1"), Mode::Permissive);
+        let mapped = "::ffff:198.18.0.1".parse().expect("a literal address");
+        assert!(
+            table
+                .entries()
+                .all(|(port, range, _)| port.is_none() || !range.contains::<&IpAddr>(&mapped)),
+            "the kernel would apply the entry to IPv4 in its mapped form"
+        );
     }
 
     #[test]
