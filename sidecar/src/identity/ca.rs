@@ -1,0 +1,446 @@
+use std::fs::{DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use jiff::Timestamp;
+use rcgen::{
+    BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+    PublicKeyData, SanType,
+};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use spiffe::{SpiffeId, TrustDomain};
+use zeroize::Zeroizing;
+
+use super::error::IssueError;
+use super::files::{self, PRIVATE, PUBLIC};
+use super::{Error, Flaw, Svid, SvidError, TrustBundle, certificate};
+
+/// How far the clocks of two machines may be apart: certificates are valid this much earlier than
+/// they are made.
+const CLOCK_SKEW: Duration = Duration::from_mins(1);
+
+/// The longest lifetime of a certificate; longer ones are shortened. X.509 ends with the year 9999.
+const LONGEST: Duration = Duration::from_hours(100 * 365 * 24);
+
+/// A certificate authority for development and tests: one self-signed root in a directory, with
+/// its key next to it, that issues SVIDs for one trust domain.
+///
+/// Keys are ECDSA P-256. The root's URI name is its trust domain (X509-SVID section 3.2).
+#[derive(Debug)]
+pub struct Ca {
+    dir: PathBuf,
+    trust_domain: TrustDomain,
+    root: CertificateDer<'static>,
+    key: Zeroizing<KeyPair>,
+    not_after: Timestamp,
+}
+
+impl Ca {
+    /// Makes an authority in `dir`, which is created if need be, for its owner alone.
+    pub fn create(
+        dir: &Path,
+        trust_domain: &TrustDomain,
+        lifetime: Duration,
+    ) -> Result<Self, Error> {
+        let _lock = lock(dir)?;
+        if root_path(dir).exists() {
+            return Err(Error::CaExists {
+                dir: dir.to_owned(),
+            });
+        }
+        Self::found(dir, trust_domain, lifetime)
+    }
+
+    /// Opens the authority in `dir`.
+    pub fn open(dir: &Path) -> Result<Self, Error> {
+        let path = root_path(dir);
+        let root = match files::certificates(&path) {
+            Err(Error::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                return Err(Error::NoCa {
+                    dir: dir.to_owned(),
+                });
+            }
+            root => root?.swap_remove(0),
+        };
+        let key_path = key_path(dir);
+        let key = files::read(&key_path)?;
+        let key = str::from_utf8(&key)
+            .ok()
+            .and_then(|key| KeyPair::from_pem(key).ok())
+            .map(Zeroizing::new)
+            .ok_or_else(|| Error::Key {
+                path: key_path.clone(),
+            })?;
+
+        let (trust_domain, not_after) = check_root(&root).map_err(|flaw| Error::Root {
+            path: path.clone(),
+            flaw,
+        })?;
+        if !is_pair(&root, &key) {
+            return Err(Error::KeyMismatch {
+                certificate: path,
+                key: key_path,
+            });
+        }
+        Ok(Self {
+            dir: dir.to_owned(),
+            trust_domain,
+            root,
+            key,
+            not_after,
+        })
+    }
+
+    /// Opens the authority in `dir`, or makes it there. Of several processes that do this at the
+    /// same moment one makes it and all open the same.
+    pub fn open_or_create(
+        dir: &Path,
+        trust_domain: &TrustDomain,
+        lifetime: Duration,
+    ) -> Result<Self, Error> {
+        // First without the lock: an authority that is there may be in a read-only directory.
+        match Self::open(dir) {
+            Err(Error::NoCa { .. }) => {}
+            opened => return opened,
+        }
+        let _lock = lock(dir)?;
+        match Self::open(dir) {
+            Err(Error::NoCa { .. }) => Self::found(dir, trust_domain, lifetime),
+            opened => opened,
+        }
+    }
+
+    /// Issues an SVID that is valid from now for `lifetime`, or as long as the root if that is
+    /// shorter.
+    pub fn issue(&self, id: &SpiffeId, lifetime: Duration) -> Result<Svid, Error> {
+        if !id.is_member_of(&self.trust_domain) {
+            return Err(Error::ForeignId {
+                dir: self.dir.clone(),
+                own: self.trust_domain.clone(),
+                id: id.clone(),
+            });
+        }
+        let issue = || -> Result<Svid, IssueError> {
+            let (certificate, key) = self.sign(&self.leaf(id, lifetime)?)?;
+            Ok(Svid::new(
+                vec![certificate],
+                key,
+                self.bundle().map_err(SvidError::from)?,
+            )?)
+        };
+        issue().map_err(|source| Error::Issue {
+            dir: self.dir.clone(),
+            source,
+        })
+    }
+
+    /// What it issues for.
+    pub fn trust_domain(&self) -> &TrustDomain {
+        &self.trust_domain
+    }
+
+    /// When the root expires, and with it all that it issued.
+    pub fn not_after(&self) -> SystemTime {
+        self.not_after.into()
+    }
+
+    /// Makes a new root, whatever is there. The caller holds the lock.
+    fn found(dir: &Path, trust_domain: &TrustDomain, lifetime: Duration) -> Result<Self, Error> {
+        let (root, key) = root(trust_domain, lifetime).map_err(|source| Error::Issue {
+            dir: dir.to_owned(),
+            source: source.into(),
+        })?;
+        let key = Zeroizing::new(key.serialize_pem());
+        // The certificate is what says that there is an authority, so it comes last.
+        files::write(&key_path(dir), PRIVATE, key.as_bytes())?;
+        files::write(&root_path(dir), PUBLIC, root.pem().as_bytes())?;
+        Self::open(dir)
+    }
+
+    /// What a workload's certificate says (X509-SVID sections 2 to 4).
+    pub(super) fn leaf(
+        &self,
+        id: &SpiffeId,
+        lifetime: Duration,
+    ) -> Result<CertificateParams, rcgen::Error> {
+        let not_after = expiry(lifetime).min(self.not_after());
+        let mut params = params(&id.to_string(), not_after)?;
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
+        params.use_authority_key_identifier_extension = true;
+        Ok(params)
+    }
+
+    /// Signs a certificate for a new key.
+    fn sign(
+        &self,
+        params: &CertificateParams,
+    ) -> Result<(CertificateDer<'static>, PrivateKeyDer<'static>), rcgen::Error> {
+        let key = new_key()?;
+        let issuer = Issuer::from_ca_cert_der(&self.root, &*self.key)?;
+        let certificate = params.signed_by(&*key, &issuer)?;
+        let key = PrivatePkcs8KeyDer::from(key.serialize_der());
+        Ok((certificate.into(), key.into()))
+    }
+
+    pub(super) fn bundle(&self) -> Result<TrustBundle, Flaw> {
+        TrustBundle::new(vec![self.root.clone()])
+    }
+}
+
+fn root_path(dir: &Path) -> PathBuf {
+    dir.join("root.pem")
+}
+
+fn key_path(dir: &Path) -> PathBuf {
+    dir.join("root_key.pem")
+}
+
+/// Keeps other processes from making an authority in `dir` until it is dropped.
+fn lock(dir: &Path) -> Result<File, Error> {
+    let lock = || -> io::Result<File> {
+        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        let dir = File::open(dir)?;
+        dir.lock()?;
+        Ok(dir)
+    };
+    lock().map_err(|source| Error::Write {
+        path: dir.to_owned(),
+        source,
+    })
+}
+
+fn root(
+    trust_domain: &TrustDomain,
+    lifetime: Duration,
+) -> Result<(Certificate, Zeroizing<KeyPair>), rcgen::Error> {
+    let key = new_key()?;
+    let mut params = params(&trust_domain.id_string(), expiry(lifetime))?;
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "development CA");
+    // It issues to workloads, not to other authorities.
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    Ok((params.self_signed(&*key)?, key))
+}
+
+/// What all certificates have in common.
+fn params(uri: &str, not_after: SystemTime) -> Result<CertificateParams, rcgen::Error> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params
+        .distinguished_name
+        .push(DnType::OrganizationName, "sidecar");
+    params.subject_alt_names = vec![SanType::URI(uri.try_into()?)];
+    params.not_before = (SystemTime::now() - CLOCK_SKEW).into();
+    params.not_after = not_after.into();
+    Ok(params)
+}
+
+fn new_key() -> Result<Zeroizing<KeyPair>, rcgen::Error> {
+    KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map(Zeroizing::new)
+}
+
+fn expiry(lifetime: Duration) -> SystemTime {
+    SystemTime::now() + lifetime.min(LONGEST)
+}
+
+/// What a root says, if it is one that can be used now.
+fn check_root(root: &CertificateDer<'_>) -> Result<(TrustDomain, Timestamp), Flaw> {
+    let certificate = certificate::parse(root)?;
+    let id = certificate::sole_id(&certificate)?;
+    if !certificate::is_ca(&certificate)? || !id.path().is_empty() {
+        return Err(Flaw::NoRoot);
+    }
+    let not_after = certificate::not_after(&certificate);
+    if not_after <= Timestamp::now() {
+        return Err(Flaw::Expired(not_after));
+    }
+    Ok((id.trust_domain().clone(), not_after))
+}
+
+fn is_pair(root: &CertificateDer<'_>, key: &KeyPair) -> bool {
+    certificate::parse(root)
+        .is_ok_and(|root| root.public_key().raw == key.subject_public_key_info())
+}
+
+/// Authorities and certificates for tests, wrong ones too.
+#[cfg(test)]
+pub(crate) mod testing {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// An authority in a directory that goes away with the first value.
+    pub(crate) fn ca(trust_domain: &str) -> (TempDir, Ca) {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let trust_domain = TrustDomain::new(trust_domain).expect("trust domain");
+        let ca = Ca::create(dir.path(), &trust_domain, Duration::from_hours(2)).expect("CA");
+        (dir, ca)
+    }
+
+    /// A workload of example.org.
+    pub(crate) fn id(path: &str) -> SpiffeId {
+        SpiffeId::new(format!("spiffe://example.org/{path}")).expect("SPIFFE ID")
+    }
+
+    pub(crate) fn uri(uri: &str) -> SanType {
+        SanType::URI(uri.try_into().expect("ASCII"))
+    }
+
+    impl Ca {
+        /// A certificate for `id` that is right but for what `adjust` does to it.
+        pub(crate) fn issue_adjusted(
+            &self,
+            id: &SpiffeId,
+            adjust: impl FnOnce(&mut CertificateParams),
+        ) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+            let mut params = self.leaf(id, Duration::from_hours(1)).expect("parameters");
+            adjust(&mut params);
+            self.sign(&params).expect("signature")
+        }
+
+        /// What workloads of this authority trust.
+        pub(crate) fn trust(&self) -> TrustBundle {
+            self.bundle().expect("bundle")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+    use std::thread;
+
+    use super::testing::{ca, id};
+    use super::*;
+
+    const HOUR: Duration = Duration::from_hours(1);
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).expect("metadata").permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn the_key_is_for_its_owner_alone() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let dir = dir.path().join("ca");
+        let trust_domain = TrustDomain::new("example.org").expect("trust domain");
+        Ca::create(&dir, &trust_domain, HOUR).expect("CA");
+        assert_eq!(mode(&dir), 0o700);
+        assert_eq!(mode(&key_path(&dir)), 0o600);
+    }
+
+    #[test]
+    fn those_who_start_together_share_one_authority() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let dir = dir.path().join("ca");
+        let trust_domain = TrustDomain::new("example.org").expect("trust domain");
+        let start = || {
+            Ca::open_or_create(&dir, &trust_domain, HOUR)
+                .expect("CA")
+                .root
+        };
+        let roots: Vec<_> = thread::scope(|scope| {
+            let starts: Vec<_> = (0..8).map(|_| scope.spawn(start)).collect();
+            starts
+                .into_iter()
+                .map(|start| start.join().expect("no panic"))
+                .collect()
+        });
+        assert!(roots.iter().all(|root| *root == roots[0]));
+        assert_eq!(fs::read_dir(&dir).expect("directory").count(), 2);
+    }
+
+    #[test]
+    fn an_interrupted_creation_is_done_again() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        fs::write(key_path(dir.path()), "half a k").expect("write");
+        let trust_domain = TrustDomain::new("example.org").expect("trust domain");
+        Ca::open_or_create(dir.path(), &trust_domain, HOUR).expect("CA");
+    }
+
+    #[test]
+    fn an_svid_never_outlives_its_root() {
+        let (_dir, ca) = ca("example.org");
+        let svid = ca.issue(&id("web"), Duration::MAX).expect("identity");
+        assert_eq!(svid.not_after(), ca.not_after());
+    }
+
+    #[test]
+    fn identities_of_other_trust_domains_are_not_issued() {
+        let (_dir, ca) = ca("example.com");
+        assert!(matches!(
+            ca.issue(&id("web"), HOUR),
+            Err(Error::ForeignId { .. })
+        ));
+    }
+
+    #[test]
+    fn a_trust_domain_is_no_workload() {
+        let (_dir, ca) = ca("example.org");
+        let id = SpiffeId::new("spiffe://example.org").expect("SPIFFE ID");
+        assert!(matches!(
+            ca.issue(&id, HOUR),
+            Err(Error::Issue {
+                source: IssueError::Svid(SvidError::Certificate(Flaw::NoWorkload(_))),
+                ..
+            })
+        ));
+    }
+
+    #[test]
+    fn an_expired_root_is_not_used() {
+        let (dir, ca) = ca("example.org");
+        let (root, key) = root(ca.trust_domain(), Duration::ZERO).expect("root");
+        fs::write(root_path(dir.path()), root.pem()).expect("write");
+        fs::write(key_path(dir.path()), key.serialize_pem()).expect("write");
+        assert!(matches!(
+            Ca::open(dir.path()),
+            Err(Error::Root {
+                flaw: Flaw::Expired(_),
+                ..
+            })
+        ));
+    }
+
+    #[test]
+    fn a_root_goes_with_its_key() {
+        let (ours, _) = ca("example.org");
+        let (theirs, _) = ca("example.org");
+        fs::copy(key_path(theirs.path()), key_path(ours.path())).expect("copy");
+        assert!(matches!(
+            Ca::open(ours.path()),
+            Err(Error::KeyMismatch { .. })
+        ));
+    }
+
+    #[test]
+    fn a_workload_is_no_root() {
+        let (dir, ca) = ca("example.org");
+        let svid = ca.issue(&id("web"), HOUR).expect("identity");
+        files::Files {
+            certificate: root_path(dir.path()),
+            key: key_path(dir.path()),
+            trust_bundle: dir.path().join("bundle.pem"),
+        }
+        .save(&svid)
+        .expect("save");
+        assert!(matches!(
+            Ca::open(dir.path()),
+            Err(Error::Root {
+                flaw: Flaw::NoRoot,
+                ..
+            })
+        ));
+    }
+}

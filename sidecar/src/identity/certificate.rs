@@ -1,0 +1,112 @@
+use jiff::Timestamp;
+use rustls::pki_types::CertificateDer;
+use spiffe::SpiffeId;
+use x509_parser::extensions::{GeneralName, ParsedExtension, X509Extension};
+use x509_parser::oid_registry::OID_X509_EXT_BASIC_CONSTRAINTS;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::Flaw;
+
+/// How much of a URI that is no SPIFFE ID an error repeats, in characters.
+const SHOWN_URI: usize = 200;
+
+/// What a certificate says that fulfils the rules for a workload's X.509-SVID (X509-SVID sections
+/// 2 to 5.2). Who issued it and when it is valid is not looked at: see
+/// [`TrustBundle`](super::TrustBundle).
+#[derive(Debug)]
+pub(crate) struct Leaf {
+    pub(crate) id: SpiffeId,
+    pub(crate) not_after: Timestamp,
+}
+
+impl Leaf {
+    pub(crate) fn parse(der: &CertificateDer<'_>) -> Result<Self, Flaw> {
+        let certificate = parse(der)?;
+        let id = sole_id(&certificate)?;
+        if id.path().is_empty() {
+            return Err(Flaw::NoWorkload(id.trust_domain().clone()));
+        }
+        check_usage(&certificate)?;
+        Ok(Self {
+            id,
+            not_after: not_after(&certificate),
+        })
+    }
+}
+
+/// The SPIFFE ID that a certificate shows, whether or not it has a right to it. For logs.
+pub(crate) fn shown_id(der: &CertificateDer<'_>) -> Option<SpiffeId> {
+    sole_id(&parse(der).ok()?).ok()
+}
+
+pub(super) fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, Flaw> {
+    match X509Certificate::from_der(der) {
+        Ok(([], certificate)) => Ok(certificate),
+        _ => Err(Flaw::Malformed),
+    }
+}
+
+pub(super) fn sole_id(certificate: &X509Certificate<'_>) -> Result<SpiffeId, Flaw> {
+    let names = certificate
+        .subject_alternative_name()
+        .map_err(|_| Flaw::Malformed)?
+        .map_or(&[][..], |names| &names.value.general_names);
+    // A name that cannot be read could be a second URI.
+    if names
+        .iter()
+        .any(|name| matches!(name, GeneralName::Invalid(..)))
+    {
+        return Err(Flaw::Malformed);
+    }
+    let uris: Vec<&str> = names
+        .iter()
+        .filter_map(|name| match name {
+            GeneralName::URI(uri) => Some(*uri),
+            _ => None,
+        })
+        .collect();
+    match uris[..] {
+        [] => Err(Flaw::NoUri),
+        [uri] => SpiffeId::new(uri).map_err(|source| Flaw::NotSpiffe {
+            uri: uri.chars().take(SHOWN_URI).collect(),
+            source,
+        }),
+        _ => Err(Flaw::ManyUris(uris.len())),
+    }
+}
+
+/// Whether the cA flag of the basic constraints is set (RFC 5280 section 4.2.1.9).
+pub(super) fn is_ca(certificate: &X509Certificate<'_>) -> Result<bool, Flaw> {
+    let constraints = certificate
+        .get_extension_unique(&OID_X509_EXT_BASIC_CONSTRAINTS)
+        .map_err(|_| Flaw::Malformed)?;
+    match constraints.map(X509Extension::parsed_extension) {
+        None => Ok(false),
+        Some(ParsedExtension::BasicConstraints(constraints)) => Ok(constraints.ca),
+        Some(_) => Err(Flaw::Malformed),
+    }
+}
+
+pub(super) fn not_after(certificate: &X509Certificate<'_>) -> Timestamp {
+    // "No well-defined expiry" is the last second of the year 9999 (RFC 5280 section 4.1.2.5),
+    // which is past what can be printed in every time zone.
+    Timestamp::from_second(certificate.validity().not_after.timestamp()).unwrap_or(Timestamp::MAX)
+}
+
+fn check_usage(certificate: &X509Certificate<'_>) -> Result<(), Flaw> {
+    if is_ca(certificate)? {
+        return Err(Flaw::Signing);
+    }
+    let usage = certificate
+        .key_usage()
+        .map_err(|_| Flaw::Malformed)?
+        .ok_or(Flaw::NoDigitalSignature)?
+        .value;
+    if usage.key_cert_sign() || usage.crl_sign() {
+        return Err(Flaw::Signing);
+    }
+    if !usage.digital_signature() {
+        return Err(Flaw::NoDigitalSignature);
+    }
+    Ok(())
+}

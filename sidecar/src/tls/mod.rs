@@ -1,0 +1,165 @@
+//! Mutual TLS 1.3 between sidecars, each of which knows the other by its X.509-SVID.
+
+mod error;
+mod hello;
+mod verifier;
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use rustls::client::Resumption;
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::{default_provider, kx_group};
+use rustls::pki_types::ServerName;
+use rustls::server::NoServerSessionStorage;
+use rustls::sign::SingleCertAndKey;
+use rustls::version::TLS13;
+use rustls::{ClientConfig, CommonState, ServerConfig};
+use spiffe::SpiffeId;
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
+
+use self::verifier::Verifier;
+use crate::identity::{Leaf, Svid};
+
+pub use self::error::{HandshakeError, Refused};
+pub use self::hello::begins_with_our_hello;
+
+/// The protocol between sidecars, as ALPN names it (RFC 7301): the application's bytes, encrypted
+/// and otherwise as they are. Changes when that does.
+pub const ALPN: &[u8] = b"sidecar/1";
+
+/// Makes and takes connections under one identity.
+///
+/// Only TLS 1.3, both sides show an X.509-SVID of the same trust domain, both speak [`ALPN`]. No
+/// session is ever resumed: a ticket could outlive the identity it was given to.
+#[derive(Clone)]
+pub struct Tls {
+    own: SpiffeId,
+    not_after: SystemTime,
+    connector: TlsConnector,
+    acceptor: TlsAcceptor,
+}
+
+impl Tls {
+    /// Prepares for connections as `svid`, with its bundle to judge peers by. The private key's
+    /// encoded form is not kept.
+    pub fn new(svid: &Svid) -> Self {
+        let provider = Arc::new(provider());
+        let verifier = Arc::new(Verifier::new(svid, &provider));
+        let signer = Arc::new(SingleCertAndKey::from(svid.signer()));
+        Self {
+            own: svid.id().clone(),
+            not_after: svid.not_after(),
+            connector: Arc::new(client_config(&provider, &verifier, &signer)).into(),
+            acceptor: Arc::new(server_config(&provider, &verifier, &signer)).into(),
+        }
+    }
+
+    /// Who this side is.
+    pub fn own(&self) -> &SpiffeId {
+        &self.own
+    }
+
+    /// When this side's certificate expires. New connections fail from then on.
+    pub fn not_after(&self) -> SystemTime {
+        self.not_after
+    }
+
+    /// Shakes hands as the client. Gives the stream and who the server is.
+    ///
+    /// Waits for the peer as long as it takes: bound it with a timeout.
+    ///
+    /// In TLS 1.3 the client is done *before the server has looked at its certificate*. A server
+    /// that refuses it says so by an alert, which arrives in place of the first bytes: the first
+    /// read fails. [`HandshakeError::from`] that error is [`HandshakeError::RefusedByPeer`]. What
+    /// was written until then never reached the server's application. A write may fail before the
+    /// read does, without saying why; the alert is still there to be read.
+    pub async fn connect(
+        &self,
+        stream: TcpStream,
+    ) -> Result<(client::TlsStream<TcpStream>, SpiffeId), HandshakeError> {
+        // Names take no part in this: SPIFFE IDs do. An address keeps SNI off the wire.
+        let no_name = ServerName::from(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        let stream = self.connector.connect(no_name, stream).await?;
+        let peer = peer(stream.get_ref().1)?;
+        Ok((stream, peer))
+    }
+
+    /// Shakes hands as the server. Gives the stream and who the client is, verified.
+    ///
+    /// Waits for the peer as long as it takes: bound it with a timeout.
+    pub async fn accept(
+        &self,
+        stream: TcpStream,
+    ) -> Result<(server::TlsStream<TcpStream>, SpiffeId), HandshakeError> {
+        let stream = self.acceptor.accept(stream).await?;
+        let peer = peer(stream.get_ref().1)?;
+        Ok((stream, peer))
+    }
+}
+
+/// Post-quantum key agreement first: recorded traffic stays secret when quantum computers come.
+fn provider() -> CryptoProvider {
+    CryptoProvider {
+        kx_groups: vec![
+            kx_group::X25519MLKEM768,
+            kx_group::X25519,
+            kx_group::SECP256R1,
+            kx_group::SECP384R1,
+        ],
+        ..default_provider()
+    }
+}
+
+fn client_config(
+    provider: &Arc<CryptoProvider>,
+    verifier: &Arc<Verifier>,
+    signer: &Arc<SingleCertAndKey>,
+) -> ClientConfig {
+    let mut config = ClientConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&[&TLS13])
+        .expect("the provider has TLS 1.3 suites")
+        .dangerous()
+        .with_custom_certificate_verifier(verifier.clone())
+        .with_client_cert_resolver(signer.clone());
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.resumption = Resumption::disabled();
+    config
+}
+
+fn server_config(
+    provider: &Arc<CryptoProvider>,
+    verifier: &Arc<Verifier>,
+    signer: &Arc<SingleCertAndKey>,
+) -> ServerConfig {
+    let mut config = ServerConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&[&TLS13])
+        .expect("the provider has TLS 1.3 suites")
+        .with_client_cert_verifier(verifier.clone())
+        .with_cert_resolver(signer.clone());
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    config
+}
+
+/// Who is at the other end of a connection whose handshake is done.
+fn peer(connection: &CommonState) -> Result<SpiffeId, HandshakeError> {
+    // To rustls a peer that names no protocol at all is fine.
+    if connection.alpn_protocol() != Some(ALPN) {
+        return Err(rustls::Error::NoApplicationProtocol.into());
+    }
+    let certificate = connection
+        .peer_certificates()
+        .and_then(<[_]>::first)
+        .ok_or(Refused::NoCertificate)?;
+    // The verifier let it pass, so this does.
+    let leaf =
+        Leaf::parse(certificate).map_err(|flaw| Refused::Certificate { shown: None, flaw })?;
+    Ok(leaf.id)
+}
+
+#[cfg(test)]
+mod tests;
