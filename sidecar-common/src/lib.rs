@@ -11,6 +11,8 @@ mod flow;
 pub mod option;
 pub mod policy;
 mod socket;
+#[cfg(feature = "user")]
+mod user;
 
 pub use endpoint::{Endpoint, Tuple};
 pub use event::Event;

@@ -45,6 +45,30 @@ macro_rules! write {
     };
 }
 
+/// Reads the address of one end, of whichever family the connection has.
+///
+/// Both forms are read in any case and one is chosen afterwards: from two branches LLVM makes one
+/// load through a chosen pointer, which the verifier refuses ("dereference of modified ctx ptr R2
+/// off=44 disallowed").
+macro_rules! read_endpoint {
+    ($ctx:expr, $v4:ident, $v6:ident, $port:expr) => {{
+        let is_v4 = read!($ctx, family) == AF_INET;
+        let v4 = read!($ctx, $v4);
+        let v6 = [
+            read!($ctx, $v6[0]),
+            read!($ctx, $v6[1]),
+            read!($ctx, $v6[2]),
+            read!($ctx, $v6[3]),
+        ];
+        let port = $port;
+        if is_v4 {
+            Endpoint::v4(v4, port)
+        } else {
+            Endpoint { addr: v6, port }
+        }
+    }};
+}
+
 /// A full socket, never null.
 #[derive(Clone, Copy)]
 pub struct Socket(*mut bpf_sock);
@@ -178,19 +202,12 @@ impl<'a> SockOps<'a> {
     /// This end.
     #[inline(always)]
     pub fn local(&self) -> Endpoint {
-        let port = read!(self.ctx.ops, local_port);
-        if read!(self.ctx.ops, family) == AF_INET {
-            return Endpoint::v4(read!(self.ctx.ops, local_ip4), port);
-        }
-        Endpoint {
-            addr: [
-                read!(self.ctx.ops, local_ip6[0]),
-                read!(self.ctx.ops, local_ip6[1]),
-                read!(self.ctx.ops, local_ip6[2]),
-                read!(self.ctx.ops, local_ip6[3]),
-            ],
-            port,
-        }
+        read_endpoint!(
+            self.ctx.ops,
+            local_ip4,
+            local_ip6,
+            read!(self.ctx.ops, local_port)
+        )
     }
 
     /// The other end.
@@ -198,18 +215,7 @@ impl<'a> SockOps<'a> {
     pub fn remote(&self) -> Endpoint {
         // The field holds 32 bits in network order of which the port is the first 16.
         let port = u32::from_be(read!(self.ctx.ops, remote_port));
-        if read!(self.ctx.ops, family) == AF_INET {
-            return Endpoint::v4(read!(self.ctx.ops, remote_ip4), port);
-        }
-        Endpoint {
-            addr: [
-                read!(self.ctx.ops, remote_ip6[0]),
-                read!(self.ctx.ops, remote_ip6[1]),
-                read!(self.ctx.ops, remote_ip6[2]),
-                read!(self.ctx.ops, remote_ip6[3]),
-            ],
-            port,
-        }
+        read_endpoint!(self.ctx.ops, remote_ip4, remote_ip6, port)
     }
 
     /// Asks for more callbacks on this socket.
@@ -326,31 +332,9 @@ impl<'a> SkLookup<'a> {
         let lookup = self.lookup();
         let remote_port = u16::from_be(read!(lookup, remote_port)).into();
         let local_port = read!(lookup, local_port);
-        if read!(lookup, family) == AF_INET {
-            return Tuple {
-                client: Endpoint::v4(read!(lookup, remote_ip4), remote_port),
-                server: Endpoint::v4(read!(lookup, local_ip4), local_port),
-            };
-        }
         Tuple {
-            client: Endpoint {
-                addr: [
-                    read!(lookup, remote_ip6[0]),
-                    read!(lookup, remote_ip6[1]),
-                    read!(lookup, remote_ip6[2]),
-                    read!(lookup, remote_ip6[3]),
-                ],
-                port: remote_port,
-            },
-            server: Endpoint {
-                addr: [
-                    read!(lookup, local_ip6[0]),
-                    read!(lookup, local_ip6[1]),
-                    read!(lookup, local_ip6[2]),
-                    read!(lookup, local_ip6[3]),
-                ],
-                port: local_port,
-            },
+            client: read_endpoint!(lookup, remote_ip4, remote_ip6, remote_port),
+            server: read_endpoint!(lookup, local_ip4, local_ip6, local_port),
         }
     }
 

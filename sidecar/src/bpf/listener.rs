@@ -1,0 +1,125 @@
+#![expect(unsafe_code, reason = "no crate offers TCP_SAVE_SYN")]
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
+};
+
+use sidecar_common::{Role, Slot, SocketFacts};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::{Error, Sockets};
+
+/// Handshakes that may wait for `accept()`; the kernel caps it at `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// The proxy's listeners: one for each direction and family, each on a loopback port of the
+/// kernel's choice.
+///
+/// Connections come to them by `sk_lookup`, whatever their destination. Bound to loopback, they
+/// cannot be reached from the network by their own port.
+pub struct Listeners {
+    /// From the network to the app.
+    pub inbound: Vec<std::net::TcpListener>,
+    /// From the app to the network.
+    pub outbound: Vec<std::net::TcpListener>,
+}
+
+impl Listeners {
+    /// Opens the listeners in the current network namespace. Call it after
+    /// [`Datapath::follow`](super::Datapath::follow): the kernel side arranges for the mesh option
+    /// when they begin to listen.
+    pub fn open(sockets: &Sockets) -> Result<Self, Error> {
+        let mut listeners = Self {
+            inbound: Vec::new(),
+            outbound: Vec::new(),
+        };
+        for address in loopback_addresses() {
+            listeners
+                .inbound
+                .push(open(sockets, Role::INBOUND, address)?);
+            listeners
+                .outbound
+                .push(open(sockets, Role::OUTBOUND, address)?);
+        }
+        Ok(listeners)
+    }
+
+    pub(super) fn by_slot(&self) -> impl Iterator<Item = (Slot, &std::net::TcpListener)> {
+        let inbound = self.inbound.iter().zip([Slot::Inbound4, Slot::Inbound6]);
+        let outbound = self.outbound.iter().zip([Slot::Outbound4, Slot::Outbound6]);
+        inbound
+            .chain(outbound)
+            .map(|(listener, slot)| (slot, listener))
+    }
+}
+
+/// Opens a listener for the sidecar itself, such as the admin endpoint, that is never captured.
+pub fn own_listener(
+    sockets: &Sockets,
+    address: SocketAddr,
+) -> Result<std::net::TcpListener, Error> {
+    open(sockets, Role::OWN, address)
+}
+
+/// IPv4 first, as the slots have it. Without IPv6 in the kernel nothing can arrive over it.
+fn loopback_addresses() -> Vec<SocketAddr> {
+    let mut addresses = vec![SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0)];
+    let v6 = SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), 0);
+    if std::net::TcpListener::bind(v6).is_ok() {
+        addresses.push(v6);
+    }
+    addresses
+}
+
+fn open(
+    sockets: &Sockets,
+    role: Role,
+    address: SocketAddr,
+) -> Result<std::net::TcpListener, Error> {
+    let listen = || {
+        let socket = Socket::new(
+            Domain::for_address(address),
+            Type::STREAM,
+            Some(Protocol::TCP),
+        )?;
+        sockets.mark(
+            socket.as_fd(),
+            SocketFacts {
+                role,
+                ..SocketFacts::default()
+            },
+        )?;
+        if role == Role::INBOUND {
+            save_syn(socket.as_fd())?;
+        }
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        socket.set_nonblocking(true)?;
+        io::Result::Ok(socket.into())
+    };
+    listen().map_err(|source| Error::Listener { address, source })
+}
+
+/// Keeps each client's SYN until its connection is established, when the kernel side looks into
+/// it for the mesh option (`TCP_SAVE_SYN`, Linux 4.3).
+fn save_syn(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the pointer and the length are those of a live integer, which the kernel only reads.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_SAVE_SYN,
+            std::ptr::from_ref(&on).cast(),
+            size_of_val(&on) as libc::socklen_t,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}

@@ -1,0 +1,209 @@
+//! The ports on which the app listens, as the kernel side knows them.
+//!
+//! The kernel side sees sockets begin and cease to listen. What it cannot see is done here:
+//! sockets that listened before it was attached are found by `sock_diag`, and forgotten when a
+//! connection to one is refused.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{Mutex, PoisonError},
+};
+
+use aya::maps::{HashMap as BpfHashMap, MapData, MapError};
+use netlink_packet_core::{
+    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_sock_diag::{
+    SockDiagMessage,
+    constants::{AF_INET, AF_INET6, IPPROTO_TCP},
+    inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags, nlas::Nla},
+};
+use netlink_sys::{Socket, protocols::NETLINK_SOCK_DIAG};
+use sidecar_common::Endpoint;
+
+use super::Error;
+use crate::pod::Cgroup;
+
+/// Name of the map, for errors.
+const MAP: &str = "SC_LISTENING";
+
+/// Attribute with the id of a socket's cgroup, `INET_DIAG_CGROUP_ID` (Linux 5.8).
+const CGROUP_ID: u16 = 21;
+
+/// How many sockets listen on each address and port of the app.
+pub(super) struct Listening {
+    /// The map that `sk_lookup` asks. Locked because aya's interface wants exclusive access.
+    map: Mutex<BpfHashMap<MapData, Endpoint, u32>>,
+    /// The pod's cgroup: listeners outside it are nobody's business.
+    cgroup: Cgroup,
+}
+
+impl Listening {
+    pub(super) fn new(
+        map: BpfHashMap<MapData, Endpoint, u32>,
+        cgroup: &Cgroup,
+    ) -> Result<Self, Error> {
+        Ok(Self {
+            map: Mutex::new(map),
+            cgroup: cgroup.try_clone().map_err(Error::SockDiag)?,
+        })
+    }
+
+    /// Notes the sockets of the pod that listen already.
+    pub(super) fn scan(&self) -> Result<(), Error> {
+        /// `BPF_NOEXIST`: what the kernel side has counted itself is right.
+        const UNLESS_PRESENT: u64 = 1;
+        let mut map = self.map.lock().unwrap_or_else(PoisonError::into_inner);
+        for (endpoint, sockets) in self.listeners().map_err(Error::SockDiag)? {
+            match map.insert(endpoint, sockets, UNLESS_PRESENT) {
+                Err(MapError::SyscallError(error))
+                    if error.io_error.kind() == io::ErrorKind::AlreadyExists => {}
+                result => result.map_err(|source| Error::Map { map: MAP, source })?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets a port on which a connection was refused, if indeed nobody listens there any more.
+    pub(super) fn forget_if_gone(&self, destination: SocketAddr) {
+        let destination = Endpoint::from(destination);
+        let listeners = match self.listeners() {
+            Ok(listeners) => listeners,
+            Err(error) => {
+                tracing::warn!(%error, "cannot list the sockets that listen in the pod");
+                return;
+            }
+        };
+        let mut map = self.map.lock().unwrap_or_else(PoisonError::into_inner);
+        for endpoint in [destination, destination.wildcard(), destination.wildcard6()] {
+            if !listeners.contains_key(&endpoint) {
+                // Most of the three were never there.
+                let _ = map.remove(&endpoint);
+            }
+        }
+    }
+
+    /// The sockets of the pod that listen now, counted by address and port.
+    fn listeners(&self) -> io::Result<HashMap<Endpoint, u32>> {
+        let cgroups = self.cgroup.subtree_ids()?;
+        let mut listeners = HashMap::new();
+        for family in [AF_INET, AF_INET6] {
+            for response in dump(family)? {
+                // Kernels before 5.8 do not say; then every listener of the namespace counts.
+                if cgroup_id(&response).is_none_or(|id| cgroups.contains(&id)) {
+                    *listeners.entry(endpoint(&response)).or_default() += 1;
+                }
+            }
+        }
+        Ok(listeners)
+    }
+}
+
+fn endpoint(response: &InetResponse) -> Endpoint {
+    let id = &response.header.socket_id;
+    // The kernel gives an unspecified IPv6 address as it is, so `::` stays apart from `0.0.0.0`.
+    let mut endpoint = Endpoint::from(SocketAddr::new(id.source_address, id.source_port));
+    if id.source_address == IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED) {
+        endpoint = endpoint.wildcard6();
+    }
+    endpoint
+}
+
+fn cgroup_id(response: &InetResponse) -> Option<u64> {
+    response.nlas.iter().find_map(|nla| match nla {
+        Nla::Other(attribute) => {
+            use netlink_packet_core::Nla as _;
+            if attribute.kind() != CGROUP_ID {
+                return None;
+            }
+            let mut value = vec![0; attribute.value_len()];
+            attribute.emit_value(&mut value);
+            value.try_into().ok().map(u64::from_ne_bytes)
+        }
+        _ => None,
+    })
+}
+
+/// Lists the TCP sockets of one family that listen in this network namespace.
+fn dump(family: u8) -> io::Result<Vec<InetResponse>> {
+    let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
+    socket.bind_auto()?;
+    socket.connect(&netlink_sys::SocketAddr::new(0, 0))?;
+
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    let socket_id = if family == AF_INET {
+        SocketId::new_v4()
+    } else {
+        SocketId::new_v6()
+    };
+    let mut request = NetlinkMessage::new(
+        header,
+        SockDiagMessage::InetRequest(InetRequest {
+            family,
+            protocol: IPPROTO_TCP,
+            extensions: ExtensionFlags::empty(),
+            states: StateFlags::LISTEN,
+            socket_id,
+        })
+        .into(),
+    );
+    request.finalize();
+    let mut bytes = vec![0; request.buffer_len()];
+    request.serialize(&mut bytes);
+    socket.send(&bytes, 0)?;
+
+    let mut responses = Vec::new();
+    loop {
+        let (datagram, _) = socket.recv_from_full()?;
+        let mut rest = datagram.as_slice();
+        while !rest.is_empty() {
+            let message = NetlinkMessage::<SockDiagMessage>::deserialize(rest)
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+            // A length of zero would keep us here for ever.
+            let length = (message.header.length as usize).max(1).next_multiple_of(4);
+            match message.payload {
+                NetlinkPayload::Done(_) => return Ok(responses),
+                NetlinkPayload::Error(error) => return Err(error.to_io()),
+                NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
+                    responses.push(*response);
+                }
+                _ => {}
+            }
+            rest = rest.get(length..).unwrap_or_default();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_listener_of_this_process_is_listed_once() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("a bound socket").port();
+        let found = dump(AF_INET)
+            .expect("sock_diag needs no privileges")
+            .iter()
+            .filter(|response| response.header.socket_id.source_port == port)
+            .count();
+        assert_eq!(found, 1);
+    }
+
+    #[test]
+    fn the_two_wildcards_are_told_apart() {
+        let listener = TcpListener::bind("[::]:0").expect("IPv6");
+        let port = listener.local_addr().expect("a bound socket").port();
+        let response = dump(AF_INET6)
+            .expect("sock_diag needs no privileges")
+            .into_iter()
+            .find(|response| response.header.socket_id.source_port == port)
+            .expect("the listener is listed");
+        assert_eq!(endpoint(&response).addr, [0; 4]);
+    }
+}

@@ -1,0 +1,23 @@
+//! The kernel boundary: loads, attaches and pins the kernel side, and reads and writes its maps.
+//!
+//! The only module that names aya. What the proxy needs of the kernel it gets through the trait
+//! [`Kernel`](crate::proxy::Kernel), which [`Sockets`] implements.
+
+mod datapath;
+mod error;
+mod listener;
+mod listening;
+mod logger;
+mod object;
+pub mod pins;
+mod sockets;
+pub mod status;
+
+pub use self::{
+    datapath::{Datapath, own_netns},
+    error::Error,
+    listener::{Listeners, own_listener},
+    logger::forward_logs,
+    sockets::Sockets,
+    status::Events,
+};

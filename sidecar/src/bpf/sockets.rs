@@ -1,0 +1,99 @@
+use std::{
+    io,
+    os::fd::BorrowedFd,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use aya::maps::{MapData, MapError, SkStorage};
+use sidecar_common::{Endpoint, Mesh, Role, SocketFacts};
+
+use super::listening::Listening;
+use crate::proxy::{ClientAddr, Kernel, OrigDst};
+
+/// The kernel's facts about single sockets, read and written by file descriptor.
+pub struct Sockets {
+    /// Facts of each socket. The kernel needs no lock; aya's interface asks for exclusive access
+    /// to write, and holding it for one system call costs less than a map handle per thread.
+    facts: Mutex<SkStorage<MapData, SocketFacts>>,
+    /// The ports on which the app listens.
+    listening: Listening,
+}
+
+impl Sockets {
+    pub(super) fn new(facts: SkStorage<MapData, SocketFacts>, listening: Listening) -> Self {
+        Self {
+            facts: Mutex::new(facts),
+            listening,
+        }
+    }
+
+    /// Gives a socket of the proxy its role, before the kernel side sees it connect or listen.
+    pub(super) fn mark(&self, socket: BorrowedFd<'_>, facts: SocketFacts) -> io::Result<()> {
+        self.lock().insert(&socket, facts, 0).map_err(into_io)
+    }
+
+    pub(super) fn listening(&self) -> &Listening {
+        &self.listening
+    }
+
+    fn read(&self, socket: BorrowedFd<'_>) -> io::Result<Option<SocketFacts>> {
+        match self.lock().get(&socket, 0) {
+            Ok(facts) => Ok(Some(facts)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(into_io(error)),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, SkStorage<MapData, SocketFacts>> {
+        // The map handle has no state that a panic could leave half-written.
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Kernel for Sockets {
+    fn app_refused(&self, destination: OrigDst) {
+        self.listening.forget_if_gone(destination.0);
+    }
+
+    fn mark_to_app(&self, socket: BorrowedFd<'_>, client: ClientAddr) -> io::Result<()> {
+        self.mark(
+            socket,
+            SocketFacts {
+                role: Role::TO_APP,
+                peer: client.0.into(),
+                ..SocketFacts::default()
+            },
+        )
+    }
+
+    fn mark_upstream(&self, socket: BorrowedFd<'_>) -> io::Result<()> {
+        self.mark(
+            socket,
+            SocketFacts {
+                role: Role::UPSTREAM,
+                mesh: Mesh::OFFERED,
+                ..SocketFacts::default()
+            },
+        )
+    }
+
+    fn original_destination(&self, accepted: BorrowedFd<'_>) -> io::Result<Option<OrigDst>> {
+        let facts = self
+            .read(accepted)?
+            .filter(|facts| facts.peer != Endpoint::default());
+        Ok(facts.map(|facts| OrigDst(facts.peer.into())))
+    }
+
+    fn peer_is_meshed(&self, socket: BorrowedFd<'_>) -> io::Result<bool> {
+        Ok(self
+            .read(socket)?
+            .is_some_and(|facts| facts.mesh == Mesh::AGREED))
+    }
+}
+
+fn into_io(error: MapError) -> io::Error {
+    match error {
+        MapError::SyscallError(error) => error.io_error,
+        other => io::Error::other(other),
+    }
+}
