@@ -1,0 +1,105 @@
+use std::{fs::File, io, time::Duration};
+
+use tokio::net::{TcpListener, TcpStream};
+
+use super::{
+    ClientAddr,
+    addr::canonical,
+    close::{Close, is_descriptor_limit},
+    stream,
+};
+use crate::{policy::Direction, telemetry::Telemetry};
+
+/// How long to wait after an error that the next `accept()` would meet too.
+const BACK_OFF: Duration = Duration::from_millis(20);
+
+/// Accepts connections, also when no file descriptor is left.
+pub(super) struct Acceptor {
+    /// Where connections come from.
+    listener: TcpListener,
+    /// Which way they run, for the metrics.
+    direction: Direction,
+    /// A descriptor to give up when there is no other, so that a connection can be taken and
+    /// refused instead of hanging in the queue. `None` while it could not be had back.
+    spare: Option<File>,
+}
+
+/// A connection, just accepted.
+pub(super) struct Accepted {
+    /// The connection.
+    pub(super) stream: TcpStream,
+    /// Where it comes from.
+    pub(super) client: ClientAddr,
+}
+
+impl Acceptor {
+    pub(super) fn new(listener: TcpListener, direction: Direction) -> Self {
+        Self {
+            listener,
+            direction,
+            spare: spare(),
+        }
+    }
+
+    /// The next connection. Cancelling it loses none.
+    pub(super) async fn accept(&mut self, telemetry: &Telemetry) -> Accepted {
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, client)) => {
+                    // Bytes are passed on as they come; waiting to fill segments is the apps' choice.
+                    let _ = stream.set_nodelay(true);
+                    return Accepted {
+                        stream,
+                        client: ClientAddr(canonical(client)),
+                    };
+                }
+                Err(error) if is_descriptor_limit(&error) => {
+                    telemetry.not_accepted(self.direction, Close::FdLimit);
+                    tracing::error!(
+                        direction = %self.direction,
+                        "refused a connection because no file descriptor is left ({error}); raise the limit of open files, two for each connection"
+                    );
+                    self.refuse_one();
+                    tokio::time::sleep(BACK_OFF).await;
+                }
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    tracing::error!(direction = %self.direction, "cannot accept connections: {error}");
+                    tokio::time::sleep(BACK_OFF).await;
+                }
+            }
+        }
+    }
+
+    /// Takes one connection with the spare descriptor and resets it.
+    fn refuse_one(&mut self) {
+        self.spare = None;
+        if let Some(Ok((stream, _))) = now_or_never(self.listener.accept()) {
+            stream::reset(&stream);
+        }
+        self.spare = spare();
+    }
+}
+
+fn spare() -> Option<File> {
+    File::open("/dev/null").ok()
+}
+
+/// The client is gone already; the listener is fine.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+    )
+}
+
+/// Polls a future once.
+fn now_or_never<F: Future>(future: F) -> Option<F::Output> {
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match std::pin::pin!(future).poll(&mut context) {
+        std::task::Poll::Ready(output) => Some(output),
+        std::task::Poll::Pending => None,
+    }
+}

@@ -1,0 +1,276 @@
+//! Carries bytes both ways until both sides have finished or one has failed.
+//!
+//! What a side does to its leg, the other side sees on its own: bytes in order, the end of a
+//! direction as the end of that direction, a failure as a reset. A side that does not read stops
+//! the other from sending: at most one buffer each way is held.
+
+use std::{
+    future::poll_fn,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::Close;
+
+/// Bytes held each way: one TLS record (RFC 8446, section 5.1).
+const BUFFER: usize = 16 * 1024;
+
+/// Is told of bytes as they pass.
+pub trait Meter {
+    /// Bytes went from the client to the server.
+    fn sent(&self, bytes: usize);
+    /// Bytes went from the server to the client.
+    fn received(&self, bytes: usize);
+}
+
+/// How the carrying ended.
+#[derive(Debug)]
+pub(super) struct Ended {
+    /// Why.
+    pub(super) close: Close,
+    /// What the failing side's leg said.
+    pub(super) error: Option<io::Error>,
+}
+
+/// Carries bytes between the two legs. Unless it ends with [`Close::Eof`], the caller resets both.
+pub(super) async fn copy<C, S>(client: &mut C, server: &mut S, meter: &impl Meter) -> Ended
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut sending = Half::new();
+    let mut receiving = Half::new();
+    poll_fn(|cx| {
+        let sent = sending.poll(cx, client, server, |bytes| meter.sent(bytes));
+        if let Poll::Ready(Err(failure)) = sent {
+            return Poll::Ready(failure.ended(Close::ClientReset, Close::ServerReset));
+        }
+        let received = receiving.poll(cx, server, client, |bytes| meter.received(bytes));
+        if let Poll::Ready(Err(failure)) = received {
+            return Poll::Ready(failure.ended(Close::ServerReset, Close::ClientReset));
+        }
+        if sent.is_ready() && received.is_ready() {
+            return Poll::Ready(Ended {
+                close: Close::Eof,
+                error: None,
+            });
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// Which end of a direction failed.
+enum Failure {
+    /// The leg bytes come from.
+    Reader(io::Error),
+    /// The leg bytes go to.
+    Writer(io::Error),
+}
+
+impl Failure {
+    fn ended(self, reader: Close, writer: Close) -> Ended {
+        let (close, error) = match self {
+            Self::Reader(error) => (reader, error),
+            Self::Writer(error) => (writer, error),
+        };
+        Ended {
+            close,
+            error: Some(error),
+        }
+    }
+}
+
+/// One direction.
+struct Half {
+    /// Bytes read and not yet written.
+    buffer: Box<[u8]>,
+    /// Where the unwritten bytes begin.
+    start: usize,
+    /// Where they end.
+    end: usize,
+    /// The writer holds bytes that it has not handed to the kernel.
+    unflushed: bool,
+    /// How far the direction has got.
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum State {
+    /// Bytes may still come.
+    Open,
+    /// The reader has ended; the writer has yet to be told.
+    Ending,
+    /// The writer has been told.
+    Ended,
+}
+
+impl Half {
+    fn new() -> Self {
+        Self {
+            buffer: vec![0; BUFFER].into_boxed_slice(),
+            start: 0,
+            end: 0,
+            unflushed: false,
+            state: State::Open,
+        }
+    }
+
+    /// Goes on until it must wait; ready when the direction has ended and the writer knows.
+    fn poll<R, W>(
+        &mut self,
+        cx: &mut Context<'_>,
+        reader: &mut R,
+        writer: &mut W,
+        carried: impl Fn(usize),
+    ) -> Poll<Result<(), Failure>>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        loop {
+            while self.start < self.end {
+                let rest = &self.buffer[self.start..self.end];
+                let written =
+                    ready!(Pin::new(&mut *writer).poll_write(cx, rest)).map_err(Failure::Writer)?;
+                if written == 0 {
+                    return Poll::Ready(Err(Failure::Writer(io::ErrorKind::WriteZero.into())));
+                }
+                self.start += written;
+                self.unflushed = true;
+                carried(written);
+            }
+            match self.state {
+                State::Open => {}
+                State::Ending => {
+                    ready!(Pin::new(&mut *writer).poll_shutdown(cx)).map_err(Failure::Writer)?;
+                    self.state = State::Ended;
+                }
+                State::Ended => return Poll::Ready(Ok(())),
+            }
+            if self.state == State::Ended {
+                continue;
+            }
+
+            let mut buffer = ReadBuf::new(&mut self.buffer);
+            match Pin::new(&mut *reader).poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(())) => {
+                    (self.start, self.end) = (0, buffer.filled().len());
+                    if self.end == 0 {
+                        self.state = State::Ending;
+                    }
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Failure::Reader(error))),
+                Poll::Pending => {
+                    // Nothing more to add to it: whatever the writer holds back must leave now.
+                    if self.unflushed {
+                        ready!(Pin::new(&mut *writer).poll_flush(cx)).map_err(Failure::Writer)?;
+                        self.unflushed = false;
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Counter {
+        sent: Cell<usize>,
+        received: Cell<usize>,
+    }
+
+    impl Meter for Counter {
+        fn sent(&self, bytes: usize) {
+            self.sent.set(self.sent.get() + bytes);
+        }
+
+        fn received(&self, bytes: usize) {
+            self.received.set(self.received.get() + bytes);
+        }
+    }
+
+    #[tokio::test]
+    async fn one_direction_ends_while_the_other_goes_on() {
+        let (mut client, mut client_leg) = duplex(64);
+        let (mut server, mut server_leg) = duplex(64);
+        let meter = Counter::default();
+        let apps = async {
+            client.write_all(b"question").await.expect("an open leg");
+            client.shutdown().await.expect("an open leg");
+            let mut question = String::new();
+            server
+                .read_to_string(&mut question)
+                .await
+                .expect("the end of the question");
+            assert_eq!(question, "question");
+            // Only now, after its own side of the client has ended, does the server speak.
+            server
+                .write_all(b"a longer answer")
+                .await
+                .expect("an open leg");
+            server.shutdown().await.expect("an open leg");
+            let mut answer = String::new();
+            client
+                .read_to_string(&mut answer)
+                .await
+                .expect("the end of the answer");
+            assert_eq!(answer, "a longer answer");
+        };
+        let (ended, ()) = tokio::join!(copy(&mut client_leg, &mut server_leg, &meter), apps);
+        assert_eq!(ended.close, Close::Eof);
+        assert_eq!((meter.sent.get(), meter.received.get()), (8, 15));
+    }
+
+    #[tokio::test]
+    async fn a_side_that_does_not_read_stops_the_other() {
+        const PIPE: usize = 1024;
+        let (mut client, mut client_leg) = duplex(PIPE);
+        let (_server, mut server_leg) = duplex(PIPE);
+        let meter = Counter::default();
+        let flood = async {
+            let mut accepted = 0;
+            let chunk = [0; PIPE];
+            while let Ok(written) =
+                tokio::time::timeout(std::time::Duration::from_secs(5), client.write(&chunk)).await
+            {
+                accepted += written.expect("an open leg");
+            }
+            accepted
+        };
+        tokio::time::pause();
+        let accepted = tokio::select! {
+            accepted = flood => accepted,
+            _ = copy(&mut client_leg, &mut server_leg, &meter) => panic!("nobody has ended"),
+        };
+        assert!(accepted <= 2 * PIPE + BUFFER, "{accepted} bytes were taken");
+    }
+
+    #[tokio::test]
+    async fn the_side_that_fails_is_named() {
+        let (client, mut client_leg) = duplex(64);
+        let (mut server, mut server_leg) = duplex(64);
+        drop(client);
+        // The client ended properly as far as reading goes; writing to it fails.
+        let apps = async {
+            server.write_all(b"too late").await.expect("an open leg");
+        };
+        let (ended, ()) = tokio::join!(
+            copy(&mut client_leg, &mut server_leg, &Counter::default()),
+            apps
+        );
+        assert_eq!(ended.close, Close::ClientReset);
+        assert!(ended.error.is_some());
+    }
+}

@@ -1,0 +1,80 @@
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::AsFd,
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    time::timeout,
+};
+
+use super::{ClientAddr, Kernel, OrigDst};
+
+/// Dials the network for the app.
+pub(super) async fn upstream<K: Kernel>(
+    kernel: &K,
+    destination: OrigDst,
+    limit: Duration,
+) -> io::Result<TcpStream> {
+    dial(destination.0, limit, |socket| {
+        kernel.mark_upstream(socket.as_fd())
+    })
+    .await
+}
+
+/// Dials the app for a client, from a loopback address.
+///
+/// The destination is what the client asked for, so an app that is bound to one address only stays
+/// as reachable as it was.
+pub(super) async fn app<K: Kernel>(
+    kernel: &K,
+    destination: OrigDst,
+    client: ClientAddr,
+    limit: Duration,
+) -> io::Result<TcpStream> {
+    dial(destination.0, limit, |socket| {
+        kernel.mark_to_app(socket.as_fd(), client)?;
+        bind_to_loopback(socket, destination)
+    })
+    .await
+}
+
+async fn dial(
+    destination: SocketAddr,
+    limit: Duration,
+    prepare: impl FnOnce(&TcpSocket) -> io::Result<()>,
+) -> io::Result<TcpStream> {
+    let socket = match destination {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    socket.set_nodelay(true)?;
+    prepare(&socket)?;
+    timeout(limit, socket.connect(destination))
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+/// Binds to a loopback address, by which the app's host cannot be mistaken for the network.
+///
+/// IPv4 addresses are taken in turn from 127.64.0.0/10, so that ephemeral ports do not run out
+/// before the app does; `IP_BIND_ADDRESS_NO_PORT` leaves the port to `connect()`, which needs it
+/// to be unique for the destination only.
+fn bind_to_loopback(socket: &TcpSocket, destination: OrigDst) -> io::Result<()> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    const BASE: u32 = 0x7f40_0000;
+    const SIZE: u32 = 1 << 22;
+    let source: IpAddr = match destination.0 {
+        SocketAddr::V4(_) => {
+            let next = NEXT.fetch_add(1, Ordering::Relaxed) % SIZE;
+            Ipv4Addr::from_bits(BASE | next).into()
+        }
+        SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    };
+    setsockopt(socket, IpBindAddressNoPort, &true)?;
+    socket.bind(SocketAddr::new(source, 0))
+}

@@ -1,0 +1,194 @@
+//! From the network to the app.
+
+use std::{io, os::fd::AsFd, time::Instant};
+
+use tokio::net::TcpStream;
+
+use super::{
+    ClientAddr, Close, Kernel, OrigDst, Proxy,
+    accept::Accepted,
+    addr::canonical,
+    copy::copy,
+    dial,
+    outbound::finish,
+    stream::{Stream, reset},
+};
+use crate::{
+    policy::{Direction, Mode},
+    telemetry::{Connection, TlsUse},
+    tls::{HandshakeError, begins_with_our_hello},
+};
+
+/// Serves one connection that came from the network.
+pub(super) async fn serve<K: Kernel>(proxy: &Proxy<K>, accepted: Accepted) {
+    let Accepted {
+        stream: downstream,
+        client,
+    } = accepted;
+    let destination = match downstream.local_addr() {
+        // Loopback is never steered here: somebody has found the listener's own port.
+        Ok(address) if address.ip().to_canonical().is_loopback() => {
+            reset(&downstream);
+            tracing::warn!(%client, "refused a connection to the inbound listener that was not steered there");
+            proxy
+                .telemetry
+                .not_accepted(Direction::Inbound, Close::NotSteered);
+            return;
+        }
+        Ok(address) => OrigDst(canonical(address)),
+        // The client is gone already.
+        Err(_) => return,
+    };
+    let mut connection = proxy
+        .telemetry
+        .begin(Direction::Inbound, client, destination);
+    match open(proxy, &mut connection, downstream, client, destination).await {
+        Ok((mut downstream, mut upstream)) => {
+            connection.established();
+            let ended = copy(&mut downstream, &mut upstream, &connection).await;
+            finish(connection, ended, downstream, upstream);
+        }
+        Err(close) => connection.failed(close),
+    }
+}
+
+/// The reason for which a TLS handshake failed.
+pub(super) fn close_of_handshake(error: &HandshakeError) -> Close {
+    match error {
+        HandshakeError::PeerIdentity { .. } => Close::PeerIdentity,
+        _ => Close::HandshakeFailed,
+    }
+}
+
+/// Agrees with the client on how to talk and dials the app; resets the client if that fails.
+async fn open<K: Kernel>(
+    proxy: &Proxy<K>,
+    connection: &mut Connection,
+    downstream: TcpStream,
+    client: ClientAddr,
+    destination: OrigDst,
+) -> Result<(Stream, Stream), Close> {
+    let meshed = proxy
+        .kernel
+        .peer_is_meshed(downstream.as_fd())
+        .map_err(|error| {
+            reset(&downstream);
+            connection.explain(format!(
+                "cannot read from the kernel whether {client} is meshed: {error}"
+            ));
+            Close::KernelFailed
+        })?;
+    let strict = proxy.inbound.mode(destination.0.port(), client.0.ip()) == Mode::Strict;
+
+    // The app is not bothered before the client has proved who it is.
+    if meshed || strict {
+        if !meshed {
+            expect_hello(proxy, connection, &downstream, client).await?;
+        }
+        let downstream = handshake(proxy, connection, downstream, client).await?;
+        let upstream = dial_app(proxy, connection, downstream.tcp(), client, destination).await?;
+        return Ok((downstream, Stream::Plain(upstream)));
+    }
+
+    // A plain client, or one whose option was lost on the way. Whoever speaks first tells: a
+    // server that greets does not wait for us to find out.
+    let upstream = dial_app(proxy, connection, &downstream, client, destination).await?;
+    let is_tls = tokio::select! {
+        biased;
+        () = spoken(&upstream) => false,
+        begins = begins_with_our_hello(&downstream) => begins.unwrap_or(false),
+    };
+    let downstream = if is_tls {
+        handshake(proxy, connection, downstream, client)
+            .await
+            .inspect_err(|_| reset(&upstream))?
+    } else {
+        connection.tls(TlsUse::NoPeerOption);
+        Stream::Plain(downstream)
+    };
+    Ok((downstream, Stream::Plain(upstream)))
+}
+
+/// Waits for a client without option to begin the TLS handshake nevertheless.
+async fn expect_hello<K: Kernel>(
+    proxy: &Proxy<K>,
+    connection: &mut Connection,
+    downstream: &TcpStream,
+    client: ClientAddr,
+) -> Result<(), Close> {
+    let begins =
+        tokio::time::timeout(proxy.handshake_timeout, begins_with_our_hello(downstream)).await;
+    if matches!(begins, Ok(Ok(true))) {
+        return Ok(());
+    }
+    reset(downstream);
+    connection.tls(TlsUse::Failed);
+    connection.explain(format!(
+        "{client} does not speak mutual TLS, and the mode is strict"
+    ));
+    Err(Close::PlaintextRefused)
+}
+
+async fn handshake<K: Kernel>(
+    proxy: &Proxy<K>,
+    connection: &mut Connection,
+    downstream: TcpStream,
+    client: ClientAddr,
+) -> Result<Stream, Close> {
+    let started = Instant::now();
+    let handshake =
+        tokio::time::timeout(proxy.handshake_timeout, proxy.tls.accept(downstream)).await;
+    let close = match handshake {
+        Ok(Ok((downstream, peer))) => {
+            connection.handshake_took(started.elapsed());
+            connection.tls(TlsUse::Mutual(peer));
+            return Ok(Stream::Server(Box::new(downstream)));
+        }
+        Ok(Err(error)) => {
+            connection.explain(format!("TLS with {client} failed: {error}"));
+            close_of_handshake(&error)
+        }
+        Err(_) => {
+            connection.explain(format!(
+                "{client} did not finish the TLS handshake within {:?}",
+                proxy.handshake_timeout
+            ));
+            Close::HandshakeTimeout
+        }
+    };
+    connection.tls(TlsUse::Failed);
+    Err(close)
+}
+
+/// Dials the app; resets the client if that fails.
+async fn dial_app<K: Kernel>(
+    proxy: &Proxy<K>,
+    connection: &mut Connection,
+    downstream: &TcpStream,
+    client: ClientAddr,
+    destination: OrigDst,
+) -> Result<TcpStream, Close> {
+    let started = Instant::now();
+    match dial::app(&*proxy.kernel, destination, client, proxy.connect_timeout).await {
+        Ok(upstream) => {
+            connection.connect_took(started.elapsed());
+            Ok(upstream)
+        }
+        Err(error) => {
+            reset(downstream);
+            connection.explain(format!(
+                "cannot connect to the app on {destination}: {error}"
+            ));
+            if error.kind() == io::ErrorKind::ConnectionRefused {
+                proxy.kernel.app_refused(destination);
+            }
+            Err(Close::of_dial(&error))
+        }
+    }
+}
+
+/// Waits until the app has said or ended something.
+async fn spoken(upstream: &TcpStream) {
+    // An error counts: carrying will meet it again and tell the client.
+    let _ = upstream.readable().await;
+}
