@@ -1,0 +1,200 @@
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use spiffe::SpiffeId;
+
+use super::{
+    Telemetry,
+    access_log::Line,
+    connections::Entry,
+    metrics::{ByteCounters, Parties},
+};
+use crate::{
+    policy::Direction,
+    proxy::{ClientAddr, Close, Meter, OrigDst},
+};
+
+/// Whether a connection is encrypted, and if not, why.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub enum TlsUse {
+    /// A handshake was tried and failed, or the peer did not try where it had to.
+    Failed,
+    /// Mutual TLS with this peer.
+    Mutual(SpiffeId),
+    /// The peer's handshake did not carry our option: it has no sidecar.
+    NoPeerOption,
+    /// It has not come to that yet.
+    #[default]
+    Pending,
+}
+
+impl TlsUse {
+    /// The word in logs and metrics.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::Mutual(_) => "mutual",
+            Self::NoPeerOption => "no_peer_option",
+            Self::Pending => "pending",
+        }
+    }
+
+    /// The peer's identity, which is only known where TLS is really used.
+    pub fn peer(&self) -> Option<&SpiffeId> {
+        match self {
+            Self::Mutual(peer) => Some(peer),
+            _ => None,
+        }
+    }
+}
+
+/// The record of one connection. It is written exactly once, also when the task that serves the
+/// connection is dropped half-way.
+pub struct Connection {
+    telemetry: Telemetry,
+    /// What the list of open connections shows.
+    entry: Arc<Entry>,
+    /// When it was accepted, for the duration.
+    started: Instant,
+    /// Whether it is encrypted.
+    tls: TlsUse,
+    /// Looked up when both legs are established, and only then counted as open.
+    counters: Option<ByteCounters>,
+    /// More about a failure than its reason.
+    explanation: Option<String>,
+    /// The record has been written.
+    written: bool,
+}
+
+impl Connection {
+    pub(super) fn begin(
+        telemetry: Telemetry,
+        direction: Direction,
+        client: ClientAddr,
+        destination: OrigDst,
+    ) -> Self {
+        let entry = telemetry
+            .shared
+            .connections
+            .add(direction, client, destination);
+        Self {
+            telemetry,
+            entry,
+            started: Instant::now(),
+            tls: TlsUse::Pending,
+            counters: None,
+            explanation: None,
+            written: false,
+        }
+    }
+
+    /// Whether it is encrypted is now known.
+    pub fn tls(&mut self, tls: TlsUse) {
+        self.entry.set_tls(&tls, &self.telemetry.shared.own);
+        self.tls = tls;
+    }
+
+    /// The dial took this long.
+    pub fn connect_took(&self, duration: Duration) {
+        self.telemetry
+            .shared
+            .metrics
+            .connect_took(self.entry.direction, duration);
+    }
+
+    /// The handshake took this long.
+    pub fn handshake_took(&self, duration: Duration) {
+        self.telemetry
+            .shared
+            .metrics
+            .handshake_took(self.entry.direction, duration);
+    }
+
+    /// Both legs stand: it counts as opened.
+    pub fn established(&mut self) {
+        self.counters = Some(self.telemetry.shared.metrics.opened(&self.parties()));
+    }
+
+    /// Adds a sentence about a failure, for the log.
+    pub fn explain(&mut self, explanation: String) {
+        self.explanation = Some(explanation);
+    }
+
+    /// It ended after it had been established.
+    pub fn closed(mut self, close: Close) {
+        self.write(close);
+    }
+
+    /// It ended before it was established.
+    pub fn failed(mut self, close: Close) {
+        self.write(close);
+    }
+
+    fn write(&mut self, close: Close) {
+        self.written = true;
+        let shared = &self.telemetry.shared;
+        let duration = self.started.elapsed();
+        if self.counters.is_some() {
+            shared.metrics.closed(&self.parties(), close, duration);
+        } else {
+            shared.metrics.failed(self.entry.direction, close);
+            let explanation = self.explanation.as_deref().unwrap_or("no more is known");
+            tracing::warn!(
+                direction = %self.entry.direction,
+                client = %self.entry.client,
+                destination = %self.entry.destination,
+                reason = %close,
+                "connection failed: {explanation}"
+            );
+        }
+        shared.connections.remove(&self.entry);
+        let (sent, received) = self.entry.bytes();
+        shared.access_log.write(&Line {
+            time: SystemTime::now(),
+            direction: self.entry.direction,
+            client: self.entry.client,
+            destination: self.entry.destination,
+            tls: &self.tls,
+            own: &shared.own,
+            sent,
+            received,
+            duration,
+            close,
+        });
+    }
+
+    fn parties(&self) -> Parties<'_> {
+        Parties {
+            direction: self.entry.direction,
+            own: &self.telemetry.shared.own,
+            peer: self.tls.peer().map(SpiffeId::to_string).unwrap_or_default(),
+            tls: self.tls.as_str(),
+        }
+    }
+}
+
+impl Meter for Connection {
+    fn sent(&self, bytes: usize) {
+        self.entry.add_sent(bytes as u64);
+        if let Some(counters) = &self.counters {
+            counters.sent.inc_by(bytes as u64);
+        }
+    }
+
+    fn received(&self, bytes: usize) {
+        self.entry.add_received(bytes as u64);
+        if let Some(counters) = &self.counters {
+            counters.received.inc_by(bytes as u64);
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if !self.written {
+            self.write(Close::Drained);
+        }
+    }
+}

@@ -1,0 +1,194 @@
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use prometheus::{
+    Encoder, Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry,
+    TextEncoder, core::Collector,
+};
+
+use crate::{policy::Direction, proxy::Close};
+
+/// Labels that tell apart who talks to whom, and how.
+const PARTIES: [&str; 4] = ["direction", "own", "peer", "tls"];
+
+/// Bounds of the histograms of connect and handshake times, in seconds: 50 µs to 10 s.
+const SHORT: [f64; 12] = [
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25, 1.0, 10.0,
+];
+
+/// Bounds of the histogram of whole connections, in seconds: 1 ms to an hour.
+const LONG: [f64; 10] = [
+    0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0, 600.0, 3600.0,
+];
+
+/// Every metric of the proxy.
+pub(super) struct Metrics {
+    certificate_expiry: Gauge,
+    closed: IntCounterVec,
+    connect: HistogramVec,
+    duration: HistogramVec,
+    failed: IntCounterVec,
+    handshake: HistogramVec,
+    opened: IntCounterVec,
+    received: IntCounterVec,
+    registry: Registry,
+    sent: IntCounterVec,
+}
+
+/// The values of [`PARTIES`] for one connection.
+pub(super) struct Parties<'a> {
+    pub(super) direction: Direction,
+    pub(super) own: &'a str,
+    pub(super) peer: String,
+    pub(super) tls: &'static str,
+}
+
+impl Parties<'_> {
+    fn values(&self) -> [&str; 4] {
+        [self.direction.as_str(), self.own, &self.peer, self.tls]
+    }
+}
+
+/// The counters of one connection's bytes, looked up once.
+pub(super) struct ByteCounters {
+    pub(super) sent: IntCounter,
+    pub(super) received: IntCounter,
+}
+
+impl Metrics {
+    pub(super) fn new() -> Result<Self, prometheus::Error> {
+        let with_close = [&PARTIES[..], &["close"]].concat();
+        let metrics = Self {
+            certificate_expiry: Gauge::new(
+                "sidecar_certificate_expiry_timestamp_seconds",
+                "When the own certificate expires, in seconds since the epoch.",
+            )?,
+            closed: counter(
+                "sidecar_connections_closed_total",
+                "Established connections that ended, by how they ended.",
+                &with_close,
+            )?,
+            connect: histogram(
+                "sidecar_connect_duration_seconds",
+                "Time that the dial to the destination or to the app took.",
+                &["direction"],
+                &SHORT,
+            )?,
+            duration: histogram(
+                "sidecar_connection_duration_seconds",
+                "Time from accepting an established connection to its end.",
+                &PARTIES,
+                &LONG,
+            )?,
+            failed: counter(
+                "sidecar_connections_failed_total",
+                "Connections that ended before they could carry bytes, by reason.",
+                &["direction", "reason"],
+            )?,
+            handshake: histogram(
+                "sidecar_tls_handshake_duration_seconds",
+                "Time that a TLS handshake took.",
+                &["direction"],
+                &SHORT,
+            )?,
+            opened: counter(
+                "sidecar_connections_opened_total",
+                "Connections established on both legs.",
+                &PARTIES,
+            )?,
+            received: counter(
+                "sidecar_received_bytes_total",
+                "Bytes of the apps carried from server to client.",
+                &PARTIES,
+            )?,
+            registry: Registry::new(),
+            sent: counter(
+                "sidecar_sent_bytes_total",
+                "Bytes of the apps carried from client to server.",
+                &PARTIES,
+            )?,
+        };
+        let collectors: [Box<dyn Collector>; 9] = [
+            Box::new(metrics.certificate_expiry.clone()),
+            Box::new(metrics.closed.clone()),
+            Box::new(metrics.connect.clone()),
+            Box::new(metrics.duration.clone()),
+            Box::new(metrics.failed.clone()),
+            Box::new(metrics.handshake.clone()),
+            Box::new(metrics.opened.clone()),
+            Box::new(metrics.received.clone()),
+            Box::new(metrics.sent.clone()),
+        ];
+        for collector in collectors {
+            metrics.register(collector)?;
+        }
+        Ok(metrics)
+    }
+
+    pub(super) fn register(&self, collector: Box<dyn Collector>) -> Result<(), prometheus::Error> {
+        self.registry.register(collector)
+    }
+
+    pub(super) fn certificate_expires(&self, not_after: SystemTime) {
+        let since_epoch = not_after.duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.certificate_expiry.set(since_epoch.as_secs_f64());
+    }
+
+    pub(super) fn opened(&self, parties: &Parties<'_>) -> ByteCounters {
+        let labels = parties.values();
+        self.opened.with_label_values(&labels).inc();
+        ByteCounters {
+            sent: self.sent.with_label_values(&labels),
+            received: self.received.with_label_values(&labels),
+        }
+    }
+
+    pub(super) fn closed(&self, parties: &Parties<'_>, close: Close, duration: Duration) {
+        let [direction, own, peer, tls] = parties.values();
+        self.closed
+            .with_label_values(&[direction, own, peer, tls, close.as_str()])
+            .inc();
+        self.duration
+            .with_label_values(&parties.values())
+            .observe(duration.as_secs_f64());
+    }
+
+    pub(super) fn failed(&self, direction: Direction, close: Close) {
+        self.failed
+            .with_label_values(&[direction.as_str(), close.as_str()])
+            .inc();
+    }
+
+    pub(super) fn connect_took(&self, direction: Direction, duration: Duration) {
+        self.connect
+            .with_label_values(&[direction.as_str()])
+            .observe(duration.as_secs_f64());
+    }
+
+    pub(super) fn handshake_took(&self, direction: Direction, duration: Duration) {
+        self.handshake
+            .with_label_values(&[direction.as_str()])
+            .observe(duration.as_secs_f64());
+    }
+
+    pub(super) fn render(&self) -> Result<String, prometheus::Error> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        String::from_utf8(text).map_err(|error| prometheus::Error::Msg(error.to_string()))
+    }
+}
+
+fn counter(name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
+    IntCounterVec::new(Opts::new(name, help), labels)
+}
+
+fn histogram(
+    name: &str,
+    help: &str,
+    labels: &[&str],
+    bounds: &[f64],
+) -> Result<HistogramVec, prometheus::Error> {
+    HistogramVec::new(
+        HistogramOpts::new(name, help).buckets(bounds.to_vec()),
+        labels,
+    )
+}
