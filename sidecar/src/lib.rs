@@ -1,4 +1,17 @@
-//! The sidecar daemon.
+//! A transparent, eBPF-assisted networking sidecar: mutual TLS and telemetry without iptables.
+//!
+//! Data flows one way through the rooms: [`bpf`] steers a pod's connections into the [`proxy`],
+//! which speaks [`tls`] to other sidecars and reports to [`telemetry`].
 
+pub mod admin;
+pub mod bpf;
+pub mod cli;
 pub mod config;
+pub mod daemon;
+pub mod identity;
+pub mod logging;
+pub mod pod;
 pub mod policy;
+pub mod proxy;
+pub mod telemetry;
+pub mod tls;

@@ -1,2 +1,7 @@
-//! The sidecar daemon.
-fn main() {}
+//! The command `sidecar`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    sidecar::cli::main()
+}

@@ -16,12 +16,17 @@ use std::{
     time::Duration,
 };
 
+use spiffe::SpiffeId;
+
 pub use self::{
     error::Error,
     settings::{Args, Settings},
     value::{AccessLog, LogFilter, LogFormat, Timeout, Workers},
 };
-use crate::policy::{Cidr, Direction, Exclusions, ModeTable, Port};
+use crate::{
+    identity,
+    policy::{Cidr, Direction, Exclusions, ModeTable, Port},
+};
 
 /// Where the admin endpoint listens when nothing else is said.
 const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4195);
@@ -53,7 +58,7 @@ pub struct Config {
     /// How long a TLS handshake may take.
     pub handshake_timeout: Duration,
     /// Where the workload's identity comes from.
-    pub identity: IdentitySource,
+    pub identity: identity::Source,
     /// The modes of connections to the workload.
     pub inbound: ModeTable,
     /// Which of the daemon's own messages are logged on standard error, as a filter for `tracing`.
@@ -67,27 +72,6 @@ pub struct Config {
     pub outbound: ModeTable,
     /// Threads that carry connections.
     pub workers: usize,
-}
-
-/// Where the workload's identity comes from.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum IdentitySource {
-    /// A development CA, created at first use: for trying things out, never for production.
-    DevCa {
-        /// The directory that holds its root; workloads that share it trust each other.
-        dir: PathBuf,
-        /// The SPIFFE ID to issue.
-        id: String,
-    },
-    /// PEM files that somebody else writes and renews.
-    Files {
-        /// The X.509-SVID, followed by its intermediates if it has any.
-        certificate: PathBuf,
-        /// The private key of the X.509-SVID.
-        key: PathBuf,
-        /// The roots a peer's X.509-SVID may chain to.
-        trust_bundle: PathBuf,
-    },
 }
 
 impl TryFrom<Settings> for Config {
@@ -168,7 +152,7 @@ fn identity_source(
     trust_bundle: Option<PathBuf>,
     dev_ca: Option<PathBuf>,
     identity: Option<value::Identity>,
-) -> Result<IdentitySource, Error> {
+) -> Result<identity::Source, Error> {
     let named =
         |set: &[(&'static str, bool)]| set.iter().find(|(_, set)| *set).map(|(name, _)| *name);
     let files = named(&[
@@ -186,17 +170,17 @@ fn identity_source(
 
     let missing = |missing| Error::IdentityIncomplete { missing };
     if files.is_some() {
-        return Ok(IdentitySource::Files {
+        return Ok(identity::Source::Files(identity::Files {
             certificate: certificate.ok_or(missing("certificate"))?,
             key: key.ok_or(missing("key"))?,
             trust_bundle: trust_bundle.ok_or(missing("trust-bundle"))?,
-        });
+        }));
     }
 
-    Ok(IdentitySource::DevCa {
+    Ok(identity::Source::DevCa {
         dir: dev_ca.unwrap_or_else(|| DEV_CA.into()),
         id: match identity {
-            Some(identity) => identity.0.to_string(),
+            Some(identity) => identity.0,
             None => dev_identity()?,
         },
     })
@@ -204,12 +188,12 @@ fn identity_source(
 
 /// The identity the development CA issues when none is named: the machine's name makes it one's
 /// own, at least among pods, whose names differ.
-fn dev_identity() -> Result<String, Error> {
+fn dev_identity() -> Result<SpiffeId, Error> {
     let hostname = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let hostname = hostname.trim();
     let id = format!("spiffe://{DEV_TRUST_DOMAIN}/ns/default/sa/{hostname}");
     id.parse::<value::Identity>()
-        .map(|id| id.0.to_string())
+        .map(|id| id.0)
         .map_err(|_| Error::Hostname(hostname.to_owned()))
 }
 

@@ -1,0 +1,101 @@
+use std::{
+    ffi::OsString,
+    os::unix::process::ExitStatusExt,
+    process::{ExitCode, ExitStatus},
+};
+
+use anyhow::Context;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::run::runtime;
+use crate::{
+    config,
+    daemon::Daemon,
+    logging,
+    pod::{self, Cgroup},
+};
+
+/// Options of `sidecar exec`.
+#[derive(clap::Args, Debug)]
+pub struct Exec {
+    #[command(flatten)]
+    config: config::Args,
+
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+impl Exec {
+    /// Runs the command in a cgroup of its own, captured, and exits as it does.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let config = self.config.load()?;
+        let _flush = logging::init(&config.log, config.log_format);
+        let parent = match &config.cgroup {
+            Some(path) => path.clone(),
+            None => pod::own_cgroup()?,
+        };
+        if let Some(netns) = &config.netns {
+            pod::enter_netns(netns)?;
+        }
+        let name = format!("sidecar-exec-{}", std::process::id());
+        let cgroup = Owned(Cgroup::create(&parent, &name)?);
+        let status = runtime(&config)?.block_on(async {
+            let grace = config.drain_timeout;
+            let daemon = Daemon::start(config, &cgroup.0)?;
+            let status = supervise(&self.command, &cgroup.0).await;
+            daemon.stop(grace).await?;
+            status
+        })?;
+        Ok(exit_code(status))
+    }
+}
+
+/// Starts the command and waits for it, passing on what we are told.
+async fn supervise(command: &[OsString], cgroup: &Cgroup) -> anyhow::Result<ExitStatus> {
+    let (program, arguments) = command.split_first().context("no command was given")?;
+    // A terminal sends its interrupt to the command too; we only have to outlive it.
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut child = pod::command_in(cgroup, program)
+        .and_then(|mut command| command.args(arguments).spawn())
+        .with_context(|| format!("cannot run {}", program.display()))?;
+    loop {
+        tokio::select! {
+            status = child.wait() => return status.context("cannot wait for the command"),
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {
+                if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()) {
+                    kill(Pid::from_raw(pid), Signal::SIGTERM).context("cannot stop the command")?;
+                }
+            }
+        }
+    }
+}
+
+/// As a shell reports it: 128 and the signal for a command that was killed.
+fn exit_code(status: ExitStatus) -> ExitCode {
+    let code = status
+        .code()
+        .or_else(|| status.signal().map(|signal| 128 + signal))
+        .and_then(|code| u8::try_from(code).ok());
+    code.map_or(ExitCode::FAILURE, ExitCode::from)
+}
+
+/// A cgroup that goes when the command has gone.
+struct Owned(Cgroup);
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.remove() {
+            tracing::warn!(
+                "cannot remove {}: {error}; a process of the command may still run",
+                self.0
+            );
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! The daemon: puts the rooms together, for one pod.
+
+use std::{os::fd::AsFd, sync::Arc};
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+
+use crate::{
+    admin,
+    bpf::{self, Datapath, Listeners, pins::Pins},
+    config::Config,
+    identity, logging,
+    pod::{self, Cgroup},
+    policy::Direction,
+    proxy::{Drain, Proxy},
+    telemetry::{KernelEvents, Telemetry},
+    tls::Tls,
+};
+
+/// A pod whose connections are captured and served.
+pub struct Daemon {
+    /// What is attached, until the end.
+    datapath: Datapath,
+    /// Ends the proxy.
+    drain: Drain,
+    /// Serves the admin endpoint until the drain is over.
+    admin: tokio::task::JoinHandle<()>,
+    /// Writes the last lines of the access log.
+    flush: Option<logging::Flush>,
+}
+
+impl Daemon {
+    /// Captures the pod: the processes of `cgroup`, in the current network namespace.
+    ///
+    /// Everything that can be refused is refused before anything is attached. Call it inside a
+    /// runtime whose threads are all in that namespace.
+    pub fn start(config: Config, cgroup: &Cgroup) -> anyhow::Result<Self> {
+        let svid = identity::load(&config.identity)?;
+        let tls = Tls::new(&svid);
+        pod::ensure_bpffs(&config.bpffs)?;
+        if let Err(error) = pod::raise_descriptor_limit() {
+            tracing::warn!(
+                "cannot raise the limit of open files: {error}; each connection takes two"
+            );
+        }
+
+        let pins = Pins::create(&config.bpffs, cgroup)?;
+        let mut datapath = Datapath::load(cgroup, pins)?;
+        bpf::forward_logs(&mut datapath);
+        let sockets = datapath.sockets();
+        let events = datapath.events()?;
+        datapath.configure(
+            &config.inbound,
+            &config.outbound,
+            &config.exclusions,
+            &pod::own_addresses(),
+        )?;
+        let admin = bpf::own_listener(&sockets, config.admin)?;
+
+        let (access_log, flush) = logging::access_log(config.access_log);
+        let telemetry = Telemetry::new(tls.own(), access_log)?;
+        telemetry.watch_kernel(KernelEvents::new(move || {
+            events.counts().map_err(|error| error.to_string())
+        })?)?;
+        telemetry.certificate_expires(tls.not_after());
+
+        let (drain, draining) = Drain::new();
+        let admin = tokio::spawn(admin::serve(
+            TcpListener::from_std(admin)?,
+            telemetry.clone(),
+            draining.clone(),
+        ));
+
+        datapath.follow(cgroup)?;
+        let listeners = Listeners::open(&sockets)?;
+        let netns = bpf::own_netns().context("cannot open the pod's network namespace")?;
+        datapath.steer(cgroup, netns.as_fd(), &listeners)?;
+
+        let proxy = Arc::new(Proxy {
+            kernel: sockets,
+            tls,
+            inbound: config.inbound,
+            outbound: config.outbound,
+            telemetry,
+            connect_timeout: config.connect_timeout,
+            handshake_timeout: config.handshake_timeout,
+        });
+        let by_direction = [
+            (Direction::Inbound, listeners.inbound),
+            (Direction::Outbound, listeners.outbound),
+        ];
+        for (direction, listeners) in by_direction {
+            for listener in listeners {
+                let listener = TcpListener::from_std(listener)?;
+                tokio::spawn(Arc::clone(&proxy).serve(direction, listener, draining.clone()));
+            }
+        }
+        tracing::info!(identity = %proxy.tls.own(), admin = %config.admin, "captured {cgroup}");
+        Ok(Self {
+            datapath,
+            drain,
+            admin,
+            flush,
+        })
+    }
+
+    /// Stops taking connections, lets those that are open end until `grace` is over, and detaches.
+    ///
+    /// New connections are refused while it lasts: nothing travels in plaintext that should not.
+    pub async fn stop(self, grace: std::time::Duration) -> anyhow::Result<()> {
+        self.drain.run(grace).await;
+        self.admin.abort();
+        self.datapath.detach()?;
+        drop(self.flush);
+        Ok(())
+    }
+}
