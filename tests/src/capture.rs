@@ -10,6 +10,7 @@ use std::{
     },
 };
 
+use memchr::memmem;
 use nix::sys::signal::Signal;
 
 use crate::{Network, Process, Program, Wire, wait};
@@ -81,7 +82,7 @@ impl Capture {
         });
         let recorded = || fs::read(&self.file).expect("reading the recording");
         wait::until("the last packet is recorded", || {
-            contains(&recorded(), end.as_bytes())
+            memmem::find(&recorded(), end.as_bytes()).is_some()
         });
         self.tcpdump.signal(Signal::SIGINT);
         let summary = self.tcpdump.wait().success().stderr;
@@ -95,10 +96,3 @@ impl Capture {
 
 /// The port of the discard service (RFC 863), which nothing listens on.
 const DISCARD: u16 = 9;
-
-/// Whether `needle` occurs in `haystack`.
-pub(crate) fn contains(haystack: &[u8], needle: &[u8]) -> bool {
-    haystack
-        .windows(needle.len())
-        .any(|window| window == needle)
-}

@@ -22,6 +22,7 @@
 //! itself up has failed.
 
 pub mod access_log;
+pub mod app;
 pub mod capture;
 pub mod cgroup;
 pub mod metrics;
@@ -32,12 +33,14 @@ pub mod pods;
 pub mod process;
 pub mod program;
 pub mod sandbox;
+pub mod servers;
 pub mod sidecar;
 pub mod tls;
 pub mod wait;
 pub mod wire;
 
 pub use access_log::Connection;
+pub use app::{App, Behaviour};
 pub use capture::Capture;
 pub use metrics::Metrics;
 pub use network::Network;
@@ -55,13 +58,13 @@ pub use wire::{Stream, Wire};
 pub const PACKAGES: &[(&str, &str)] = &[
     ("/usr/bin/curl", "curl"),
     ("/usr/bin/iperf3", "iperf3"),
+    ("/usr/bin/mariadb", "mariadb-client"),
+    ("/usr/bin/prlimit", "util-linux"),
     ("/usr/bin/psql", "postgresql-client"),
     ("/usr/bin/python3", "python3"),
     ("/usr/bin/redis-cli", "redis-tools"),
     ("/usr/bin/redis-server", "redis-server"),
-    ("/usr/bin/mariadb", "mariadb-client"),
     ("/usr/bin/scp", "openssh-client"),
-    ("/usr/bin/setpriv", "util-linux"),
     ("/usr/bin/socat", "socat"),
     ("/usr/bin/tcpdump", "tcpdump"),
     ("/usr/bin/wrk", "wrk"),

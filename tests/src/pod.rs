@@ -92,11 +92,21 @@ impl Pod {
 
     /// A script of `tests/scripts` to run as the pod's app.
     pub fn script(&self, name: &str) -> Program<'_> {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("scripts")
-            .join(name);
+        self.python().arg(scripts().join(name))
+    }
+
+    /// A few lines of Python to run as the pod's app. They can import what is in
+    /// `tests/scripts/peer.py`, and print their findings with its `report`.
+    pub fn snippet(&self, code: &str) -> Program<'_> {
+        self.python()
+            .args(["-c", &format!("from peer import *\nimport sys\n{code}")])
+    }
+
+    fn python(&self) -> Program<'_> {
         // Not the `python3` in `PATH`: version managers put launchers there that need a home.
-        self.program("/usr/bin/python3").arg("-u").arg(path)
+        self.program("/usr/bin/python3")
+            .args(["-u", "-B"])
+            .env("PYTHONPATH", scripts())
     }
 
     /// Starts to record what passes between the pod and the network.
@@ -216,4 +226,9 @@ impl Drop for Pod {
             self.stop_sidecar();
         }
     }
+}
+
+/// Where the scripts are that run in pods.
+fn scripts() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts")
 }

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use crate::{Network, Pod};
+use crate::{Connection, Network, Pod};
 
 /// Two pods on one network, and a development CA their sidecars share.
 ///
@@ -65,6 +65,31 @@ impl Pods {
             role,
             self.next.fetch_add(1, Ordering::Relaxed),
         )
+    }
+
+    /// Waits until both sidecars have logged a connection to `port`, and checks that they agree:
+    /// mutual TLS between the two pods' identities, over which the same bytes went.
+    ///
+    /// Returns the client's entry and the server's.
+    #[track_caller]
+    pub fn mutual_connection(&self, port: u16) -> (Connection, Connection) {
+        let logged = |pod: &Pod, direction: &str| {
+            pod.sidecar().connection(|connection| {
+                connection.direction == direction && connection.destination.port() == port
+            })
+        };
+        let outbound = logged(&self.client, "outbound");
+        let inbound = logged(&self.server, "inbound");
+        let (client, server) = (Some(self.client.identity()), Some(self.server.identity()));
+        assert_eq!((&*outbound.tls, &*inbound.tls), ("mutual", "mutual"));
+        assert_eq!((&outbound.own, &outbound.peer), (&client, &server));
+        assert_eq!((&inbound.own, &inbound.peer), (&server, &client));
+        assert_eq!(outbound.destination, inbound.destination);
+        assert_eq!(
+            (outbound.sent, outbound.received),
+            (inbound.sent, inbound.received)
+        );
+        (outbound, inbound)
     }
 
     /// The directory of the development CA that the sidecars share.

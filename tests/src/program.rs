@@ -16,8 +16,10 @@ use std::{
 
 use nix::{
     sched::{CloneFlags, setns},
-    unistd::{Gid, Uid, setgroups, setresgid, setresuid},
+    unistd::{User, setgroups, setresgid, setresuid},
 };
+
+use serde::de::DeserializeOwned;
 
 use crate::{
     Sandbox,
@@ -40,7 +42,7 @@ pub struct Program<'a> {
     /// Whether it enters the sandbox's network namespace.
     enters: bool,
     /// Whom it runs as, if not root.
-    user: Option<u32>,
+    user: Option<User>,
     /// What it reads.
     stdin: Option<PathBuf>,
     /// How long [`Self::run`] waits for it.
@@ -93,9 +95,11 @@ impl<'a> Program<'a> {
         self
     }
 
-    /// Runs the program as user and group `id` instead of root.
-    pub fn user(mut self, id: u32) -> Self {
-        self.user = Some(id);
+    /// Runs the program as another user than root.
+    #[track_caller]
+    pub fn user(mut self, name: &str) -> Self {
+        let user = User::from_name(name).expect("reading the user database");
+        self.user = Some(user.unwrap_or_else(|| panic!("there is no user {name}")));
         self
     }
 
@@ -176,6 +180,17 @@ impl<'a> Program<'a> {
     pub fn succeed(self) -> String {
         self.run().success().stdout
     }
+
+    /// Runs a script to its end and parses the line of JSON that it printed.
+    ///
+    /// # Panics
+    ///
+    /// When it fails, takes longer than the deadline, or prints anything else.
+    #[track_caller]
+    pub fn facts<T: DeserializeOwned>(self) -> T {
+        let line = self.succeed();
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"))
+    }
 }
 
 /// What a new process steps through before it becomes the program.
@@ -185,7 +200,7 @@ struct Entrance {
     /// The network namespace to enter, unless it stays outside.
     namespace: Option<OwnedFd>,
     /// The user to become.
-    user: Option<u32>,
+    user: Option<User>,
 }
 
 impl Entrance {
@@ -196,8 +211,7 @@ impl Entrance {
         if let Some(namespace) = &self.namespace {
             setns(namespace, CloneFlags::CLONE_NEWNET)?;
         }
-        if let Some(id) = self.user {
-            let (uid, gid) = (Uid::from_raw(id), Gid::from_raw(id));
+        if let Some(User { uid, gid, .. }) = self.user {
             setgroups(&[])?;
             setresgid(gid, gid, gid)?;
             setresuid(uid, uid, uid)?;

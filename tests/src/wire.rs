@@ -6,8 +6,9 @@ use std::{
 };
 
 use etherparse::{LaxNetSlice, LaxSlicedPacket, TcpSlice, TransportSlice};
+use memchr::memmem;
 
-use crate::{capture::contains, tls::Records};
+use crate::tls::Records;
 
 /// The packets of a capture.
 #[derive(Clone, Debug, Default)]
@@ -92,7 +93,7 @@ impl Wire {
         let bytes = bytes.as_ref();
         self.datagrams
             .iter()
-            .any(|datagram| contains(datagram, bytes))
+            .any(|datagram| memmem::find(datagram, bytes).is_some())
             || self.streams.iter().any(|stream| stream.contains(bytes))
     }
 
@@ -212,7 +213,7 @@ impl Stream {
         [&self.sent, &self.received]
             .into_iter()
             .flat_map(|flow| flow.runs.values())
-            .any(|run| contains(run, bytes))
+            .any(|run| memmem::find(run, bytes).is_some())
     }
 
     fn add_from_client(&mut self, tcp: &TcpSlice<'_>) {

@@ -1,0 +1,85 @@
+"""What the scripts and the snippets in the tests share. Everything is blocking, with a deadline."""
+
+import hashlib
+import json
+import socket
+import struct
+
+# Nothing here takes this long; a socket call that does is a bug, and ends the script.
+DEADLINE = 30
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+def report(**facts):
+    """Prints one line of JSON for the test to read."""
+    print(json.dumps(facts), flush=True)
+
+
+def text(address):
+    """A socket address as Rust prints and parses it."""
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def dial(host, port, source=None):
+    """A connection."""
+    return socket.create_connection((host, int(port)), timeout=DEADLINE, source_address=source)
+
+
+def drain(sock):
+    """Reads to the end: how many bytes, their digest, and what the end was."""
+    digest, count = hashlib.sha256(), 0
+    while True:
+        try:
+            data = sock.recv(64 * KIB)
+        except ConnectionResetError:
+            return count, digest.hexdigest(), "reset"
+        if not data:
+            return count, digest.hexdigest(), "eof"
+        digest.update(data)
+        count += len(data)
+
+
+def read(sock, length):
+    """Exactly `length` bytes."""
+    data = b""
+    while len(data) < length:
+        more = sock.recv(length - len(data))
+        if not more:
+            raise EOFError(f"the end came after {len(data)} of {length} bytes")
+        data += more
+    return data
+
+
+def read_line(sock):
+    """The bytes up to the next newline."""
+    line = b""
+    while not line.endswith(b"\n"):
+        line += read(sock, 1)
+    return line.decode().rstrip()
+
+
+def ending(sock):
+    """How a connection ends that should carry nothing more: `eof`, `reset`, or the bytes it carried."""
+    try:
+        data = sock.recv(64 * KIB)
+    except ConnectionResetError:
+        return "reset"
+    return data.decode("latin-1") if data else "eof"
+
+
+def abort(sock):
+    """Closes with a RST instead of a FIN."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+def attempt(action):
+    """The name of the error that `action` fails with, or None."""
+    try:
+        action()
+    except OSError as error:
+        return type(error).__name__
+    return None

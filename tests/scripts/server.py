@@ -1,0 +1,108 @@
+"""A server that behaves in one of a few ways and reports every connection as a line of JSON.
+
+Usage: server.py BEHAVIOUR PORT [BIND]
+"""
+
+import hashlib
+import resource
+import signal
+import socket
+import sys
+import threading
+
+from peer import DEADLINE, KIB, abort, drain, ending, read_line, report, text
+
+GREETING = b"hello, the server speaks first\n"
+FAREWELL = b"goodbye, the server closes first\n"
+
+released = threading.Event()
+
+
+def echo(sock):
+    """Sends back what it reads, and closes after the client has."""
+    digest, count = hashlib.sha256(), 0
+    while True:
+        try:
+            data = sock.recv(64 * KIB)
+        except ConnectionResetError:
+            return {"received": count, "sha256": digest.hexdigest(), "end": "reset"}
+        if not data:
+            return {"received": count, "sha256": digest.hexdigest(), "end": "eof"}
+        digest.update(data)
+        count += len(data)
+        sock.sendall(data)
+
+
+def greet(sock):
+    """Speaks first, like SMTP or MySQL; then like `echo`."""
+    sock.sendall(GREETING)
+    return echo(sock)
+
+
+def digest(sock):
+    """Reads to the end, and only then answers: how much it was, and its digest."""
+    count, digest, end = drain(sock)
+    if end == "eof":
+        sock.sendall(f"{count} {digest}\n".encode())
+    return {"received": count, "sha256": digest, "end": end}
+
+
+def farewell(sock):
+    """Closes its direction first, and reads on until the client closes the other."""
+    sock.sendall(FAREWELL)
+    sock.shutdown(socket.SHUT_WR)
+    count, digest, end = drain(sock)
+    return {"received": count, "sha256": digest, "end": end}
+
+
+def reset(sock):
+    """Reads a line and resets the connection."""
+    line = read_line(sock)
+    abort(sock)
+    return {"received": len(line), "end": "own"}
+
+
+def stall(sock):
+    """Reads nothing until SIGUSR1; then like `digest`."""
+    released.wait()
+    return digest(sock)
+
+
+def wait(sock):
+    """Sends nothing and waits for the client to end it."""
+    return {"end": ending(sock)}
+
+
+BEHAVIOURS = [echo, greet, digest, farewell, reset, stall, wait]
+
+
+def serve(behaviour, sock, address):
+    """Sees one connection through."""
+    local = text(sock.getsockname())
+    with sock:
+        facts = behaviour(sock)
+    report(peer=text(address), local=local, **facts)
+
+
+def main():
+    behaviour = {function.__name__: function for function in BEHAVIOURS}[sys.argv[1]]
+    port = int(sys.argv[2])
+    host = sys.argv[3] if len(sys.argv) > 3 else "::"
+    signal.signal(signal.SIGUSR1, lambda *_: released.set())
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server(
+        (host, port),
+        family=family,
+        backlog=4096,
+        reuse_port=True,
+        dualstack_ipv6=host == "::",
+    )
+    while True:
+        sock, address = listener.accept()
+        sock.settimeout(DEADLINE)
+        threading.Thread(target=serve, args=(behaviour, sock, address), daemon=True).start()
+
+
+main()

@@ -1,0 +1,333 @@
+//! What happens when the other side has no sidecar, or when one's own is told to stay out of it.
+
+use std::fs;
+
+use serde_json::json;
+use sidecar_tests::{App, Behaviour, Pod, Pods, Program, app::GREETING, servers};
+
+/// Sends a line to a server and tells what came of it.
+const EXCHANGE: &str = r#"
+sock = dial(sys.argv[1], sys.argv[2])
+sock.sendall(b"violet rhinoceros\n")
+report(end=ending(sock))
+"#;
+
+/// Says nothing, and tells what the server says.
+const LISTEN: &str = r"
+sock = dial(sys.argv[1], sys.argv[2])
+report(end=ending(sock))
+";
+
+#[test]
+fn a_permissive_client_reaches_a_plain_server_that_speaks_first() {
+    let pods = Pods::client_meshed(&[]);
+    let _exim = servers::exim(&pods.server);
+    let capture = pods.client.capture();
+    send_mail(&pods);
+    let wire = capture.finish();
+    wire.assert_plaintext(&["220 mail.example", "violet rhinoceros"]);
+    let stream = wire.only_stream();
+    assert!(stream.offers[0], "the mesh was not offered");
+    assert!(!stream.answers[0], "a plain server has accepted the mesh");
+    let connection = pods.client.sidecar().only_connection("outbound");
+    assert_eq!(
+        (&*connection.tls, &*connection.close),
+        ("no_peer_option", "eof")
+    );
+    assert_eq!((connection.own, connection.peer), (None, None));
+    let metrics = pods.client.sidecar().metrics();
+    let plain = [("direction", "outbound"), ("tls", "no_peer_option")];
+    assert_eq!(metrics.count("sidecar_connections_opened_total", &plain), 1);
+    // The true client, in the words of the server.
+    let mail = fs::read_to_string(servers::mailbox(&pods.server)).expect("reading the mail");
+    assert!(
+        mail.contains(&format!("from [{}]", pods.client.v4())),
+        "{mail}"
+    );
+}
+
+#[test]
+fn a_permissive_server_that_speaks_first_serves_a_plain_client() {
+    let pods = Pods::server_meshed(&[]);
+    let _exim = servers::exim(&pods.server);
+    let capture = pods.client.capture();
+    send_mail(&pods);
+    let wire = capture.finish();
+    wire.assert_plaintext(&["220 mail.example", "violet rhinoceros"]);
+    let stream = wire.only_stream();
+    assert_eq!((stream.offers[0], stream.answers[0]), (false, false));
+    let connection = pods.server.sidecar().only_connection("inbound");
+    assert_eq!(
+        (&*connection.tls, &*connection.close),
+        ("no_peer_option", "eof")
+    );
+    assert_eq!((connection.own, connection.peer), (None, None));
+    assert_eq!(connection.client, stream.client);
+    assert_eq!(pods.server.sidecar().kernel_events("inbound_steered"), 1);
+    let mail = fs::read_to_string(servers::mailbox(&pods.server)).expect("reading the mail");
+    assert!(
+        mail.contains(&format!("from [{}]", pods.client.v4())),
+        "{mail}"
+    );
+}
+
+#[test]
+fn a_strict_client_tells_a_plain_server_nothing() {
+    let pods = Pods::client_meshed(&["--outbound", "strict", "--handshake-timeout", "1s"]);
+    let _app = App::start(&pods.server, Behaviour::Echo, 8080);
+    let capture = pods.client.capture();
+    let seen: serde_json::Value = talk(&pods.client, EXCHANGE, &pods.server, 8080).facts();
+    assert_eq!(seen, json!({ "end": "reset" }));
+    let connection = pods.client.sidecar().only_connection("outbound");
+    assert_eq!((connection.sent, connection.received), (0, 0));
+    assert!(["handshake_failed", "plaintext_refused"].contains(&&*connection.close));
+    let metrics = pods.client.sidecar().metrics();
+    assert_eq!(metrics.count("sidecar_connections_opened_total", &[]), 0);
+    let failed = [("direction", "outbound"), ("reason", &*connection.close)];
+    assert_eq!(
+        metrics.count("sidecar_connections_failed_total", &failed),
+        1
+    );
+    assert!(!capture.finish().contains("violet rhinoceros"));
+}
+
+#[test]
+fn a_strict_server_hears_nothing_from_a_plain_client() {
+    let pods = Pods::server_meshed(&["--inbound", "strict"]);
+    let app = App::start(&pods.server, Behaviour::Echo, 8080);
+    let seen: serde_json::Value = talk(&pods.client, EXCHANGE, &pods.server, 8080).facts();
+    assert_eq!(seen, json!({ "end": "reset" }));
+    let connection = pods.server.sidecar().only_connection("inbound");
+    assert_eq!(connection.close, "plaintext_refused");
+    assert_eq!((connection.sent, connection.received), (0, 0));
+    let metrics = pods.server.sidecar().metrics();
+    let failed = [("direction", "inbound"), ("reason", "plaintext_refused")];
+    assert_eq!(
+        metrics.count("sidecar_connections_failed_total", &failed),
+        1
+    );
+    assert_eq!(app.sessions(), []);
+}
+
+#[test]
+fn a_strict_server_that_speaks_first_tells_a_plain_client_nothing() {
+    let pods = Pods::server_meshed(&["--inbound", "strict", "--handshake-timeout", "1s"]);
+    let _app = App::start(&pods.server, Behaviour::Greet, 8080);
+    let capture = pods.client.capture();
+    let seen: serde_json::Value = talk(&pods.client, LISTEN, &pods.server, 8080).facts();
+    assert_eq!(seen, json!({ "end": "reset" }));
+    let connection = pods.server.sidecar().only_connection("inbound");
+    assert!(["handshake_timeout", "plaintext_refused"].contains(&&*connection.close));
+    assert!(!capture.finish().contains(GREETING));
+}
+
+#[test]
+fn off_leaves_connections_to_the_kernel() {
+    let off = ["--inbound", "off", "--outbound", "off"];
+    let pods = Pods::meshed_with(&off, &off);
+    let app = App::start(&pods.server, Behaviour::Greet, 8080);
+    let capture = pods.client.capture();
+    let seen: serde_json::Value = talk(&pods.client, LISTEN, &pods.server, 8080).facts();
+    assert_eq!(seen, json!({ "end": format!("{GREETING}\n") }));
+    app.only_session();
+    // What the kernel decides keeps the kernel's own errors.
+    let refused = talk(&pods.client, LISTEN, &pods.server, 9).run();
+    assert!(
+        refused.stderr.contains("ConnectionRefusedError"),
+        "{refused}"
+    );
+    let wire = capture.finish();
+    wire.assert_plaintext(&[GREETING]);
+    assert!(wire.streams.iter().all(|stream| !stream.offers[0]));
+    assert_eq!(pods.client.sidecar().connections(), []);
+    assert_eq!(pods.server.sidecar().connections(), []);
+    assert_eq!(pods.client.sidecar().kernel_events("outbound_off"), 2);
+    assert_eq!(pods.server.sidecar().kernel_events("inbound_off"), 1);
+}
+
+#[test]
+fn an_override_changes_the_mode_for_one_port() {
+    let pods = Pods::client_meshed(&[
+        "--outbound",
+        "strict",
+        "--override",
+        "outbound,port=8081,mode=permissive",
+        "--override",
+        "outbound,port=8082,mode=off",
+    ]);
+    let apps = [8080, 8081, 8082].map(|port| App::start(&pods.server, Behaviour::Greet, port));
+    let ends = [8080, 8081, 8082].map(|port| end(&pods.client, LISTEN, &pods.server, port));
+    assert_eq!(
+        ends,
+        [
+            "reset".to_owned(),
+            format!("{GREETING}\n"),
+            format!("{GREETING}\n")
+        ]
+    );
+    apps[1].only_session();
+    apps[2].only_session();
+    let logged = pods.client.sidecar().connections();
+    assert!(
+        logged.iter().any(|entry| entry.destination.port() == 8081),
+        "{logged:?}"
+    );
+    assert!(
+        logged.iter().all(|entry| entry.destination.port() != 8082),
+        "{logged:?}"
+    );
+    assert_eq!(pods.client.sidecar().kernel_events("outbound_off"), 1);
+}
+
+#[test]
+fn an_override_changes_the_mode_for_one_network() {
+    // Of the two addresses of the server, one is in the network.
+    let pods = Pods::client_meshed(&[
+        "--override",
+        "outbound,cidr=198.18.0.0/28,mode=strict",
+        "--override",
+        "outbound,cidr=198.18.0.0/28,port=8081,mode=permissive",
+    ]);
+    pods.server
+        .sandbox()
+        .namespace()
+        .ip("addr add 198.18.0.32/24 dev eth0");
+    let _apps = [8080, 8081].map(|port| App::start(&pods.server, Behaviour::Greet, port));
+    let address = pods.server.v4().to_string();
+    let ends = [
+        (&*address, "8080"),
+        (&address, "8081"),
+        ("198.18.0.32", "8080"),
+    ]
+    .map(|(address, port)| {
+        let seen: serde_json::Value = pods.client.snippet(LISTEN).args([address, port]).facts();
+        seen["end"].as_str().expect("an end").to_owned()
+    });
+    let greeting = format!("{GREETING}\n");
+    assert_eq!(ends, ["reset".to_owned(), greeting.clone(), greeting]);
+}
+
+#[test]
+fn an_override_of_an_inbound_mode_is_by_the_clients_network() {
+    let pods = Pods::server_meshed(&[
+        "--override",
+        "inbound,cidr=198.18.0.1/32,mode=strict",
+        "--override",
+        "inbound,port=8081,mode=off",
+    ]);
+    let other = pods.join("other");
+    let _apps = [8080, 8081].map(|port| App::start(&pods.server, Behaviour::Echo, port));
+    assert_eq!(end(&pods.client, EXCHANGE, &pods.server, 8080), "reset");
+    assert_eq!(
+        end(&other, EXCHANGE, &pods.server, 8080),
+        "violet rhinoceros\n"
+    );
+    assert_eq!(
+        end(&pods.client, EXCHANGE, &pods.server, 8081),
+        "violet rhinoceros\n"
+    );
+    assert_eq!(pods.server.sidecar().kernel_events("inbound_off"), 1);
+}
+
+/// A middlebox that takes the option out of SYNs.
+const STRIP: &str = "
+    table bridge middlebox {
+        chain forward {
+            type filter hook forward priority 0
+            reset tcp option 253
+        }
+    }";
+
+#[test]
+fn a_stripped_option_means_plaintext_for_permissive_pods() {
+    let pods = Pods::meshed();
+    pods.network.nft(STRIP);
+    let _app = App::start(&pods.server, Behaviour::Greet, 8080);
+    assert_eq!(
+        end(&pods.client, LISTEN, &pods.server, 8080),
+        format!("{GREETING}\n")
+    );
+    let outbound = pods.client.sidecar().only_connection("outbound");
+    let inbound = pods.server.sidecar().only_connection("inbound");
+    assert_eq!(
+        (&*outbound.tls, &*inbound.tls),
+        ("no_peer_option", "no_peer_option")
+    );
+}
+
+#[test]
+fn a_stripped_option_does_not_downgrade_strict_pods() {
+    let strict = ["--inbound", "strict", "--outbound", "strict"];
+    let pods = Pods::meshed_with(&strict, &strict);
+    pods.network.nft(STRIP);
+    let _app = App::start(&pods.server, Behaviour::Greet, 8080);
+    let capture = pods.server.capture();
+    assert_eq!(
+        end(&pods.client, LISTEN, &pods.server, 8080),
+        format!("{GREETING}\n")
+    );
+    pods.mutual_connection(8080);
+    let wire = capture.finish();
+    let stream = wire.only_stream();
+    assert_eq!((stream.is_meshed(), stream.is_tls()), (false, true));
+    assert!(!wire.contains(GREETING));
+}
+
+#[test]
+fn a_middlebox_that_drops_the_option_does_not_cut_the_pods_off() {
+    let pods = Pods::meshed();
+    pods.network.nft(
+        "table bridge middlebox {
+            chain forward {
+                type filter hook forward priority 0
+                tcp option 253 exists drop
+            }
+        }",
+    );
+    let _app = App::start(&pods.server, Behaviour::Greet, 8080);
+    let capture = pods.client.capture();
+    assert_eq!(
+        end(&pods.client, LISTEN, &pods.server, 8080),
+        format!("{GREETING}\n")
+    );
+    let wire = capture.finish();
+    let stream = wire.only_stream();
+    assert_eq!(stream.offers, [true, true, true, false]);
+    assert_eq!(pods.client.sidecar().kernel_events("option_left_out"), 1);
+    assert_eq!(
+        pods.client.sidecar().only_connection("outbound").tls,
+        "no_peer_option"
+    );
+}
+
+/// Sends a mail from the client pod to the server pod, and waits until it is delivered.
+fn send_mail(pods: &Pods) {
+    let url = format!("smtp://{}", pods.server.v4());
+    let addresses = ["--mail-from", "a@example", "--mail-rcpt", "b@example"];
+    let curl = pods
+        .client
+        .program("curl")
+        .args(["-sS", &url, "--upload-file", "-"]);
+    curl.args(addresses)
+        .stdin("Subject: zoo\r\n\r\nviolet rhinoceros\r\n")
+        .succeed();
+    sidecar_tests::wait::until("the mail is delivered", || {
+        fs::read_to_string(servers::mailbox(&pods.server))
+            .is_ok_and(|mail| mail.contains("violet rhinoceros"))
+    });
+}
+
+/// Runs a snippet that talks to an app.
+fn talk<'a>(pod: &'a Pod, snippet: &str, server: &Pod, port: u16) -> Program<'a> {
+    pod.snippet(snippet)
+        .args([server.v4().to_string(), port.to_string()])
+}
+
+/// Runs a snippet that talks to an app, and returns the end that it reports.
+fn end(pod: &Pod, snippet: &str, server: &Pod, port: u16) -> String {
+    let seen: serde_json::Value = talk(pod, snippet, server, port).facts();
+    seen["end"]
+        .as_str()
+        .expect("the snippets report an end")
+        .to_owned()
+}
