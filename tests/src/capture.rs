@@ -31,8 +31,14 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Records whole packets from now on.
-    pub(crate) fn start(network: Arc<Network>, port: &str, pod: Ipv4Addr) -> Self {
+    /// As many bytes as a packet can have.
+    pub(crate) const WHOLE: u32 = 262_144;
+
+    /// Headers, and enough of the payload to tell what protocol it is.
+    pub(crate) const START: u32 = 256;
+
+    /// Records packets from now on, up to `length` bytes of each.
+    pub(crate) fn start(network: Arc<Network>, port: &str, pod: Ipv4Addr, length: u32) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let file = network
@@ -44,14 +50,14 @@ impl Capture {
                 "-i",
                 port,
                 "-n",
-                "--immediate-mode",
-                "-U",
+                "-s",
+                &length.to_string(),
                 "-B",
                 "65536",
                 "-Z",
                 "root",
-                "-w",
             ])
+            .args(["--immediate-mode", "-U", "-w"])
             .arg(&file)
             .start();
         tcpdump.wait_for_stderr("listening on");

@@ -35,6 +35,7 @@ pub mod program;
 pub mod sandbox;
 pub mod servers;
 pub mod sidecar;
+pub mod svid;
 pub mod tls;
 pub mod wait;
 pub mod wire;

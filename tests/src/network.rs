@@ -49,9 +49,11 @@ impl Network {
              link set {port} up\n",
         ));
         pod.namespace().ip(&format!(
-            "addr add {}/24 dev eth0\n\
+            "link set eth0 address {}\n\
+             addr add {}/24 dev eth0\n\
              addr add {}/64 dev eth0 nodad\n\
              link set eth0 up\n",
+            hardware_address(number),
             address_v4(number),
             address_v6(number),
         ));
@@ -70,6 +72,11 @@ impl Default for Network {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// The Ethernet address of the pod with this number: a locally administered one.
+pub(crate) fn hardware_address(number: u8) -> String {
+    format!("02:5c:a1:00:00:{number:02x}")
 }
 
 /// The IPv4 address of the pod with this number, in `198.18.0.0/24` (RFC 2544: for test networks).

@@ -13,7 +13,9 @@ use nix::mount::{MsFlags, mount};
 
 use crate::{
     Capture, Network, Program, Sandbox, Sidecar,
-    network::{address_v4, address_v6},
+    cgroup::Container,
+    network::{address_v4, address_v6, hardware_address},
+    sidecar,
 };
 
 /// A sandbox plugged into a [`Network`], with or without a sidecar.
@@ -69,6 +71,11 @@ impl Pod {
         address_v6(self.number)
     }
 
+    /// The Ethernet address of the pod's device `eth0`.
+    pub fn hardware_address(&self) -> String {
+        hardware_address(self.number)
+    }
+
     /// The identity the pod's sidecar is given.
     pub fn identity(&self) -> String {
         format!("spiffe://sidecar.local/ns/default/sa/{}", self.role)
@@ -111,7 +118,42 @@ impl Pod {
 
     /// Starts to record what passes between the pod and the network.
     pub fn capture(&self) -> Capture {
-        Capture::start(Arc::clone(&self.network), &self.role, self.v4())
+        Capture::start(
+            Arc::clone(&self.network),
+            &self.role,
+            self.v4(),
+            Capture::WHOLE,
+        )
+    }
+
+    /// Starts to record the first bytes of every packet: enough to tell TLS, and little enough
+    /// for a gigabyte to pass.
+    pub fn capture_starts(&self) -> Capture {
+        Capture::start(
+            Arc::clone(&self.network),
+            &self.role,
+            self.v4(),
+            Capture::START,
+        )
+    }
+
+    /// The command line of the pod's sidecar, to which flags can be added.
+    ///
+    /// Like the container it would be, the daemon joins the pod's `sidecar` cgroup; the pod's
+    /// network it has to enter on its own.
+    pub fn sidecar_run(&self) -> Program<'_> {
+        let sandbox = &self.sandbox;
+        self.program(sidecar::binary())
+            .container(Container::Sidecar)
+            .outside()
+            .arg("run")
+            .args([OsStr::new("--cgroup"), sandbox.cgroup().path().as_os_str()])
+            .args([
+                OsStr::new("--netns"),
+                sandbox.namespace().path().as_os_str(),
+            ])
+            .args([OsStr::new("--bpffs"), self.bpffs().as_os_str()])
+            .args(["--access-log", "json"])
     }
 
     /// Starts a sidecar that finds the others by the development CA in `dev_ca`, with additional
@@ -119,15 +161,18 @@ impl Pod {
     ///
     /// It is ready after [`Self::wait_until_ready`].
     pub fn mesh(&mut self, dev_ca: &Path, flags: &[&str]) {
-        let dev_ca = dev_ca.to_string_lossy();
-        let identity = self.identity();
-        let identity = ["--dev-ca", &*dev_ca, "--identity", &*identity];
-        self.sidecar = Some(Sidecar::start(
-            &self.sandbox,
-            &self.bpffs(),
-            &identity,
-            flags,
-        ));
+        let run = self.sidecar_run().arg("--dev-ca").arg(dev_ca);
+        let run = run.args(["--identity", &self.identity()]).args(flags);
+        let sidecar = Sidecar::start(run, &self.sandbox, self.bpffs());
+        self.sidecar = Some(sidecar);
+    }
+
+    /// Starts a sidecar with nothing but these flags, and waits until it is ready.
+    #[track_caller]
+    pub fn mesh_with(&mut self, flags: &[&str]) {
+        let sidecar = Sidecar::start(self.sidecar_run().args(flags), &self.sandbox, self.bpffs());
+        self.sidecar = Some(sidecar);
+        self.wait_until_ready();
     }
 
     /// Waits until the pod's sidecar, if it has one, steers its traffic.
@@ -159,9 +204,29 @@ impl Pod {
         self.sidecar.take().expect("this pod has no sidecar").stop();
     }
 
+    /// Waits until the pod's sidecar, which has been told to stop, is gone, and checks that it
+    /// leaves nothing.
+    #[track_caller]
+    pub fn wait_for_sidecar(&mut self) {
+        self.sidecar.take().expect("this pod has no sidecar").wait();
+    }
+
     /// Kills the pod's sidecar with SIGKILL; its pins stay.
     pub fn kill_sidecar(&mut self) {
         drop(self.sidecar.take().expect("this pod has no sidecar"));
+    }
+
+    /// A `sidecar` command that is about the pod's own pins.
+    pub fn sidecar_command(&self, command: &str) -> Program<'_> {
+        self.program(sidecar::binary())
+            .arg(command)
+            .arg("--bpffs")
+            .arg(self.bpffs())
+    }
+
+    /// Everything that sidecars have pinned for this pod.
+    pub fn pins(&self) -> Vec<PathBuf> {
+        sidecar::pins(&self.bpffs())
     }
 
     /// Checks that packet filters and routing rules are what they were before the sidecar came.

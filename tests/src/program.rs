@@ -95,6 +95,12 @@ impl<'a> Program<'a> {
         self
     }
 
+    /// Has the program read a file.
+    pub fn stdin_from(mut self, path: impl Into<PathBuf>) -> Self {
+        self.stdin = Some(path.into());
+        self
+    }
+
     /// Runs the program as another user than root.
     #[track_caller]
     pub fn user(mut self, name: &str) -> Self {

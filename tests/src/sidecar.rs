@@ -1,9 +1,7 @@
 //! The daemon under test, as it runs in a pod.
 
 use std::{
-    env,
-    ffi::OsStr,
-    fs,
+    env, fs,
     io::{Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
@@ -13,8 +11,7 @@ use std::{
 use nix::sys::signal::Signal;
 
 use crate::{
-    Connection, Metrics, Process, Program, Sandbox, access_log, cgroup::Container,
-    namespace::Namespace, wait,
+    Connection, Metrics, Process, Program, Sandbox, access_log, namespace::Namespace, wait,
 };
 
 /// Where the admin endpoint listens, inside the pod.
@@ -50,29 +47,13 @@ pub fn binary() -> PathBuf {
 }
 
 impl Sidecar {
-    /// Starts the daemon for a pod.
-    ///
-    /// Like the container it would be, it joins the pod's `sidecar` cgroup; the pod's network it
-    /// has to enter on its own.
-    pub fn start(sandbox: &Sandbox, bpffs: &Path, identity: &[&str], flags: &[&str]) -> Self {
-        let process = Program::new(sandbox, binary())
-            .container(Container::Sidecar)
-            .outside()
-            .arg("run")
-            .args([OsStr::new("--cgroup"), sandbox.cgroup().path().as_os_str()])
-            .args([
-                OsStr::new("--netns"),
-                sandbox.namespace().path().as_os_str(),
-            ])
-            .args([OsStr::new("--bpffs"), bpffs.as_os_str()])
-            .args(["--access-log", "json"])
-            .args(identity)
-            .args(flags)
-            .start();
+    /// Starts the daemon by a command line of [`Pod::sidecar_run`](crate::Pod::sidecar_run).
+    pub(crate) fn start(run: Program<'_>, sandbox: &Sandbox, bpffs: PathBuf) -> Self {
+        let process = run.start();
         Self {
             process,
             namespace: Arc::clone(sandbox.namespace()),
-            bpffs: bpffs.to_owned(),
+            bpffs,
         }
     }
 
@@ -196,19 +177,23 @@ impl Sidecar {
     /// When it does not exit with 0, or leaves pins.
     #[track_caller]
     pub fn stop(self) {
-        self.process.signal(Signal::SIGTERM);
+        self.signal(Signal::SIGTERM);
+        self.wait();
+    }
+
+    /// Waits until the daemon, which has been told to stop, is gone.
+    ///
+    /// # Panics
+    ///
+    /// Like [`Self::stop`].
+    #[track_caller]
+    pub fn wait(self) {
         let output = self.process.wait().success();
         assert_eq!(
             pins(&self.bpffs),
             Vec::<PathBuf>::new(),
             "pins were left: {output}"
         );
-    }
-
-    /// Waits for the daemon to end by itself.
-    #[track_caller]
-    pub fn wait(self) -> crate::Output {
-        self.process.wait()
     }
 
     /// Status and body of a page, if the endpoint answers at all.

@@ -207,6 +207,14 @@ impl Stream {
         })
     }
 
+    /// Whether both directions begin with a TLS handshake, as far as they were captured.
+    pub fn starts_as_tls(&self) -> bool {
+        let flows = [&self.sent, &self.received];
+        flows
+            .into_iter()
+            .all(|flow| flow.records().is_some_and(|records| records.handshake > 0))
+    }
+
     /// Whether `bytes` crossed the wire in one piece, in either direction.
     pub fn contains(&self, bytes: impl AsRef<[u8]>) -> bool {
         let bytes = bytes.as_ref();

@@ -190,12 +190,12 @@ fn an_ipv6_only_socket_is_meshed() {
 }
 
 /// Connects, and tells how that or the connection ended.
-const PROBE: &str = r#"
+const PROBE: &str = r"
 sock = socket.socket()
 sock.settimeout(DEADLINE)
 error = attempt(lambda: sock.connect((sys.argv[1], int(sys.argv[2]))))
 report(end=error or ending(sock))
-"#;
+";
 
 #[test]
 fn a_port_nobody_listens_on_is_refused_as_without_us() {

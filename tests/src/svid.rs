@@ -1,0 +1,82 @@
+//! Certificates made by `sidecar ca`, for the tests that need particular ones.
+
+use std::{fs, path::PathBuf};
+
+use crate::{Pod, sidecar};
+
+/// A certificate authority in a directory.
+#[derive(Debug)]
+pub struct Ca<'a> {
+    /// Where the commands run.
+    pod: &'a Pod,
+    /// Where the authority keeps its key.
+    directory: PathBuf,
+}
+
+/// A certificate with its key, and the bundle to verify others by.
+#[derive(Clone, Debug)]
+pub struct Svid {
+    /// PEM: the certificate, and those between it and a root.
+    pub certificate: PathBuf,
+    /// PEM: the private key.
+    pub key: PathBuf,
+    /// PEM: the roots to trust.
+    pub bundle: PathBuf,
+}
+
+impl<'a> Ca<'a> {
+    /// Makes the root of a trust domain. It is named after the domain in the pod's directory.
+    #[track_caller]
+    pub fn new(pod: &'a Pod, trust_domain: &str) -> Self {
+        let directory = pod.sandbox().directory().join(format!("ca-{trust_domain}"));
+        let root = pod
+            .program(sidecar::binary())
+            .args(["ca", "root", "--dir"])
+            .arg(&directory);
+        root.args(["--trust-domain", trust_domain]).succeed();
+        Self { pod, directory }
+    }
+
+    /// Issues a certificate that is valid from now on for `lifetime`, such as `24h`.
+    #[track_caller]
+    pub fn issue(&self, id: &str, lifetime: &str) -> Svid {
+        let name = id.rsplit('/').next().expect("rsplit is never empty");
+        let out = self.directory.join(name);
+        let issue = self
+            .pod
+            .program(sidecar::binary())
+            .args(["ca", "issue", "--id", id, "--dir"]);
+        issue
+            .arg(&self.directory)
+            .args(["--lifetime", lifetime, "--out"])
+            .arg(&out)
+            .succeed();
+        Svid {
+            certificate: out.join("svid.pem"),
+            key: out.join("svid_key.pem"),
+            bundle: out.join("svid_bundle.pem"),
+        }
+    }
+}
+
+impl Svid {
+    /// The flags that have a sidecar use it.
+    pub fn flags(&self) -> [&str; 6] {
+        let [certificate, key, bundle] = [&self.certificate, &self.key, &self.bundle]
+            .map(|path| path.to_str().expect("the names are ASCII"));
+        [
+            "--certificate",
+            certificate,
+            "--key",
+            key,
+            "--trust-bundle",
+            bundle,
+        ]
+    }
+
+    /// Trusts what another's holder trusts, too.
+    pub fn trust(&self, other: &Self) {
+        let bundles = [&self.bundle, &other.bundle].map(|path| fs::read(path).expect("a bundle"));
+        fs::write(&self.bundle, bundles.concat()).expect("writing a bundle");
+    }
+}
