@@ -5,19 +5,16 @@ use std::{
     io::Write as _,
     panic,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Command, ExitStatus, Stdio},
     thread,
 };
 
-use nix::{
-    mount::{MntFlags, MsFlags, mount, umount2},
-    sched::{CloneFlags, setns, unshare},
-};
+use nix::sched::{CloneFlags, setns};
 
 /// Where `ip netns` and the sidecar's `--netns` look for namespaces by name.
 pub const DIRECTORY: &str = "/run/netns";
 
-/// A network namespace, bind-mounted under [`DIRECTORY`] so that `ip -n NAME` finds it.
+/// A network namespace with a name, as `ip netns` makes it.
 #[derive(Debug)]
 pub struct Namespace {
     /// The name under [`DIRECTORY`].
@@ -29,28 +26,8 @@ pub struct Namespace {
 impl Namespace {
     /// Makes a namespace with nothing in it but a loopback device that is up.
     pub fn new(name: &str) -> Self {
-        fs::create_dir_all(DIRECTORY).expect("making /run/netns");
+        ip(&[], &format!("netns add {name}"));
         let path = Path::new(DIRECTORY).join(name);
-        let file = File::create_new(&path).expect("making the namespace's mount point");
-        drop(file);
-        // A thread of its own: unsharing moves the caller, and only the caller.
-        thread::scope(|scope| {
-            let unshared = scope.spawn(|| {
-                unshare(CloneFlags::CLONE_NEWNET).expect("making a network namespace");
-                let own = Path::new("/proc/thread-self/ns/net");
-                mount(
-                    Some(own),
-                    &path,
-                    None::<&str>,
-                    MsFlags::MS_BIND,
-                    None::<&str>,
-                )
-                .expect("mounting the network namespace");
-            });
-            unshared
-                .join()
-                .unwrap_or_else(|cause| panic::resume_unwind(cause));
-        });
         let file = File::open(&path).expect("opening the namespace");
         let namespace = Self {
             name: name.to_owned(),
@@ -102,17 +79,15 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        remove(&self.path());
+        remove(&self.name);
     }
 }
 
-/// Removes a namespace by its mount point; it dies with its last process.
-pub(crate) fn remove(path: &Path) {
-    if let Err(error) = umount2(path, MntFlags::MNT_DETACH) {
-        eprintln!("unmounting {}: {error}", path.display());
-    }
-    if let Err(error) = fs::remove_file(path) {
-        eprintln!("removing {}: {error}", path.display());
+/// Removes a namespace by its name; it dies with its last process.
+pub(crate) fn remove(name: &str) {
+    let removed = Command::new("ip").args(["netns", "delete", name]).status();
+    if !removed.as_ref().is_ok_and(ExitStatus::success) {
+        eprintln!("the network namespace {name} could not be removed: {removed:?}");
     }
 }
 

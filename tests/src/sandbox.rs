@@ -112,24 +112,22 @@ impl Drop for Directory {
 
 /// Removes what runs that were killed have left: whatever carries the pid of a dead process.
 fn sweep() {
-    leftovers(&cgroup::root()).for_each(|path| cgroup::remove(&path));
-    leftovers(Path::new(namespace::DIRECTORY)).for_each(|path| namespace::remove(&path));
-    leftovers(&env::temp_dir()).for_each(|path| remove_directory(&path));
+    leftovers(&cgroup::root()).for_each(|name| cgroup::remove(&cgroup::root().join(name)));
+    leftovers(Path::new(namespace::DIRECTORY)).for_each(|name| namespace::remove(&name));
+    leftovers(&env::temp_dir()).for_each(|name| remove_directory(&env::temp_dir().join(name)));
 }
 
-/// The entries of `directory` that a dead run made.
-fn leftovers(directory: &Path) -> impl Iterator<Item = PathBuf> {
+/// The names in `directory` that a dead run gave.
+fn leftovers(directory: &Path) -> impl Iterator<Item = String> {
     let entries = fs::read_dir(directory).into_iter().flatten();
-    let is_left = |path: &PathBuf| {
-        let maker = path
-            .file_name()
-            .and_then(|name| name.to_str()?.strip_prefix(PREFIX));
-        let pid = maker.and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    names.filter(|name| {
+        let pid = name
+            .strip_prefix(PREFIX)
+            .and_then(|rest| rest.split('-').next());
+        let pid = pid.and_then(|pid| pid.parse::<u32>().ok());
         pid.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists())
-    };
-    entries
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(is_left)
+    })
 }
 
 /// Unmounts what is mounted directly below `path` and removes the directory.

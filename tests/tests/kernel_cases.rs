@@ -44,7 +44,6 @@ MSG_FASTOPEN, TCP_FASTOPEN_CONNECT = 0x20000000, 30
 echoed = 0
 for turn in range(100):
     sock = socket.socket()
-    sock.settimeout(DEADLINE)
     if turn % 2:
         sock.sendto(b"violet rhinoceros\n", MSG_FASTOPEN, (sys.argv[1], 8080))
     else:
@@ -249,8 +248,12 @@ fn an_unreachable_upstream_is_a_reset_for_the_client_and_the_log_says_unreachabl
 fn an_upstream_that_does_not_answer_times_out() {
     let pods = Pods::client_meshed(&["--connect-timeout", "500ms"]);
     pods.network.nft(
-        "table bridge middlebox { chain forward { type filter hook forward priority 0
-         tcp dport 9 drop } }",
+        "table bridge middlebox {
+            chain forward {
+                type filter hook forward priority 0
+                tcp dport 9 drop
+            }
+        }",
     );
     assert_eq!(probe(&pods.client, &pods.server, 9), "reset");
     let connection = pods.client.sidecar().only_connection("outbound");
@@ -343,7 +346,6 @@ fn every_way_to_listen_is_captured() {
 /// Connects a socket again that has failed once.
 const RECONNECT: &str = r#"
 sock = socket.socket()
-sock.settimeout(DEADLINE)
 first = attempt(lambda: sock.connect(("127.0.0.1", 9)))
 sock.connect((sys.argv[1], 8080))
 sock.sendall(b"violet rhinoceros\n")
