@@ -1,6 +1,10 @@
 //! `cargo xtask build-ebpf`
 
-use std::{fs, io, path::Path};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::Context as _;
 
@@ -20,24 +24,31 @@ pub fn run(Options {}: Options) -> anyhow::Result<()> {
     step("build the kernel side", || build(&tools))
 }
 
-fn build(KernelSide { toolchain, linker }: &KernelSide) -> anyhow::Result<()> {
-    // A target directory of its own, so that it and the host's builds neither wait for nor undo
-    // each other.
-    let directory = workspace::target().join("ebpf-build");
-    run_command(
-        toolchain
-            .cargo()
-            .args(["build", "--release", "--package", "sidecar-ebpf"])
-            .args(["--target", TARGET, "-Z", "build-std=core", "--target-dir"])
-            .arg(&directory)
-            .env(linker_variable(), linker)
-            .env("RUSTFLAGS", rustflags())
-            .env_remove("CARGO_ENCODED_RUSTFLAGS"),
-    )?;
-    let built = directory.join(TARGET).join("release/sidecar-ebpf");
+fn build(tools: &KernelSide) -> anyhow::Result<()> {
+    run_command(&mut kernel_cargo(tools, "build"))?;
+    let built = directory().join(TARGET).join("release/sidecar-ebpf");
     let object = workspace::ebpf_object();
     publish(&built, &object)
         .with_context(|| format!("cannot copy {} to {}", built.display(), object.display()))
+}
+
+/// A cargo that does `action` with the kernel side.
+pub fn kernel_cargo(tools: &KernelSide, action: &str) -> Command {
+    let mut command = tools.toolchain.cargo();
+    command
+        .args([action, "--release", "--package", "sidecar-ebpf"])
+        .args(["--target", TARGET, "-Z", "build-std=core", "--target-dir"])
+        .arg(directory())
+        .env(linker_variable(), &tools.linker)
+        .env("RUSTFLAGS", rustflags())
+        .env_remove("CARGO_ENCODED_RUSTFLAGS");
+    command
+}
+
+/// A target directory of its own, so that the kernel side's builds and the host's neither wait for
+/// nor undo each other.
+fn directory() -> PathBuf {
+    workspace::target().join("ebpf-build")
 }
 
 /// Debug information is what `--btf` is made from, and without BTF the kernel refuses the maps; the

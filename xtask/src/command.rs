@@ -23,10 +23,14 @@ pub fn step<T>(name: &str, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::
     outcome
 }
 
-/// Prints `command` as a line to paste into a shell, runs it on our own terminal, and fails unless
-/// it succeeds.
-pub fn run(command: &mut Command) -> anyhow::Result<()> {
+/// Prints `command` as a line to paste into a shell.
+pub fn announce(command: &Command) {
     eprintln!("  $ {}", Line(command));
+}
+
+/// Announces `command`, runs it on our own terminal, and fails unless it succeeds.
+pub fn run(command: &mut Command) -> anyhow::Result<()> {
+    announce(command);
     let status = command
         .status()
         .with_context(|| format!("cannot start {}", command.get_program().display()))?;

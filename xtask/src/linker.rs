@@ -35,17 +35,10 @@ pub fn find() -> Option<PathBuf> {
 pub fn install() -> anyhow::Result<()> {
     let llvm = PathBuf::from(format!("/usr/lib/llvm-{LLVM}"));
     if !llvm.join("include").exists() {
-        debian::ensure(&[PACKAGE])?;
+        debian::install(&[PACKAGE])?;
     }
     run(cargo()
-        .args([
-            "install",
-            "bpf-linker",
-            "--version",
-            VERSION,
-            "--locked",
-            "--quiet",
-        ])
+        .args(["install", "bpf-linker", "--version", VERSION, "--locked"])
         .args([
             "--no-default-features",
             "--features",

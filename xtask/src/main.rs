@@ -7,9 +7,13 @@ mod build_ebpf;
 mod command;
 mod debian;
 mod linker;
+mod lint;
 mod setup;
+mod test;
 mod toolchain;
 mod workspace;
+
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -27,18 +31,26 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Find or install what the kernel side is built with
     Setup(setup::Options),
-    /// Build the kernel side alone
     BuildEbpf(build_ebpf::Options),
-    /// Build the daemon with the kernel side inside
     Build(build::Options),
+    Lint(lint::Options),
+    Test(test::Options),
 }
 
-fn main() -> anyhow::Result<()> {
-    match Cli::parse().command {
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
         Command::Setup(options) => setup::run(options),
         Command::BuildEbpf(options) => build_ebpf::run(options),
         Command::Build(options) => build::run(options),
+        Command::Lint(options) => lint::run(options),
+        Command::Test(options) => test::run(options),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! `cargo xtask setup`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
@@ -38,12 +38,38 @@ pub fn kernel_side() -> anyhow::Result<KernelSide> {
     })
 }
 
+/// Installs those of `programs`, named by path and Debian package, that are missing.
+///
+/// # Errors
+/// Where it cannot, the error says what to install.
+pub fn programs(programs: &[(&str, &str)]) -> anyhow::Result<()> {
+    let missing: Vec<_> = programs
+        .iter()
+        .filter(|(path, _)| !Path::new(path).exists())
+        .map(|(_, package)| *package)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    step("install the programs that run in the pods", || {
+        debian::install(&missing)
+    })
+}
+
+/// Adds clippy to Debian's toolchain, which has it in a package of its own.
+pub fn clippy(toolchain: &Toolchain) -> anyhow::Result<()> {
+    if toolchain.has("cargo-clippy") {
+        return Ok(());
+    }
+    debian::install(&["rust-web-clippy"])
+}
+
 fn toolchain() -> anyhow::Result<Toolchain> {
     if let Some(toolchain) = Toolchain::find() {
         return Ok(toolchain);
     }
     if debian::can_install() {
-        debian::ensure(&toolchain::PACKAGES)?;
+        debian::install(&toolchain::PACKAGES)?;
     }
     Toolchain::find().with_context(|| {
         format!(

@@ -67,6 +67,11 @@ impl Toolchain {
         command
     }
 
+    /// Whether `program` came with the toolchain.
+    pub fn has(&self, program: &str) -> bool {
+        self.sysroot.join("bin").join(program).exists()
+    }
+
     /// The toolchain in words.
     pub fn describe(&self) -> String {
         format!("{} in {}", self.version, self.sysroot.display())
