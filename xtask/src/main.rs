@@ -10,6 +10,7 @@ mod linker;
 mod lint;
 mod setup;
 mod test;
+mod tool;
 mod toolchain;
 mod workspace;
 

@@ -32,7 +32,7 @@ pub fn kernel_side() -> anyhow::Result<KernelSide> {
     step("find the kernel side's compiler and linker", || {
         let toolchain = toolchain()?;
         eprintln!("  compiler: {}", toolchain.describe());
-        let linker = linker()?;
+        let linker = linker::find_or_install()?;
         eprintln!("  linker: {}", linker.display());
         Ok(KernelSide { toolchain, linker })
     })
@@ -78,26 +78,6 @@ fn toolchain() -> anyhow::Result<Toolchain> {
             env!("CARGO_PKG_RUST_VERSION"),
             linker::LLVM,
             toolchain::PACKAGES.join(" "),
-        )
-    })
-}
-
-fn linker() -> anyhow::Result<PathBuf> {
-    if let Some(linker) = linker::find() {
-        return Ok(linker);
-    }
-    linker::install().with_context(|| {
-        format!(
-            "cannot build bpf-linker {}: it needs LLVM {}, on Debian `apt-get install {}`",
-            linker::VERSION,
-            linker::LLVM,
-            linker::PACKAGE,
-        )
-    })?;
-    linker::find().with_context(|| {
-        format!(
-            "bpf-linker {} was built but does not start",
-            linker::VERSION
         )
     })
 }
