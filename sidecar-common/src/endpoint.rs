@@ -54,7 +54,7 @@ impl Endpoint {
             && self.addr[3] == 0
     }
 
-    /// Is this in fe80::/10? Such an address means nothing without its interface.
+    /// Is this in `fe80::/10`? Such an address means nothing without its interface.
     #[inline]
     pub const fn is_link_local6(&self) -> bool {
         u32::from_be(self.addr[0]) & 0xffc0_0000 == 0xfe80_0000
@@ -68,6 +68,7 @@ impl Endpoint {
 
     /// The address that a wildcard listener of this address' family is bound to, same port.
     #[inline]
+    #[must_use]
     pub const fn wildcard(&self) -> Self {
         if self.is_v4() {
             Self::v4(0, self.port)
@@ -81,6 +82,7 @@ impl Endpoint {
 
     /// The wildcard `::`, on which a dual-stack listener takes both families, same port.
     #[inline]
+    #[must_use]
     pub const fn wildcard6(&self) -> Self {
         Self {
             addr: [0; 4],

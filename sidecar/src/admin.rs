@@ -17,28 +17,25 @@ use axum::{
 use tokio::net::TcpListener;
 
 use crate::{
-    proxy::Draining,
+    proxy::Drain,
     telemetry::{Snapshot, Telemetry},
 };
 
 /// What the endpoint shows.
 #[derive(Clone)]
 struct Shown {
-    draining: Draining,
+    drain: Drain,
     telemetry: Telemetry,
 }
 
 /// Serves the endpoint until the task is aborted.
-pub async fn serve(listener: TcpListener, telemetry: Telemetry, draining: Draining) {
+pub async fn serve(listener: TcpListener, telemetry: Telemetry, drain: Drain) {
     let router = Router::new()
         .route("/connections", get(connections))
         .route("/healthz", get(healthz))
         .route("/metrics", get(metrics))
         .route("/readyz", get(readyz))
-        .with_state(Shown {
-            draining,
-            telemetry,
-        });
+        .with_state(Shown { drain, telemetry });
     if let Err(error) = axum::serve(listener, router).await {
         tracing::error!("the admin endpoint has stopped: {error}");
     }
@@ -63,7 +60,7 @@ async fn metrics(State(shown): State<Shown>) -> Response {
 }
 
 async fn readyz(State(shown): State<Shown>) -> (StatusCode, &'static str) {
-    if shown.draining.has_begun() {
+    if shown.drain.has_begun() {
         (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
     } else {
         (StatusCode::OK, "ready\n")

@@ -64,11 +64,11 @@ impl Daemon {
         })?)?;
         telemetry.certificate_expires(tls.not_after());
 
-        let (drain, draining) = Drain::new();
+        let drain = Drain::default();
         let admin = tokio::spawn(admin::serve(
             TcpListener::from_std(admin)?,
             telemetry.clone(),
-            draining.clone(),
+            drain.clone(),
         ));
 
         datapath.follow(cgroup)?;
@@ -92,7 +92,7 @@ impl Daemon {
         for (direction, listeners) in by_direction {
             for listener in listeners {
                 let listener = TcpListener::from_std(listener)?;
-                tokio::spawn(Arc::clone(&proxy).serve(direction, listener, draining.clone()));
+                tokio::spawn(Arc::clone(&proxy).serve(direction, listener, drain.clone()));
             }
         }
         tracing::info!(identity = %proxy.tls.own(), admin = %config.admin, "captured {cgroup}");

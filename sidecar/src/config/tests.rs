@@ -143,7 +143,8 @@ fn nothing_set_gives_the_documented_defaults() {
     };
     assert_eq!(dir, PathBuf::from("/var/lib/sidecar/dev-ca"));
     assert!(
-        id.starts_with("spiffe://sidecar.local/ns/default/sa/"),
+        id.to_string()
+            .starts_with("spiffe://sidecar.local/ns/default/sa/"),
         "{id}"
     );
 }

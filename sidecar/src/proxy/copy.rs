@@ -262,14 +262,12 @@ mod tests {
         let (client, mut client_leg) = duplex(64);
         let (mut server, mut server_leg) = duplex(64);
         drop(client);
+        let meter = Counter::default();
         // The client ended properly as far as reading goes; writing to it fails.
         let apps = async {
             server.write_all(b"too late").await.expect("an open leg");
         };
-        let (ended, ()) = tokio::join!(
-            copy(&mut client_leg, &mut server_leg, &Counter::default()),
-            apps
-        );
+        let (ended, ()) = tokio::join!(copy(&mut client_leg, &mut server_leg, &meter), apps);
         assert_eq!(ended.close, Close::ClientReset);
         assert!(ended.error.is_some());
     }

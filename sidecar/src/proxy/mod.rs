@@ -20,7 +20,7 @@ pub use self::{
     addr::{ClientAddr, OrigDst},
     close::Close,
     copy::Meter,
-    drain::{Drain, Draining},
+    drain::Drain,
     kernel::Kernel,
 };
 use crate::{
@@ -53,27 +53,19 @@ impl<K: Kernel> Proxy<K> {
         self: Arc<Self>,
         direction: Direction,
         listener: tokio::net::TcpListener,
-        draining: Draining,
+        drain: Drain,
     ) {
         let mut acceptor = accept::Acceptor::new(listener, direction);
         loop {
             let accepted = tokio::select! {
                 accepted = acceptor.accept(&self.telemetry) => accepted,
-                () = draining.begun() => return,
+                () = drain.begun() => return,
             };
             let proxy = Arc::clone(&self);
-            let guard = draining.connection();
-            tokio::spawn(async move {
-                let serve = async {
-                    match direction {
-                        Direction::Inbound => inbound::serve(&proxy, accepted).await,
-                        Direction::Outbound => outbound::serve(&proxy, accepted).await,
-                    }
-                };
-                tokio::select! {
-                    () = serve => {}
-                    // Dropping it in flight resets both legs; its record says `drained`.
-                    () = guard.expired() => {}
+            drain.spawn(async move {
+                match direction {
+                    Direction::Inbound => inbound::serve(&proxy, accepted).await,
+                    Direction::Outbound => outbound::serve(&proxy, accepted).await,
                 }
             });
         }

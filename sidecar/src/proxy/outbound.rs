@@ -3,7 +3,7 @@
 use std::{os::fd::AsFd, time::Instant};
 
 use super::{
-    Close, Kernel, OrigDst, Proxy,
+    ClientAddr, Close, Kernel, OrigDst, Proxy,
     accept::Accepted,
     copy::copy,
     dial,
@@ -74,6 +74,9 @@ async fn open<K: Kernel>(
             Close::of_dial(&error)
         })?;
     connection.connect_took(started.elapsed());
+    if let Ok(source) = upstream.local_addr() {
+        connection.seen_from(ClientAddr(source));
+    }
 
     let meshed = proxy
         .kernel

@@ -96,6 +96,12 @@ impl Connection {
         self.tls = tls;
     }
 
+    /// The peer sees the connection come from here. An app's own end is on loopback once it is
+    /// redirected; this is what the peer's log shows too.
+    pub fn seen_from(&self, client: ClientAddr) {
+        self.entry.set_seen_from(client);
+    }
+
     /// The dial took this long.
     pub fn connect_took(&self, duration: Duration) {
         self.telemetry
@@ -143,7 +149,7 @@ impl Connection {
             let explanation = self.explanation.as_deref().unwrap_or("no more is known");
             tracing::warn!(
                 direction = %self.entry.direction,
-                client = %self.entry.client,
+                client = %self.entry.client(),
                 destination = %self.entry.destination,
                 reason = %close,
                 "connection failed: {explanation}"
@@ -154,7 +160,7 @@ impl Connection {
         shared.access_log.write(&Line {
             time: SystemTime::now(),
             direction: self.entry.direction,
-            client: self.entry.client,
+            client: self.entry.client(),
             destination: self.entry.destination,
             tls: &self.tls,
             own: &shared.own,

@@ -29,7 +29,10 @@ pub(super) struct Connections {
 pub(super) struct Entry {
     number: u64,
     pub(super) direction: Direction,
-    pub(super) client: ClientAddr,
+    /// Where it comes from, as accepted.
+    accepted_from: ClientAddr,
+    /// Where it comes from, as the peer sees it.
+    seen_from: OnceLock<ClientAddr>,
     pub(super) destination: OrigDst,
     started: Instant,
     tls: OnceLock<Encryption>,
@@ -78,7 +81,8 @@ impl Connections {
         let entry = Arc::new(Entry {
             number: self.next.fetch_add(1, Ordering::Relaxed),
             direction,
-            client,
+            accepted_from: client,
+            seen_from: OnceLock::new(),
             destination,
             started: Instant::now(),
             tls: OnceLock::new(),
@@ -114,6 +118,16 @@ impl Entry {
         });
     }
 
+    pub(super) fn set_seen_from(&self, client: ClientAddr) {
+        // There is one dial for each connection.
+        let _ = self.seen_from.set(client);
+    }
+
+    /// Where it comes from: as the peer sees it, where that is known.
+    pub(super) fn client(&self) -> ClientAddr {
+        self.seen_from.get().copied().unwrap_or(self.accepted_from)
+    }
+
     pub(super) fn add_sent(&self, bytes: u64) {
         self.sent.fetch_add(bytes, Ordering::Relaxed);
     }
@@ -136,7 +150,7 @@ impl Entry {
         let (sent, received) = self.bytes();
         Snapshot {
             direction: self.direction.as_str(),
-            client: self.client.0,
+            client: self.client().0,
             destination: self.destination.0,
             tls: encryption.map_or(TlsUse::Pending.as_str(), |encryption| encryption.tls),
             own: identities.map(|(own, _)| own.clone()),
