@@ -103,7 +103,7 @@ async def hold(addresses, port, count):
 async def main():
     role, *rest = sys.argv[1:]
     if role == "server":
-        server = await asyncio.start_server(serve, "::", int(rest[0]), backlog=4096)
+        server = await asyncio.start_server(serve, None, int(rest[0]), backlog=4096)
         await server.serve_forever()
     count, port, addresses = int(rest[0]), int(rest[1]), rest[2:]
     if role == "exchange":

@@ -88,12 +88,15 @@ pub fn redis(pod: &Pod) -> Process {
 pub fn mariadb(pod: &Pod) -> Process {
     let home = directory(pod, "mariadb", "mysql");
     let data = format!("--datadir={}", home.join("data").display());
-    pod.program("/usr/bin/mariadb-install-db")
+    // At its start, the server removes what looks like its own from the directory it shares with
+    // others.
+    let program = |path| pod.program(path).env("TMPDIR", &home);
+    program("/usr/bin/mariadb-install-db")
         .args(["--no-defaults", "--user=mysql", "--skip-test-db", &data])
         .succeed();
     let grants = home.join("grants.sql");
-    fs::write(&grants, "CREATE USER app; GRANT ALL ON *.* TO app;").expect("writing grants");
-    pod.program("/usr/sbin/mariadbd")
+    fs::write(&grants, "CREATE USER app;\nGRANT ALL ON *.* TO app;\n").expect("writing grants");
+    program("/usr/sbin/mariadbd")
         .args([
             "--no-defaults",
             "--user=mysql",
