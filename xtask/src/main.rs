@@ -6,6 +6,7 @@ mod build;
 mod build_ebpf;
 mod command;
 mod debian;
+mod demo;
 mod linker;
 mod lint;
 mod setup;
@@ -13,6 +14,7 @@ mod test;
 mod tool;
 mod toolchain;
 mod workspace;
+mod wrk;
 
 use std::process::ExitCode;
 
@@ -37,6 +39,7 @@ enum Command {
     Build(build::Options),
     Lint(lint::Options),
     Test(test::Options),
+    Demo(demo::Options),
 }
 
 fn main() -> ExitCode {
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Command::Build(options) => build::run(options),
         Command::Lint(options) => lint::run(options),
         Command::Test(options) => test::run(options),
+        Command::Demo(options) => demo::run(options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,0 +1,64 @@
+//! `--keep`: the stage stays for the audience to try.
+
+use anyhow::Context as _;
+use nix::sys::signal::{SigSet, Signal};
+use sidecar_tests::{Pod, cgroup::Container};
+
+use super::stage::{Stage, address};
+
+/// Ctrl-C and SIGTERM, held back so that nothing is left behind when they come: the programs end
+/// by them, and the demo by the programs' end.
+pub struct Interruption(SigSet);
+
+impl Interruption {
+    /// Holds them from now on, on this thread and those it starts.
+    pub fn hold() -> anyhow::Result<Self> {
+        let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM].into_iter().collect();
+        signals
+            .thread_block()
+            .context("cannot hold back SIGINT and SIGTERM")?;
+        Ok(Self(signals))
+    }
+
+    /// Waits for one of them.
+    pub fn wait(&self) -> anyhow::Result<()> {
+        self.0.wait().context("cannot wait for SIGINT")?;
+        Ok(())
+    }
+}
+
+/// Prints what to try while the stage stands.
+pub fn invite(stage: &Stage) {
+    let Stage { plain, pods, .. } = stage;
+    let (client, server) = (&pods.client, &pods.server);
+    let [in_client, in_server, in_plain] = [client, server, plain].map(entrance);
+    let nginx = address(server);
+    println!(
+        "Everything is still running. Try, in another terminal:
+
+  {in_client} curl -i http://{nginx}/          # mutual TLS
+  {in_plain} curl -i http://{nginx}/           # plaintext: this pod has no sidecar
+  {in_client} curl -i http://{plain}/          # plaintext, the other way
+  {in_server} curl -s http://127.0.0.1:4195/metrics
+  {in_server} curl -s http://127.0.0.1:4195/connections
+  nsenter --net={network} tcpdump -A -ni client tcp port {port}   # the wire
+
+Ctrl-C ends it and takes everything away.",
+        plain = address(plain),
+        network = pods.network.sandbox().namespace().path().display(),
+        port = nginx.port(),
+    );
+}
+
+/// A script that runs a command as the app of `pod`.
+fn entrance(pod: &Pod) -> String {
+    let sandbox = pod.sandbox();
+    let cgroup = sandbox.cgroup().path().join(Container::App.name());
+    let script = format!(
+        "#!/bin/sh\necho $$ > {}/cgroup.procs && exec nsenter --net={} \"$@\"\n",
+        cgroup.display(),
+        sandbox.namespace().path().display(),
+    );
+    let path = sandbox.file("run", script);
+    format!("sh {}", path.display())
+}
