@@ -2,6 +2,7 @@
 //!
 //! Each command does its own set-up first, so on a fresh machine it is the only one to type.
 
+mod bench;
 mod build;
 mod build_ebpf;
 mod command;
@@ -9,6 +10,7 @@ mod debian;
 mod demo;
 mod linker;
 mod lint;
+mod nginx;
 mod setup;
 mod test;
 mod tool;
@@ -40,6 +42,7 @@ enum Command {
     Lint(lint::Options),
     Test(test::Options),
     Demo(demo::Options),
+    Bench(bench::Options),
 }
 
 fn main() -> ExitCode {
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Command::Lint(options) => lint::run(options),
         Command::Test(options) => test::run(options),
         Command::Demo(options) => demo::run(options),
+        Command::Bench(options) => bench::run(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use sidecar_tests::Program;
+use sidecar_tests::Pod;
 
-/// Where Debian's package of the same name puts it.
-pub const PROGRAM: &str = "/usr/bin/wrk";
+const PROGRAM: &str = "/usr/bin/wrk";
 
 /// What came of a load.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Load {
+    /// Requests answered.
+    pub requests: u32,
     /// Requests answered per second.
     pub rate: f64,
     /// The time that half of the answers took at most.
@@ -20,10 +21,11 @@ pub struct Load {
     pub errors: u64,
 }
 
-/// Runs `wrk` for some `seconds` with one thread and this many `connections`.
+/// Runs it in `pod` for some `seconds`, with one thread and this many `connections`.
 #[track_caller]
-pub fn run(wrk: Program<'_>, seconds: u64, connections: usize, arguments: &[&str]) -> Load {
-    let output = wrk
+pub fn run(pod: &Pod, seconds: u64, connections: u32, arguments: &[&str]) -> Load {
+    let output = pod
+        .program(PROGRAM)
         .args(["--latency", "--threads", "1"])
         .args(["--duration", &format!("{seconds}s")])
         .args(["--connections", &connections.to_string()])
@@ -40,7 +42,11 @@ impl Load {
             lines.find_map(|line| Some(line.strip_prefix(start)?.trim()))
         };
         let errors = [after("Socket errors:"), after("Non-2xx or 3xx responses:")];
+        let requests = output
+            .lines()
+            .find_map(|line| line.split_once(" requests in "));
         Some(Self {
+            requests: requests?.0.trim().parse().ok()?,
             rate: after("Requests/sec:")?.parse().ok()?,
             median: duration(after("50%")?)?,
             p99: duration(after("99%")?)?,
@@ -94,6 +100,7 @@ Running 1s test @ http://198.18.0.2:8080/
         let load = Load::parse(&format!("{OUTPUT}Requests/sec:  11960.49\n"));
 
         let expected = Load {
+            requests: 13_155,
             rate: 11_960.49,
             median: Duration::from_micros(77),
             p99: Duration::from_micros(1250),

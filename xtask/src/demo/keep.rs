@@ -4,7 +4,8 @@ use anyhow::Context as _;
 use nix::sys::signal::{SigSet, Signal};
 use sidecar_tests::{Pod, cgroup::Container};
 
-use super::stage::{Stage, address};
+use super::stage::Stage;
+use crate::nginx;
 
 /// Ctrl-C and SIGTERM, held back so that nothing is left behind when they come: the programs end
 /// by them, and the demo by the programs' end.
@@ -32,21 +33,21 @@ pub fn invite(stage: &Stage) {
     let Stage { plain, pods, .. } = stage;
     let (client, server) = (&pods.client, &pods.server);
     let [in_client, in_server, in_plain] = [client, server, plain].map(entrance);
-    let nginx = address(server);
+    let page = nginx::address(server);
     println!(
         "Everything is still running. Try, in another terminal:
 
-  {in_client} curl -i http://{nginx}/          # mutual TLS
-  {in_plain} curl -i http://{nginx}/           # plaintext: this pod has no sidecar
+  {in_client} curl -i http://{page}/          # mutual TLS
+  {in_plain} curl -i http://{page}/           # plaintext: this pod has no sidecar
   {in_client} curl -i http://{plain}/          # plaintext, the other way
   {in_server} curl -s http://127.0.0.1:4195/metrics
   {in_server} curl -s http://127.0.0.1:4195/connections
   nsenter --net={network} tcpdump -A -ni client tcp port {port}   # the wire
 
 Ctrl-C ends it and takes everything away.",
-        plain = address(plain),
+        plain = nginx::address(plain),
         network = pods.network.sandbox().namespace().path().display(),
-        port = nginx.port(),
+        port = page.port(),
     );
 }
 

@@ -6,9 +6,12 @@ use sidecar_tests::{Connection, Pod, Stream, Wire, tls::Records, wait};
 
 use super::{
     evidence::Evidence,
-    stage::{Stage, WORDS, address, load},
+    stage::{Stage, load},
 };
-use crate::wrk::Load;
+use crate::{
+    nginx::{WORDS, address},
+    wrk::Load,
+};
 
 /// What anyone on the wire could read of a request in the clear, and of its answer.
 const READABLE: [&str; 4] = ["GET /", WORDS, "curl/", "nginx/"];

@@ -1,0 +1,52 @@
+//! nginx, the server that everyone has.
+
+use std::net::SocketAddr;
+
+use sidecar_tests::{Pod, Process};
+
+/// Where Debian's packages put it.
+pub const PROGRAM: &str = "/usr/sbin/nginx";
+
+/// What every page says, and what curl asks for.
+pub const WORDS: &str = "violet-rhinoceros";
+
+const PORT: u16 = 8080;
+
+/// Where it listens in `pod`.
+pub fn address(pod: &Pod) -> SocketAddr {
+    (pod.v4(), PORT).into()
+}
+
+/// The address of a page without content, whose requests are not logged.
+pub fn empty_page(pod: &Pod) -> String {
+    format!("http://{}/empty", address(pod))
+}
+
+/// Starts it in `pod`. For each request it writes down the client, itself and the page.
+pub fn start(pod: &Pod) -> Process {
+    let configuration = format!(
+        "daemon off;
+master_process off;
+pid nginx.pid;
+error_log stderr;
+events {{}}
+http {{
+    log_format seen '$remote_addr:$remote_port $server_addr:$server_port $request_uri';
+    keepalive_requests 1000000;
+    server {{
+        listen {PORT};
+        location / {{ access_log /dev/stdout seen; return 200 '{WORDS}\\n'; }}
+        location /empty {{ access_log off; return 204; }}
+    }}
+}}
+"
+    );
+    let directory = pod.sandbox().directory();
+    let path = pod.sandbox().file("nginx.conf", configuration);
+    pod.program(PROGRAM)
+        .arg("-p")
+        .arg(directory)
+        .arg("-c")
+        .arg(path)
+        .listen(PORT)
+}
