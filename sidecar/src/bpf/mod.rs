@@ -10,6 +10,7 @@ mod listening;
 mod logger;
 mod object;
 pub mod pins;
+pub mod probe;
 mod sockets;
 pub mod status;
 

@@ -1,6 +1,7 @@
 //! The command line: one module for each command.
 
 mod ca;
+mod check;
 mod cleanup;
 mod exec;
 mod run;
@@ -22,6 +23,8 @@ pub struct Cli {
 enum Command {
     /// Create a development CA, or issue SVIDs from one
     Ca(ca::Args),
+    /// Check what a sidecar needs of this machine, claim by claim; changes nothing
+    Check(check::Check),
     /// Remove everything of ours from the kernel: pods are then no longer captured
     Cleanup(cleanup::Cleanup),
     /// Run one command with a sidecar of its own
@@ -36,6 +39,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Ca(args) => args.run().map(|()| ExitCode::SUCCESS),
+        Command::Check(args) => args.run(),
         Command::Cleanup(args) => args.run().map(|()| ExitCode::SUCCESS),
         Command::Exec(args) => args.run(),
         Command::Run(args) => args.run().map(|()| ExitCode::SUCCESS),

@@ -1,0 +1,44 @@
+//! Which kinds of program the kernel takes from us.
+
+use std::{fmt, io};
+
+use aya::{
+    programs::{ProgramError, ProgramType},
+    sys::is_program_supported,
+};
+
+/// A kind of program that the kernel side consists of.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kind {
+    /// Runs in `connect()`, `getpeername()` and `getsockname()` of a cgroup's processes.
+    CgroupSockAddr,
+    /// Chooses the socket for a new connection.
+    SkLookup,
+    /// Follows the life of a cgroup's TCP sockets.
+    SockOps,
+}
+
+impl fmt::Display for Kind {
+    /// The kernel's name, as `bpftool feature` shows it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::CgroupSockAddr => "cgroup_sock_addr",
+            Self::SkLookup => "sk_lookup",
+            Self::SockOps => "sock_ops",
+        })
+    }
+}
+
+/// Loads a program of this kind that does nothing, and unloads it; `false` if the kernel does not
+/// know the kind. The error is the kernel's, `EPERM` where a capability is missing.
+pub fn is_supported(kind: Kind) -> io::Result<bool> {
+    let kind = match kind {
+        Kind::CgroupSockAddr => ProgramType::CgroupSockAddr,
+        Kind::SkLookup => ProgramType::SkLookup,
+        Kind::SockOps => ProgramType::SockOps,
+    };
+    is_program_supported(kind).map_err(|error| match error {
+        ProgramError::SyscallError(error) => error.io_error,
+        other => io::Error::other(other),
+    })
+}

@@ -1,0 +1,142 @@
+//! What the kernel can do.
+
+use super::{Context, Outcome};
+use crate::bpf::probe::{self, Kind};
+
+/// A release of the kernel: major and minor number.
+pub(super) type Release = (u32, u32);
+
+/// The first with everything the kernel side uses.
+const FLOOR: Release = (5, 10);
+/// The first that lets a process without capabilities use maps it was handed.
+const UNPRIVILEGED: Release = (5, 19);
+
+const BPF_HINT: &str = "use a kernel built with CONFIG_BPF_SYSCALL, CONFIG_CGROUP_BPF and \
+                        CONFIG_INET";
+
+pub(super) fn floor(context: &Context) -> Outcome {
+    const HINT: &str = "boot a newer kernel; 5.15 or newer is a good choice";
+    match release(context) {
+        Some((text, release)) if release >= FLOOR => Outcome::found(text),
+        Some((text, _)) => Outcome::fail(
+            format!("this is {text}, which lacks what the kernel side uses"),
+            HINT,
+        ),
+        None => Outcome::fail("/proc/sys/kernel/osrelease does not tell a release", HINT),
+    }
+}
+
+pub(super) fn unprivileged_proxy(context: &Context) -> Outcome {
+    match release(context) {
+        Some((_, release)) if release >= UNPRIVILEGED => Outcome::PASS,
+        _ => Outcome::warn(
+            "before Linux 5.19 whoever uses a map needs CAP_BPF, so the proxy has to keep it",
+            "nothing now; plan for a newer kernel",
+        ),
+    }
+}
+
+pub(super) fn sock_addr(_: &Context) -> Outcome {
+    loadable(Kind::CgroupSockAddr)
+}
+
+pub(super) fn sock_ops(_: &Context) -> Outcome {
+    loadable(Kind::SockOps)
+}
+
+pub(super) fn sk_lookup(_: &Context) -> Outcome {
+    loadable(Kind::SkLookup)
+}
+
+pub(super) fn unprivileged_bpf(context: &Context) -> Outcome {
+    match context
+        .read("/proc/sys/kernel/unprivileged_bpf_disabled")
+        .as_deref()
+    {
+        Some("0") => Outcome::warn(
+            "kernel.unprivileged_bpf_disabled is 0, so any user may load programs; \
+             the sidecar does not need that",
+            "sysctl -w kernel.unprivileged_bpf_disabled=2",
+        ),
+        Some(value) => Outcome::found(format!("kernel.unprivileged_bpf_disabled is {value}")),
+        None => Outcome::PASS,
+    }
+}
+
+/// Loads a program of this kind that does nothing.
+fn loadable(kind: Kind) -> Outcome {
+    match probe::is_supported(kind) {
+        Ok(true) => Outcome::PASS,
+        Ok(false) => Outcome::fail(
+            format!("the kernel does not know {kind} programs"),
+            BPF_HINT,
+        ),
+        Err(error) => Outcome::fail(
+            format!("a trial program of type {kind} was refused: {error}"),
+            "put the privileges above right first; then look for a policy that forbids bpf()",
+        ),
+    }
+}
+
+/// The release as the kernel writes it, and as numbers.
+pub(super) fn release(context: &Context) -> Option<(String, Release)> {
+    let text = context.read("/proc/sys/kernel/osrelease")?;
+    let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    let release = (numbers.next()?.ok()?, numbers.next()?.ok()?);
+    Some((text, release))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::check::fixture::Fixture;
+
+    fn on(release: &str) -> Fixture {
+        Fixture::with(&[("proc/sys/kernel/osrelease", release)])
+    }
+
+    #[test]
+    fn the_floor_is_5_10() {
+        assert_eq!(
+            floor(&on("5.10.262-cloud-amd64\n")),
+            Outcome::found("5.10.262-cloud-amd64")
+        );
+        assert_eq!(floor(&on("6.18.44\n")), Outcome::found("6.18.44"));
+        assert_eq!(floor(&on("10.0-rc1\n")), Outcome::found("10.0-rc1"));
+        for old in ["5.9.16", "4.19.0-27-amd64"] {
+            let Outcome::Fail { reason, .. } = floor(&on(old)) else {
+                panic!("{old} passes");
+            };
+            assert!(reason.contains(old), "{reason}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_release_is_an_obstacle() {
+        for text in ["", "unknown", "6"] {
+            assert!(matches!(floor(&on(text)), Outcome::Fail { .. }), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_proxy_without_capabilities_takes_5_19() {
+        assert_eq!(unprivileged_proxy(&on("5.19.0")), Outcome::PASS);
+        assert!(matches!(
+            unprivileged_proxy(&on("5.18.19")),
+            Outcome::Warn { .. }
+        ));
+    }
+
+    #[test]
+    fn bpf_for_everybody_is_worth_a_word() {
+        let set_to = |value| Fixture::with(&[("proc/sys/kernel/unprivileged_bpf_disabled", value)]);
+        assert!(matches!(
+            unprivileged_bpf(&set_to("0")),
+            Outcome::Warn { .. }
+        ));
+        assert_eq!(
+            unprivileged_bpf(&set_to("2")),
+            Outcome::found("kernel.unprivileged_bpf_disabled is 2")
+        );
+    }
+}
