@@ -142,11 +142,8 @@ fn nothing_set_gives_the_documented_defaults() {
         panic!("{:?}", config.identity);
     };
     assert_eq!(dir, PathBuf::from("/var/lib/sidecar/dev-ca"));
-    assert!(
-        id.to_string()
-            .starts_with("spiffe://sidecar.local/ns/default/sa/"),
-        "{id}"
-    );
+    assert_eq!(id.trust_domain_name(), "sidecar.local");
+    assert!(id.path().starts_with("/ns/default/sa/"), "{id}");
 }
 
 #[test]
