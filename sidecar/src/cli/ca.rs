@@ -189,7 +189,7 @@ mod tests {
         let id = "spiffe://sidecar.local/web";
         assert!(issue(id, "soon").contains("'soon'"));
         assert!(issue(id, "0s").contains("'0s'"));
-        assert!(issue(id, "-1h").contains("'-1h'"));
+        assert!(issue(id, "1h ago").contains("'1h ago'"));
         assert!(issue("http://sidecar.local/web", "24h").contains("'http://sidecar.local/web'"));
         assert!(issue(id, "24h").contains("`sidecar ca root --dir"));
 

@@ -7,6 +7,8 @@ mod certificate;
 mod error;
 mod files;
 mod svid;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::path::PathBuf;
 use std::time::Duration;
