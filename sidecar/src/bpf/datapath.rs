@@ -77,11 +77,9 @@ impl Datapath {
         for (name, map) in ebpf.maps().filter(|(name, _)| name.starts_with("SC_")) {
             pins.pin_map(name, map)?;
         }
-        let listening = Listening::new(
-            take(&mut ebpf, "SC_LISTENING", |map| HashMap::try_from(map))?,
-            cgroup,
-        )?;
-        let facts = take(&mut ebpf, "SC_SOCKETS", |map| SkStorage::try_from(map))?;
+        let listening =
+            Listening::new(take(&mut ebpf, "SC_LISTENING", HashMap::try_from)?, cgroup)?;
+        let facts = take(&mut ebpf, "SC_SOCKETS", SkStorage::try_from)?;
         Ok(Self {
             ebpf,
             sockets: Arc::new(Sockets::new(facts, listening)),

@@ -106,6 +106,11 @@ fn open(
 /// Keeps each client's SYN until its connection is established, when the kernel side looks into
 /// it for the mesh option (`TCP_SAVE_SYN`, Linux 4.3).
 fn save_syn(socket: BorrowedFd<'_>) -> io::Result<()> {
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "an integer takes four bytes"
+    )]
+    const LENGTH: libc::socklen_t = size_of::<libc::c_int>() as libc::socklen_t;
     let on: libc::c_int = 1;
     // SAFETY: the pointer and the length are those of a live integer, which the kernel only reads.
     let result = unsafe {
@@ -114,7 +119,7 @@ fn save_syn(socket: BorrowedFd<'_>) -> io::Result<()> {
             libc::IPPROTO_TCP,
             libc::TCP_SAVE_SYN,
             std::ptr::from_ref(&on).cast(),
-            size_of_val(&on) as libc::socklen_t,
+            LENGTH,
         )
     };
     if result == 0 {

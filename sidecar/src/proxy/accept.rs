@@ -1,12 +1,12 @@
 use std::{fs::File, io, time::Duration};
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 
 use super::{
     ClientAddr,
     addr::canonical,
     close::{Close, is_descriptor_limit},
-    stream,
+    tcp::Tcp,
 };
 use crate::{policy::Direction, telemetry::Telemetry};
 
@@ -27,7 +27,7 @@ pub(super) struct Acceptor {
 /// A connection, just accepted.
 pub(super) struct Accepted {
     /// The connection.
-    pub(super) stream: TcpStream,
+    pub(super) stream: Tcp,
     /// Where it comes from.
     pub(super) client: ClientAddr,
 }
@@ -49,7 +49,7 @@ impl Acceptor {
                     // Bytes are passed on as they come; waiting to fill segments is the apps' choice.
                     let _ = stream.set_nodelay(true);
                     return Accepted {
-                        stream,
+                        stream: Tcp::new(stream),
                         client: ClientAddr(canonical(client)),
                     };
                 }
@@ -75,7 +75,7 @@ impl Acceptor {
     fn refuse_one(&mut self) {
         self.spare = None;
         if let Some(Ok((stream, _))) = now_or_never(self.listener.accept()) {
-            stream::reset(&stream);
+            Tcp::new(stream).reset();
         }
         self.spare = spare();
     }

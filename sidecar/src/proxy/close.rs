@@ -2,6 +2,8 @@ use std::{fmt, io};
 
 use serde::Serialize;
 
+use crate::tls::HandshakeError;
+
 /// Why a connection ended. The word stands in the access log and in the metrics.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -76,6 +78,14 @@ impl Close {
             Self::PeerIdentity => "peer_identity",
             Self::PlaintextRefused => "plaintext_refused",
             Self::ServerReset => "server_reset",
+        }
+    }
+
+    /// The reason for which a TLS handshake failed.
+    pub(super) const fn of_handshake(error: &HandshakeError) -> Self {
+        match error {
+            HandshakeError::PeerIdentity(_) => Self::PeerIdentity,
+            _ => Self::HandshakeFailed,
         }
     }
 

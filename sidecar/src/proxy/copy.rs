@@ -2,12 +2,13 @@
 //!
 //! What a side does to its leg, the other side sees on its own: bytes in order, the end of a
 //! direction as the end of that direction, a failure as a reset. A side that does not read stops
-//! the other from sending: at most one buffer each way is held.
+//! the other from sending: at most one buffer each way is held. A reset is passed on at once, also
+//! to a side that does not read.
 
 use std::{
     future::poll_fn,
     io,
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll, ready},
 };
 
@@ -36,13 +37,24 @@ pub(super) struct Ended {
 }
 
 /// Carries bytes between the two legs. Unless it ends with [`Close::Eof`], the caller resets both.
-pub(super) async fn copy<C, S>(client: &mut C, server: &mut S, meter: &impl Meter) -> Ended
+///
+/// The futures tell of a reset of either leg that nobody would meet by reading. They are only
+/// asked while the other leg takes no bytes: what came before a reset is delivered if it can be.
+pub(super) async fn copy<C, S>(
+    client: &mut C,
+    server: &mut S,
+    client_was_reset: impl Future<Output = ()>,
+    server_was_reset: impl Future<Output = ()>,
+    meter: &impl Meter,
+) -> Ended
 where
     C: AsyncRead + AsyncWrite + Unpin,
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut sending = Half::new();
-    let mut receiving = Half::new();
+    let client_was_reset = pin!(client_was_reset);
+    let server_was_reset = pin!(server_was_reset);
+    let mut sending = Half::new(client_was_reset);
+    let mut receiving = Half::new(server_was_reset);
     poll_fn(|cx| {
         let sent = sending.poll(cx, client, server, |bytes| meter.sent(bytes));
         if let Poll::Ready(Err(failure)) = sent {
@@ -85,7 +97,9 @@ impl Failure {
 }
 
 /// One direction.
-struct Half {
+struct Half<'a, F> {
+    /// Ready when the leg bytes come from was reset.
+    reader_was_reset: Pin<&'a mut F>,
     /// Bytes read and not yet written.
     buffer: Box<[u8]>,
     /// Where the unwritten bytes begin.
@@ -108,9 +122,10 @@ enum State {
     Ended,
 }
 
-impl Half {
-    fn new() -> Self {
+impl<'a, F: Future<Output = ()>> Half<'a, F> {
+    fn new(reader_was_reset: Pin<&'a mut F>) -> Self {
         Self {
+            reader_was_reset,
             buffer: vec![0; BUFFER].into_boxed_slice(),
             start: 0,
             end: 0,
@@ -132,54 +147,78 @@ impl Half {
         W: AsyncWrite + Unpin,
     {
         loop {
-            while self.start < self.end {
-                let rest = &self.buffer[self.start..self.end];
-                let written =
-                    ready!(Pin::new(&mut *writer).poll_write(cx, rest)).map_err(Failure::Writer)?;
-                if written == 0 {
-                    return Poll::Ready(Err(Failure::Writer(io::ErrorKind::WriteZero.into())));
-                }
-                self.start += written;
-                self.unflushed = true;
-                carried(written);
-            }
+            ready!(self.poll_write(cx, writer, &carried))?;
             match self.state {
-                State::Open => {}
+                State::Open => ready!(self.poll_read(cx, reader, writer))?,
                 State::Ending => {
                     ready!(Pin::new(&mut *writer).poll_shutdown(cx)).map_err(Failure::Writer)?;
                     self.state = State::Ended;
                 }
                 State::Ended => return Poll::Ready(Ok(())),
             }
-            if self.state == State::Ended {
-                continue;
-            }
-
-            let mut buffer = ReadBuf::new(&mut self.buffer);
-            match Pin::new(&mut *reader).poll_read(cx, &mut buffer) {
-                Poll::Ready(Ok(())) => {
-                    (self.start, self.end) = (0, buffer.filled().len());
-                    if self.end == 0 {
-                        self.state = State::Ending;
-                    }
-                }
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(Failure::Reader(error))),
-                Poll::Pending => {
-                    // Nothing more to add to it: whatever the writer holds back must leave now.
-                    if self.unflushed {
-                        ready!(Pin::new(&mut *writer).poll_flush(cx)).map_err(Failure::Writer)?;
-                        self.unflushed = false;
-                    }
-                    return Poll::Pending;
-                }
-            }
         }
+    }
+
+    /// Hands on what was read; ready when nothing is left of it.
+    fn poll_write<W>(
+        &mut self,
+        cx: &mut Context<'_>,
+        writer: &mut W,
+        carried: impl Fn(usize),
+    ) -> Poll<Result<(), Failure>>
+    where
+        W: AsyncWrite + Unpin,
+    {
+        while self.start < self.end {
+            let rest = &self.buffer[self.start..self.end];
+            let Poll::Ready(written) = Pin::new(&mut *writer).poll_write(cx, rest) else {
+                ready!(self.reader_was_reset.as_mut().poll(cx));
+                let error = io::ErrorKind::ConnectionReset.into();
+                return Poll::Ready(Err(Failure::Reader(error)));
+            };
+            let written = written.map_err(Failure::Writer)?;
+            if written == 0 {
+                return Poll::Ready(Err(Failure::Writer(io::ErrorKind::WriteZero.into())));
+            }
+            self.start += written;
+            self.unflushed = true;
+            carried(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads what has come; ready when there is something, or nothing more will be.
+    fn poll_read<R, W>(
+        &mut self,
+        cx: &mut Context<'_>,
+        reader: &mut R,
+        writer: &mut W,
+    ) -> Poll<Result<(), Failure>>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        let mut buffer = ReadBuf::new(&mut self.buffer);
+        if let Poll::Ready(read) = Pin::new(reader).poll_read(cx, &mut buffer) {
+            read.map_err(Failure::Reader)?;
+            (self.start, self.end) = (0, buffer.filled().len());
+            if self.end == 0 {
+                self.state = State::Ending;
+            }
+            return Poll::Ready(Ok(()));
+        }
+        // Nothing to add to it for now: whatever the writer holds back must leave.
+        if self.unflushed {
+            ready!(Pin::new(writer).poll_flush(cx)).map_err(Failure::Writer)?;
+            self.unflushed = false;
+        }
+        Poll::Pending
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
+    use std::{cell::Cell, future::pending};
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
@@ -228,7 +267,16 @@ mod tests {
                 .expect("the end of the answer");
             assert_eq!(answer, "a longer answer");
         };
-        let (ended, ()) = tokio::join!(copy(&mut client_leg, &mut server_leg, &meter), apps);
+        let (ended, ()) = tokio::join!(
+            copy(
+                &mut client_leg,
+                &mut server_leg,
+                pending(),
+                pending(),
+                &meter
+            ),
+            apps
+        );
         assert_eq!(ended.close, Close::Eof);
         assert_eq!((meter.sent.get(), meter.received.get()), (8, 15));
     }
@@ -252,7 +300,7 @@ mod tests {
         tokio::time::pause();
         let accepted = tokio::select! {
             accepted = flood => accepted,
-            _ = copy(&mut client_leg, &mut server_leg, &meter) => panic!("nobody has ended"),
+            _ = copy(&mut client_leg, &mut server_leg, pending(), pending(), &meter) => panic!("nobody has ended"),
         };
         assert!(accepted <= 2 * PIPE + BUFFER, "{accepted} bytes were taken");
     }
@@ -267,8 +315,47 @@ mod tests {
         let apps = async {
             server.write_all(b"too late").await.expect("an open leg");
         };
-        let (ended, ()) = tokio::join!(copy(&mut client_leg, &mut server_leg, &meter), apps);
+        let (ended, ()) = tokio::join!(
+            copy(
+                &mut client_leg,
+                &mut server_leg,
+                pending(),
+                pending(),
+                &meter
+            ),
+            apps
+        );
         assert_eq!(ended.close, Close::ClientReset);
         assert!(ended.error.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_reset_is_passed_on_to_a_side_that_does_not_read() {
+        let (mut client, mut client_leg) = duplex(64);
+        let (_server, mut server_leg) = duplex(64);
+        let meter = Counter::default();
+        let (reset, was_reset) = tokio::sync::oneshot::channel::<()>();
+        let flood = vec![0; 2 * BUFFER];
+        let app = async {
+            // More than the server's leg and the buffer hold: the direction is stuck for good.
+            let flooding = client.write_all(&flood);
+            assert!(
+                tokio::time::timeout(std::time::Duration::from_secs(5), flood)
+                    .await
+                    .is_err()
+            );
+            reset.send(()).expect("the copy goes on");
+        };
+        tokio::time::pause();
+        let was_reset = async { was_reset.await.expect("a reset") };
+        let carried = copy(
+            &mut client_leg,
+            &mut server_leg,
+            was_reset,
+            pending(),
+            &meter,
+        );
+        let (ended, ()) = tokio::join!(carried, app);
+        assert_eq!(ended.close, Close::ClientReset);
     }
 }

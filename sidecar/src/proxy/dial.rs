@@ -7,19 +7,16 @@ use std::{
 };
 
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
-use tokio::{
-    net::{TcpSocket, TcpStream},
-    time::timeout,
-};
+use tokio::{net::TcpSocket, time::timeout};
 
-use super::{ClientAddr, Kernel, OrigDst};
+use super::{ClientAddr, Kernel, OrigDst, tcp::Tcp};
 
 /// Dials the network for the app.
 pub(super) async fn upstream<K: Kernel>(
     kernel: &K,
     destination: OrigDst,
     limit: Duration,
-) -> io::Result<TcpStream> {
+) -> io::Result<Tcp> {
     dial(destination.0, limit, |socket| {
         kernel.mark_upstream(socket.as_fd())
     })
@@ -35,7 +32,7 @@ pub(super) async fn app<K: Kernel>(
     destination: OrigDst,
     client: ClientAddr,
     limit: Duration,
-) -> io::Result<TcpStream> {
+) -> io::Result<Tcp> {
     dial(destination.0, limit, |socket| {
         kernel.mark_to_app(socket.as_fd(), client)?;
         bind_to_loopback(socket, destination)
@@ -47,7 +44,7 @@ async fn dial(
     destination: SocketAddr,
     limit: Duration,
     prepare: impl FnOnce(&TcpSocket) -> io::Result<()>,
-) -> io::Result<TcpStream> {
+) -> io::Result<Tcp> {
     let socket = match destination {
         SocketAddr::V4(_) => TcpSocket::new_v4(),
         SocketAddr::V6(_) => TcpSocket::new_v6(),
@@ -57,6 +54,7 @@ async fn dial(
     timeout(limit, socket.connect(destination))
         .await
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        .map(Tcp::new)
 }
 
 /// Binds to a loopback address, by which the app's host cannot be mistaken for the network.

@@ -2,21 +2,14 @@
 
 use std::{io, os::fd::AsFd, time::Instant};
 
-use tokio::net::TcpStream;
-
 use super::{
-    ClientAddr, Close, Kernel, OrigDst, Proxy,
-    accept::Accepted,
-    addr::canonical,
-    copy::copy,
-    dial,
-    outbound::finish,
-    stream::{Stream, reset},
+    ClientAddr, Close, Kernel, OrigDst, Proxy, accept::Accepted, addr::canonical, carry::carry,
+    dial, stream::Stream, tcp::Tcp,
 };
 use crate::{
     policy::{Direction, Mode},
     telemetry::{Connection, TlsUse},
-    tls::{HandshakeError, begins_with_our_hello},
+    tls::begins_with_our_hello,
 };
 
 /// Serves one connection that came from the network.
@@ -28,7 +21,7 @@ pub(super) async fn serve<K: Kernel>(proxy: &Proxy<K>, accepted: Accepted) {
     let destination = match downstream.local_addr() {
         // Loopback is never steered here: somebody has found the listener's own port.
         Ok(address) if address.ip().to_canonical().is_loopback() => {
-            reset(&downstream);
+            downstream.reset();
             tracing::warn!(%client, "refused a connection to the inbound listener that was not steered there");
             proxy
                 .telemetry
@@ -42,29 +35,21 @@ pub(super) async fn serve<K: Kernel>(proxy: &Proxy<K>, accepted: Accepted) {
     let mut connection = proxy
         .telemetry
         .begin(Direction::Inbound, client, destination);
+    let tcp = downstream.clone();
     match open(proxy, &mut connection, downstream, client, destination).await {
-        Ok((mut downstream, mut upstream)) => {
-            connection.established();
-            let ended = copy(&mut downstream, &mut upstream, &connection).await;
-            finish(connection, ended, downstream, upstream);
+        Ok((downstream, upstream)) => carry(connection, downstream, upstream).await,
+        Err(close) => {
+            tcp.reset();
+            connection.failed(close);
         }
-        Err(close) => connection.failed(close),
     }
 }
 
-/// The reason for which a TLS handshake failed.
-pub(super) fn close_of_handshake(error: &HandshakeError) -> Close {
-    match error {
-        HandshakeError::PeerIdentity { .. } => Close::PeerIdentity,
-        _ => Close::HandshakeFailed,
-    }
-}
-
-/// Agrees with the client on how to talk and dials the app; resets the client if that fails.
+/// Agrees with the client on how to talk, and dials the app.
 async fn open<K: Kernel>(
     proxy: &Proxy<K>,
     connection: &mut Connection,
-    downstream: TcpStream,
+    downstream: Tcp,
     client: ClientAddr,
     destination: OrigDst,
 ) -> Result<(Stream, Stream), Close> {
@@ -72,36 +57,35 @@ async fn open<K: Kernel>(
         .kernel
         .peer_is_meshed(downstream.as_fd())
         .map_err(|error| {
-            reset(&downstream);
             connection.explain(format!(
                 "cannot read from the kernel whether {client} is meshed: {error}"
             ));
             Close::KernelFailed
         })?;
-    let strict = proxy.inbound.mode(destination.0.port(), client.0.ip()) == Mode::Strict;
+    let mode = proxy.inbound.mode(destination.0.port(), client.0.ip());
 
     // The app is not bothered before the client has proved who it is.
-    if meshed || strict {
+    if meshed || mode == Mode::Strict {
         if !meshed {
             expect_hello(proxy, connection, &downstream, client).await?;
         }
         let downstream = handshake(proxy, connection, downstream, client).await?;
-        let upstream = dial_app(proxy, connection, downstream.tcp(), client, destination).await?;
+        let upstream = dial_app(proxy, connection, client, destination).await?;
         return Ok((downstream, Stream::Plain(upstream)));
     }
 
     // A plain client, or one whose option was lost on the way. Whoever speaks first tells: a
     // server that greets does not wait for us to find out.
-    let upstream = dial_app(proxy, connection, &downstream, client, destination).await?;
+    let upstream = dial_app(proxy, connection, client, destination).await?;
     let is_tls = tokio::select! {
         biased;
-        () = spoken(&upstream) => false,
+        _ = upstream.readable() => false,
         begins = begins_with_our_hello(&downstream) => begins.unwrap_or(false),
     };
     let downstream = if is_tls {
         handshake(proxy, connection, downstream, client)
             .await
-            .inspect_err(|_| reset(&upstream))?
+            .inspect_err(|_| upstream.reset())?
     } else {
         connection.tls(TlsUse::NoPeerOption);
         Stream::Plain(downstream)
@@ -113,15 +97,13 @@ async fn open<K: Kernel>(
 async fn expect_hello<K: Kernel>(
     proxy: &Proxy<K>,
     connection: &mut Connection,
-    downstream: &TcpStream,
+    downstream: &Tcp,
     client: ClientAddr,
 ) -> Result<(), Close> {
-    let begins =
-        tokio::time::timeout(proxy.handshake_timeout, begins_with_our_hello(downstream)).await;
-    if matches!(begins, Ok(Ok(true))) {
+    let begins = tokio::time::timeout(proxy.handshake_timeout, begins_with_our_hello(downstream));
+    if matches!(begins.await, Ok(Ok(true))) {
         return Ok(());
     }
-    reset(downstream);
     connection.tls(TlsUse::Failed);
     connection.explain(format!(
         "{client} does not speak mutual TLS, and the mode is strict"
@@ -132,13 +114,12 @@ async fn expect_hello<K: Kernel>(
 async fn handshake<K: Kernel>(
     proxy: &Proxy<K>,
     connection: &mut Connection,
-    downstream: TcpStream,
+    downstream: Tcp,
     client: ClientAddr,
 ) -> Result<Stream, Close> {
     let started = Instant::now();
-    let handshake =
-        tokio::time::timeout(proxy.handshake_timeout, proxy.tls.accept(downstream)).await;
-    let close = match handshake {
+    let handshake = tokio::time::timeout(proxy.handshake_timeout, proxy.tls.accept(downstream));
+    let close = match handshake.await {
         Ok(Ok((downstream, peer))) => {
             connection.handshake_took(started.elapsed());
             connection.tls(TlsUse::Mutual(peer));
@@ -146,11 +127,11 @@ async fn handshake<K: Kernel>(
         }
         Ok(Err(error)) => {
             connection.explain(format!("TLS with {client} failed: {error}"));
-            close_of_handshake(&error)
+            Close::of_handshake(&error)
         }
         Err(_) => {
             connection.explain(format!(
-                "{client} did not finish the TLS handshake within {:?}",
+                "{client} did not finish the TLS handshake in {:?}",
                 proxy.handshake_timeout
             ));
             Close::HandshakeTimeout
@@ -160,35 +141,22 @@ async fn handshake<K: Kernel>(
     Err(close)
 }
 
-/// Dials the app; resets the client if that fails.
 async fn dial_app<K: Kernel>(
     proxy: &Proxy<K>,
     connection: &mut Connection,
-    downstream: &TcpStream,
     client: ClientAddr,
     destination: OrigDst,
-) -> Result<TcpStream, Close> {
+) -> Result<Tcp, Close> {
     let started = Instant::now();
-    match dial::app(&*proxy.kernel, destination, client, proxy.connect_timeout).await {
-        Ok(upstream) => {
-            connection.connect_took(started.elapsed());
-            Ok(upstream)
+    let upstream = dial::app(&*proxy.kernel, destination, client, proxy.connect_timeout).await;
+    connection.connect_took(started.elapsed());
+    upstream.map_err(|error| {
+        connection.explain(format!(
+            "cannot connect to the app on {destination}: {error}"
+        ));
+        if error.kind() == io::ErrorKind::ConnectionRefused {
+            proxy.kernel.app_refused(destination);
         }
-        Err(error) => {
-            reset(downstream);
-            connection.explain(format!(
-                "cannot connect to the app on {destination}: {error}"
-            ));
-            if error.kind() == io::ErrorKind::ConnectionRefused {
-                proxy.kernel.app_refused(destination);
-            }
-            Err(Close::of_dial(&error))
-        }
-    }
-}
-
-/// Waits until the app has said or ended something.
-async fn spoken(upstream: &TcpStream) {
-    // An error counts: carrying will meet it again and tell the client.
-    let _ = upstream.readable().await;
+        Close::of_dial(&error)
+    })
 }

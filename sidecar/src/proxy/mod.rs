@@ -5,6 +5,7 @@
 
 mod accept;
 mod addr;
+mod carry;
 mod close;
 mod copy;
 mod dial;
@@ -13,6 +14,7 @@ mod inbound;
 mod kernel;
 mod outbound;
 mod stream;
+mod tcp;
 
 use std::{sync::Arc, time::Duration};
 

@@ -3,12 +3,7 @@
 use std::{os::fd::AsFd, time::Instant};
 
 use super::{
-    ClientAddr, Close, Kernel, OrigDst, Proxy,
-    accept::Accepted,
-    copy::copy,
-    dial,
-    inbound::close_of_handshake,
-    stream::{Stream, reset},
+    ClientAddr, Close, Kernel, OrigDst, Proxy, accept::Accepted, carry::carry, dial, stream::Stream,
 };
 use crate::{
     policy::{Direction, Mode},
@@ -24,7 +19,7 @@ pub(super) async fn serve<K: Kernel>(proxy: &Proxy<K>, accepted: Accepted) {
     let destination = match proxy.kernel.original_destination(downstream.as_fd()) {
         Ok(Some(destination)) => destination,
         Ok(None) => {
-            reset(&downstream);
+            downstream.reset();
             tracing::warn!(%client, "refused a connection to the outbound listener that was not steered there");
             proxy
                 .telemetry
@@ -32,7 +27,7 @@ pub(super) async fn serve<K: Kernel>(proxy: &Proxy<K>, accepted: Accepted) {
             return;
         }
         Err(error) => {
-            reset(&downstream);
+            downstream.reset();
             tracing::error!(%client, "cannot read the original destination from the kernel: {error}");
             proxy
                 .telemetry
@@ -44,14 +39,9 @@ pub(super) async fn serve<K: Kernel>(proxy: &Proxy<K>, accepted: Accepted) {
         .telemetry
         .begin(Direction::Outbound, client, destination);
     match open(proxy, &mut connection, destination).await {
-        Ok(mut upstream) => {
-            connection.established();
-            let mut downstream = Stream::Plain(downstream);
-            let ended = copy(&mut downstream, &mut upstream, &connection).await;
-            finish(connection, ended, downstream, upstream);
-        }
+        Ok(upstream) => carry(connection, Stream::Plain(downstream), upstream).await,
         Err(close) => {
-            reset(&downstream);
+            downstream.reset();
             connection.failed(close);
         }
     }
@@ -63,9 +53,6 @@ async fn open<K: Kernel>(
     connection: &mut Connection,
     destination: OrigDst,
 ) -> Result<Stream, Close> {
-    let mode = proxy
-        .outbound
-        .mode(destination.0.port(), destination.0.ip());
     let started = Instant::now();
     let upstream = dial::upstream(&*proxy.kernel, destination, proxy.connect_timeout)
         .await
@@ -82,64 +69,49 @@ async fn open<K: Kernel>(
         .kernel
         .peer_is_meshed(upstream.as_fd())
         .map_err(|error| {
-            reset(&upstream);
             connection.explain(format!(
                 "cannot read from the kernel whether {destination} is meshed: {error}"
             ));
             Close::KernelFailed
         })?;
     // The option can be lost on the way. Under `strict` that costs nothing: TLS or nothing.
+    let mode = proxy
+        .outbound
+        .mode(destination.0.port(), destination.0.ip());
     if !meshed && mode != Mode::Strict {
         connection.tls(TlsUse::NoPeerOption);
         return Ok(Stream::Plain(upstream));
     }
 
+    let tcp = upstream.clone();
     let started = Instant::now();
-    let handshake =
-        tokio::time::timeout(proxy.handshake_timeout, proxy.tls.connect(upstream)).await;
-    match handshake {
+    let handshake = tokio::time::timeout(proxy.handshake_timeout, proxy.tls.connect(upstream));
+    let (close, explanation) = match handshake.await {
         Ok(Ok((upstream, peer))) => {
             connection.handshake_took(started.elapsed());
             connection.tls(TlsUse::Mutual(peer));
-            Ok(Stream::Client(Box::new(upstream)))
+            return Ok(Stream::Client(Box::new(upstream)));
         }
-        Ok(Err(error)) => {
-            connection.tls(TlsUse::Failed);
-            connection.explain(format!("TLS with {destination} failed: {error}"));
-            Err(if meshed {
-                close_of_handshake(&error)
-            } else {
-                Close::PlaintextRefused
-            })
-        }
-        Err(_) => {
-            connection.tls(TlsUse::Failed);
-            connection.explain(format!(
-                "{destination} did not finish the TLS handshake within {:?}",
+        Ok(Err(error)) => (
+            Close::of_handshake(&error),
+            format!("TLS with {destination} failed: {error}"),
+        ),
+        Err(_) => (
+            Close::HandshakeTimeout,
+            format!(
+                "{destination} did not finish the TLS handshake in {:?}",
                 proxy.handshake_timeout
-            ));
-            Err(if meshed {
-                Close::HandshakeTimeout
-            } else {
-                Close::PlaintextRefused
-            })
-        }
+            ),
+        ),
+    };
+    tcp.reset();
+    connection.tls(TlsUse::Failed);
+    if meshed {
+        connection.explain(explanation);
+        return Err(close);
     }
-}
-
-/// Ends both legs as the carrying ended, and writes the record.
-pub(super) fn finish(
-    mut connection: Connection,
-    ended: super::copy::Ended,
-    client: Stream,
-    server: Stream,
-) {
-    if ended.close != Close::Eof {
-        client.reset();
-        server.reset();
-    }
-    if let Some(error) = ended.error {
-        connection.explain(error.to_string());
-    }
-    connection.closed(ended.close);
+    connection.explain(format!(
+        "{explanation}; it shows no sidecar, and the mode is strict"
+    ));
+    Err(Close::PlaintextRefused)
 }

@@ -4,43 +4,32 @@ use std::{
     task::{Context, Poll},
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_rustls::{client, server};
+
+use super::tcp::Tcp;
 
 /// One leg of a connection: towards the network in mutual TLS or in plaintext, towards the app
 /// always in plaintext.
 #[derive(Debug)]
 pub(super) enum Stream {
     /// We dialled, the peer answered as a TLS server.
-    Client(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+    Client(Box<client::TlsStream<Tcp>>),
     /// Bytes as they are.
-    Plain(TcpStream),
+    Plain(Tcp),
     /// The peer dialled as a TLS client.
-    Server(Box<tokio_rustls::server::TlsStream<TcpStream>>),
+    Server(Box<server::TlsStream<Tcp>>),
 }
 
 impl Stream {
     /// The TCP connection below.
-    pub(super) fn tcp(&self) -> &TcpStream {
+    pub(super) fn tcp(&self) -> &Tcp {
         match self {
             Self::Client(stream) => stream.get_ref().0,
             Self::Plain(stream) => stream,
             Self::Server(stream) => stream.get_ref().0,
         }
     }
-
-    /// Ends the connection at once with a reset, as an app does that fails.
-    pub(super) fn reset(self) {
-        reset(self.tcp());
-    }
-}
-
-/// Makes the coming close of this connection a reset, which drops what was not yet delivered.
-pub(super) fn reset(stream: &TcpStream) {
-    // It fails only on a connection that is gone already.
-    let _ = stream.set_zero_linger();
 }
 
 macro_rules! on_each {

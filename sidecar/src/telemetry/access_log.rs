@@ -133,7 +133,7 @@ mod tests {
 
     fn line<'a>(tls: &'a TlsUse, own: &'a str) -> Line<'a> {
         Line {
-            time: SystemTime::UNIX_EPOCH + Duration::from_micros(1_500_000),
+            time: SystemTime::UNIX_EPOCH + Duration::from_millis(1500),
             direction: Direction::Outbound,
             client: ClientAddr("198.18.0.1:40000".parse().expect("an address")),
             destination: OrigDst("[fd00::2]:8080".parse().expect("an address")),

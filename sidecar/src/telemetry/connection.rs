@@ -1,4 +1,5 @@
 use std::{
+    io,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -14,6 +15,7 @@ use super::{
 use crate::{
     policy::Direction,
     proxy::{ClientAddr, Close, Meter, OrigDst},
+    tls::HandshakeError,
 };
 
 /// Whether a connection is encrypted, and if not, why.
@@ -128,9 +130,27 @@ impl Connection {
         self.explanation = Some(explanation);
     }
 
-    /// It ended after it had been established.
-    pub fn closed(mut self, close: Close) {
-        self.write(close);
+    /// It ended after it had been established; `error` is what a failing leg said.
+    ///
+    /// A server that refuses our certificate says so only after the client's handshake is done
+    /// (RFC 8446, appendix E.1): its alert comes in place of the first bytes, and is told as a
+    /// failed handshake.
+    pub fn closed(mut self, close: Close, error: Option<io::Error>) {
+        let refused = error.map(HandshakeError::from);
+        let (_, received) = self.entry.bytes();
+        match refused {
+            Some(error @ HandshakeError::RefusedByPeer(_)) if received == 0 => {
+                tracing::warn!(
+                    direction = %self.entry.direction,
+                    client = %self.entry.client(),
+                    destination = %self.entry.destination,
+                    reason = %Close::HandshakeFailed,
+                    "connection failed: {error}"
+                );
+                self.write(Close::HandshakeFailed);
+            }
+            _ => self.write(close),
+        }
     }
 
     /// It ended before it was established.

@@ -17,7 +17,7 @@ use rustls::sign::SingleCertAndKey;
 use rustls::version::TLS13;
 use rustls::{ClientConfig, CommonState, ServerConfig};
 use spiffe::SpiffeId;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
 use self::verifier::Verifier;
@@ -76,10 +76,10 @@ impl Tls {
     /// read fails. [`HandshakeError::from`] that error is [`HandshakeError::RefusedByPeer`]. What
     /// was written until then never reached the server's application. A write may fail before the
     /// read does, without saying why; the alert is still there to be read.
-    pub async fn connect(
+    pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
-        stream: TcpStream,
-    ) -> Result<(client::TlsStream<TcpStream>, SpiffeId), HandshakeError> {
+        stream: S,
+    ) -> Result<(client::TlsStream<S>, SpiffeId), HandshakeError> {
         // Names take no part in this: SPIFFE IDs do. An address keeps SNI off the wire.
         let no_name = ServerName::from(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         let stream = self.connector.connect(no_name, stream).await?;
@@ -90,10 +90,10 @@ impl Tls {
     /// Shakes hands as the server. Gives the stream and who the client is, verified.
     ///
     /// Waits for the peer as long as it takes: bound it with a timeout.
-    pub async fn accept(
+    pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
-        stream: TcpStream,
-    ) -> Result<(server::TlsStream<TcpStream>, SpiffeId), HandshakeError> {
+        stream: S,
+    ) -> Result<(server::TlsStream<S>, SpiffeId), HandshakeError> {
         let stream = self.acceptor.accept(stream).await?;
         let peer = peer(stream.get_ref().1)?;
         Ok((stream, peer))

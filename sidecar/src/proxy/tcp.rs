@@ -1,0 +1,106 @@
+use std::{
+    io,
+    net::Shutdown,
+    ops::Deref,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use socket2::SockRef;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
+    net::TcpStream,
+};
+
+/// A TCP connection with more than one owner, so that it can be watched while it is in use.
+#[derive(Clone, Debug)]
+pub(super) struct Tcp(Arc<TcpStream>);
+
+impl Tcp {
+    pub(super) fn new(stream: TcpStream) -> Self {
+        Self(Arc::new(stream))
+    }
+
+    /// Makes the coming close a reset, as an app does that fails: the peer loses what was not yet
+    /// delivered, and knows.
+    pub(super) fn reset(&self) {
+        // It fails only on a connection that is gone already.
+        let _ = self.0.set_zero_linger();
+    }
+
+    /// Waits until the peer has reset the connection, whether or not anybody reads from it.
+    pub(super) async fn was_reset(self) {
+        // Failing to wait means that the runtime is going down; there is no reset to tell of.
+        if self.0.ready(Interest::ERROR).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl Deref for Tcp {
+    type Target = TcpStream;
+
+    fn deref(&self) -> &TcpStream {
+        &self.0
+    }
+}
+
+/// Calls until it succeeds, waiting for readiness whenever it would block.
+macro_rules! when_ready {
+    ($self:ident, $cx:ident, $poll_ready:ident, $call:expr) => {
+        loop {
+            ready!($self.0.$poll_ready($cx))?;
+            match $call {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return Poll::Ready(result),
+            }
+        }
+    };
+}
+
+impl AsyncRead for Tcp {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        when_ready!(self, cx, poll_read_ready, {
+            // The callers' buffers are initialised already, so this zeroes nothing.
+            self.0
+                .try_read(buf.initialize_unfilled())
+                .map(|read| buf.advance(read))
+        })
+    }
+}
+
+impl AsyncWrite for Tcp {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        when_ready!(self, cx, poll_write_ready, self.0.try_write(buf))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        when_ready!(self, cx, poll_write_ready, self.0.try_write_vectored(bufs))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // The kernel holds nothing back: Nagle's algorithm is off.
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(SockRef::from(&*self.0).shutdown(Shutdown::Write))
+    }
+}
