@@ -58,7 +58,7 @@ impl Ca {
     pub fn open(dir: &Path) -> Result<Self, Error> {
         let path = root_path(dir);
         let root = match files::certificates(&path) {
-            Err(Error::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            Err(Error::Read { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(Error::NoCa {
                     dir: dir.to_owned(),
                 });
@@ -123,6 +123,9 @@ impl Ca {
                 id: id.clone(),
             });
         }
+        if id.path().is_empty() {
+            return Err(Error::NoWorkload { id: id.clone() });
+        }
         let issue = || -> Result<Svid, IssueError> {
             let (certificate, key) = self.sign(&self.leaf(id, lifetime)?)?;
             Ok(Svid::new(
@@ -131,9 +134,9 @@ impl Ca {
                 self.bundle().map_err(SvidError::from)?,
             )?)
         };
-        issue().map_err(|source| Error::Issue {
+        issue().map_err(|error| Error::Issue {
             dir: self.dir.clone(),
-            source,
+            error,
         })
     }
 
@@ -149,9 +152,9 @@ impl Ca {
 
     /// Makes a new root, whatever is there. The caller holds the lock.
     fn found(dir: &Path, trust_domain: &TrustDomain, lifetime: Duration) -> Result<Self, Error> {
-        let (root, key) = root(trust_domain, lifetime).map_err(|source| Error::Issue {
+        let (root, key) = root(trust_domain, lifetime).map_err(|error| Error::Issue {
             dir: dir.to_owned(),
-            source: source.into(),
+            error: error.into(),
         })?;
         let key = Zeroizing::new(key.serialize_pem());
         // The certificate is what says that there is an authority, so it comes last.
@@ -211,9 +214,9 @@ fn lock(dir: &Path) -> Result<File, Error> {
         dir.lock()?;
         Ok(dir)
     };
-    lock().map_err(|source| Error::Write {
+    lock().map_err(|error| Error::Write {
         path: dir.to_owned(),
-        source,
+        error,
     })
 }
 

@@ -67,9 +67,9 @@ pub(super) fn sole_id(certificate: &X509Certificate<'_>) -> Result<SpiffeId, Fla
         .collect();
     match uris[..] {
         [] => Err(Flaw::NoUri),
-        [uri] => SpiffeId::new(uri).map_err(|source| Flaw::NotSpiffe {
+        [uri] => SpiffeId::new(uri).map_err(|error| Flaw::NotSpiffe {
             uri: uri.chars().take(SHOWN_URI).collect(),
-            source,
+            error,
         }),
         _ => Err(Flaw::ManyUris(uris.len())),
     }

@@ -3,38 +3,38 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 use rustls::CertificateError;
-use rustls::pki_types::pem;
 use spiffe::{SpiffeId, SpiffeIdError, TrustDomain};
 
-/// Why there is no identity. Each reads as one sentence that names the file and what to do.
+/// Why there is no identity. Each reads as one sentence that names the file and what to do, its
+/// cause included; so none has a [`source`](std::error::Error::source) to be printed again.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file or directory cannot be read.
-    #[error("cannot read {path}: {source}; check the path and who may read it")]
+    #[error("cannot read {path}: {error}; check the path and who may read it")]
     Read {
         /// Which file or directory.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        error: io::Error,
     },
     /// A file or directory cannot be written.
-    #[error("cannot write {path}: {source}; choose a directory that this user may write to")]
+    #[error("cannot write {path}: {error}; choose a directory that this user may write to")]
     Write {
         /// Which file or directory.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        error: io::Error,
     },
     /// A file is damaged PEM.
-    #[error("cannot parse {path}: {source}; replace it with an intact PEM file")]
+    #[error("cannot parse {path}: {fault}; replace it with an intact PEM file")]
     Pem {
         /// Which file.
         path: PathBuf,
-        /// Where the syntax breaks.
-        source: pem::Error,
+        /// How the syntax breaks.
+        fault: &'static str,
     },
-    /// A file is PEM or could be, but what was asked for is not in it.
-    #[error("{path} holds no {wanted}, only {found}; give a PEM file that has a {wanted}")]
+    /// What was looked for is not in a file.
+    #[error("{path} holds {found} instead of a {wanted} in PEM form; give a file that has one")]
     Lacks {
         /// Which file.
         path: PathBuf,
@@ -109,13 +109,19 @@ pub enum Error {
         /// The identity that was asked for.
         id: SpiffeId,
     },
+    /// An identity was asked for that is a whole trust domain.
+    #[error("{id} names a trust domain and no workload in it; add a path, as in {id}/web")]
+    NoWorkload {
+        /// The identity that was asked for.
+        id: SpiffeId,
+    },
     /// The development CA could not make a certificate that holds.
-    #[error("the development CA in {dir} cannot issue: {source}; check the lifetime and the clock")]
+    #[error("the development CA in {dir} cannot issue: {error}; check the lifetime and the clock")]
     Issue {
         /// Where the authority lives.
         dir: PathBuf,
         /// What failed.
-        source: IssueError,
+        error: IssueError,
     },
 }
 
@@ -135,13 +141,19 @@ pub enum IssueError {
 pub enum SvidError {
     /// The certificate is not one that this workload can use as its identity.
     #[error("the certificate {0}")]
-    Certificate(#[from] Flaw),
+    Certificate(Flaw),
     /// The private key is of no supported kind, or damaged.
     #[error("the private key is not an intact RSA, ECDSA or Ed25519 key")]
     Key,
     /// Certificate and private key are not a pair.
     #[error("the private key does not belong to the certificate")]
     KeyMismatch,
+}
+
+impl From<Flaw> for SvidError {
+    fn from(flaw: Flaw) -> Self {
+        Self::Certificate(flaw)
+    }
 }
 
 /// What is wrong with a certificate, one's own or a peer's. Reads as the end of a sentence whose
@@ -158,12 +170,12 @@ pub enum Flaw {
     #[error("carries {0} URI names, where an X.509-SVID carries exactly one")]
     ManyUris(usize),
     /// SPIFFE-ID section 2. Control characters of the name are escaped, for it may be a peer's.
-    #[error("carries the URI name {uri:?}, which is no SPIFFE ID: {source}")]
+    #[error("carries the URI name {uri:?}, which is no SPIFFE ID: {error}")]
     NotSpiffe {
         /// The beginning of the URI.
         uri: String,
         /// What is wrong with it.
-        source: SpiffeIdError,
+        error: SpiffeIdError,
     },
     /// X509-SVID section 3.1.
     #[error("names the trust domain {0} and no workload in it")]

@@ -76,10 +76,7 @@ pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, 
     let text = read(path)?;
     let certificates: Vec<_> = CertificateDer::pem_slice_iter(&text)
         .collect::<Result<_, _>>()
-        .map_err(|source| Error::Pem {
-            path: path.to_owned(),
-            source,
-        })?;
+        .map_err(|error| damaged(path, &error))?;
     if certificates.is_empty() {
         return Err(lacks(path, "certificate", &text));
     }
@@ -90,11 +87,8 @@ pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, 
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
     let text = read(path)?;
     PrivateKeyDer::from_pem_slice(&text).map_err(|error| match error {
-        pem::Error::NoItemsFound => lacks(path, "private key", &text),
-        source => Error::Pem {
-            path: path.to_owned(),
-            source,
-        },
+        pem::Error::NoItemsFound => lacks(path, "plain private key", &text),
+        error => damaged(path, &error),
     })
 }
 
@@ -102,9 +96,9 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
 pub(super) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
     fs::read(path)
         .map(Zeroizing::new)
-        .map_err(|source| Error::Read {
+        .map_err(|error| Error::Read {
             path: path.to_owned(),
-            source,
+            error,
         })
 }
 
@@ -120,10 +114,24 @@ pub(super) fn write(path: &Path, mode: u32, contents: &[u8]) -> Result<(), Error
         file.persist(path)?;
         Ok(())
     };
-    place().map_err(|source| Error::Write {
+    place().map_err(|error| Error::Write {
         path: path.to_owned(),
-        source,
+        error,
     })
+}
+
+/// rustls has the same, with the bytes in question as numbers.
+fn damaged(path: &Path, error: &pem::Error) -> Error {
+    let fault = match error {
+        pem::Error::MissingSectionEnd { .. } => "the END line of a PEM block is missing",
+        pem::Error::IllegalSectionStart { .. } => "a BEGIN line is malformed",
+        pem::Error::Base64Decode(_) => "a PEM block is not base64",
+        _ => "it is not PEM",
+    };
+    Error::Pem {
+        path: path.to_owned(),
+        fault,
+    }
 }
 
 fn lacks(path: &Path, wanted: &'static str, text: &[u8]) -> Error {
@@ -132,7 +140,7 @@ fn lacks(path: &Path, wanted: &'static str, text: &[u8]) -> Error {
             .any(|window| window == label.as_bytes())
     };
     let found = if text.is_empty() {
-        "emptiness"
+        "nothing"
     } else if says("-----BEGIN ENCRYPTED PRIVATE KEY-----") {
         "an encrypted private key"
     } else if says("PRIVATE KEY-----") {

@@ -99,7 +99,7 @@ fn swapped_files_are_told_apart() {
     assert_eq!(
         refusal(&swapped),
         format!(
-            "{} holds no certificate, only a private key; give a PEM file that has a certificate",
+            "{} holds a private key instead of a certificate in PEM form; give a file that has one",
             files.key.display()
         ),
     );
@@ -107,7 +107,7 @@ fn swapped_files_are_told_apart() {
         certificate: files.certificate.clone(),
         ..swapped
     };
-    assert!(refusal(&key).contains("holds no private key, only certificates;"));
+    assert!(refusal(&key).contains("holds certificates instead of a plain private key"));
 }
 
 #[test]
@@ -117,12 +117,14 @@ fn what_is_no_key_is_said() {
         fs::write(&files.key, contents).expect("write");
         refusal(&files)
     };
-    assert!(says("").contains("only emptiness;"));
-    assert!(says("0\x01\x02").contains("only data that is not PEM;"));
+    assert!(says("").contains("holds nothing instead"));
+    assert!(says("0\x01\x02").contains("holds data that is not PEM instead"));
     let encrypted = block("ENCRYPTED PRIVATE KEY", b"secret");
-    assert!(says(&encrypted).contains("only an encrypted private key;"));
+    assert!(says(&encrypted).contains("holds an encrypted private key instead"));
     assert!(says(&block("PRIVATE KEY", b"secret")).contains("cannot be used;"));
-    assert!(says("-----BEGIN PRIVATE KEY-----\nAAAA\n").contains("cannot parse"));
+    assert!(
+        says("-----BEGIN PRIVATE KEY-----\nAAAA\n").contains("END line of a PEM block is missing;")
+    );
 }
 
 #[test]
