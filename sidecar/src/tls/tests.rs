@@ -1,1 +1,213 @@
+mod refusals;
 
+use std::time::Duration;
+
+use rustls::version::TLS12;
+use rustls::{AlertDescription, HandshakeKind, NamedGroup, ProtocolVersion};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::time::timeout;
+
+use super::*;
+use crate::identity::Ca;
+use crate::identity::testing::{ca, id};
+
+/// Far longer than anything here takes.
+pub(super) const DEADLINE: Duration = Duration::from_secs(10);
+
+type Connected = Result<(client::TlsStream<TcpStream>, SpiffeId), HandshakeError>;
+type Accepted = Result<(server::TlsStream<TcpStream>, SpiffeId), HandshakeError>;
+
+/// The two ends of a connection: who made it, who took it.
+pub(super) async fn connected() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("listener");
+    let address = listener.local_addr().expect("address");
+    let (client, server) = tokio::join!(TcpStream::connect(address), listener.accept());
+    (client.expect("connect"), server.expect("accept").0)
+}
+
+/// A workload that nobody else knows.
+pub(super) fn tls() -> Tls {
+    let (_dir, ca) = ca("example.org");
+    workload(&ca, "web")
+}
+
+fn workload(ca: &Ca, path: &str) -> Tls {
+    Tls::new(
+        &ca.issue(&id(path), Duration::from_hours(1))
+            .expect("identity"),
+    )
+}
+
+async fn shake_hands(client: &Tls, server: &Tls) -> (Connected, Accepted) {
+    let (connecting, accepting) = connected().await;
+    let both = async { tokio::join!(client.connect(connecting), server.accept(accepting)) };
+    timeout(DEADLINE, both).await.expect("no handshake hangs")
+}
+
+#[tokio::test]
+async fn both_sides_learn_who_the_other_is() {
+    let (_dir, ca) = ca("example.org");
+    let (web, db) = (workload(&ca, "web"), workload(&ca, "db"));
+    let (connected, accepted) = shake_hands(&web, &db).await;
+    let (mut connected, server) = connected.expect("connected");
+    let (mut accepted, client) = accepted.expect("accepted");
+    assert_eq!(server, *db.own());
+    assert_eq!(client, *web.own());
+    assert_eq!(accepted.get_ref().1.server_name(), None);
+
+    connected.write_all(b"ping").await.expect("write");
+    let mut read = [0; 4];
+    accepted.read_exact(&mut read).await.expect("read");
+    assert_eq!(&read, b"ping");
+}
+
+#[tokio::test]
+async fn what_is_recorded_stays_secret_from_quantum_computers() {
+    let (_dir, ca) = ca("example.org");
+    let (connected, _) = shake_hands(&workload(&ca, "web"), &workload(&ca, "db")).await;
+    let (connected, _) = connected.expect("connected");
+    let session = connected.get_ref().1;
+    assert_eq!(session.protocol_version(), Some(ProtocolVersion::TLSv1_3));
+    let group = session.negotiated_key_exchange_group().expect("group");
+    assert_eq!(group.name(), NamedGroup::X25519MLKEM768);
+}
+
+#[tokio::test]
+async fn no_session_is_resumed() {
+    let (_dir, ca) = ca("example.org");
+    let (web, db) = (workload(&ca, "web"), workload(&ca, "db"));
+    for _ in 0..2 {
+        let (connected, accepted) = shake_hands(&web, &db).await;
+        let (mut connected, _) = connected.expect("connected");
+        let (mut accepted, _) = accepted.expect("accepted");
+        assert_eq!(
+            connected.get_ref().1.handshake_kind(),
+            Some(HandshakeKind::Full)
+        );
+        // A ticket would come with the first bytes.
+        accepted.write_all(b"!").await.expect("write");
+        connected.read_u8().await.expect("read");
+        assert_eq!(connected.get_ref().1.tls13_tickets_received(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_names_no_protocol_is_refused() {
+    let (_dir, ca) = ca("example.org");
+    let (mut mute_client, mut mute_server) = (workload(&ca, "web"), workload(&ca, "db"));
+    let mut config = (**mute_client.connector.config()).clone();
+    config.alpn_protocols.clear();
+    mute_client.connector = Arc::new(config).into();
+    let mut config = (**mute_server.acceptor.config()).clone();
+    config.alpn_protocols.clear();
+    mute_server.acceptor = Arc::new(config).into();
+
+    let no_protocol = |error: HandshakeError| {
+        matches!(
+            error,
+            HandshakeError::Incompatible(rustls::Error::NoApplicationProtocol)
+        )
+    };
+    let (_, accepted) = shake_hands(&mute_client, &workload(&ca, "db")).await;
+    assert!(no_protocol(accepted.expect_err("refused")));
+    let (connected, _) = shake_hands(&workload(&ca, "web"), &mute_server).await;
+    assert!(no_protocol(connected.expect_err("refused")));
+}
+
+#[tokio::test]
+async fn a_peer_that_speaks_another_protocol_is_refused() {
+    let (_dir, ca) = ca("example.org");
+    let mut client = workload(&ca, "web");
+    let mut config = (**client.connector.config()).clone();
+    config.alpn_protocols = vec![b"sidecar/2".to_vec()];
+    client.connector = Arc::new(config).into();
+    let (connected, accepted) = shake_hands(&client, &workload(&ca, "db")).await;
+    assert!(matches!(
+        accepted,
+        Err(HandshakeError::Incompatible(
+            rustls::Error::NoApplicationProtocol
+        ))
+    ));
+    assert!(matches!(
+        connected,
+        Err(HandshakeError::RefusedByPeer(
+            AlertDescription::NoApplicationProtocol
+        ))
+    ));
+}
+
+#[tokio::test]
+async fn a_client_that_only_speaks_tls_1_2_is_refused() {
+    let (_dir, ca) = ca("example.org");
+    let mut client = workload(&ca, "web");
+    let roots = rustls::RootCertStore::empty();
+    let config = ClientConfig::builder_with_provider(Arc::new(provider()))
+        .with_protocol_versions(&[&TLS12])
+        .expect("TLS 1.2")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    client.connector = Arc::new(config).into();
+    let (connected, accepted) = shake_hands(&client, &workload(&ca, "db")).await;
+    assert!(matches!(accepted, Err(HandshakeError::Incompatible(_))));
+    assert!(matches!(
+        connected,
+        Err(HandshakeError::RefusedByPeer(
+            AlertDescription::ProtocolVersion
+        ))
+    ));
+}
+
+/// What both ends make of a peer that sends `bytes` and ends.
+async fn raw_peer(bytes: &[u8]) -> [HandshakeError; 2] {
+    let tls = tls();
+    let (mut client, server) = connected().await;
+    client.write_all(bytes).await.expect("write");
+    client.shutdown().await.expect("shutdown");
+    let accepted = timeout(DEADLINE, tls.accept(server))
+        .await
+        .expect("no handshake hangs");
+
+    let (client, mut server) = connected().await;
+    server.write_all(bytes).await.expect("write");
+    server.shutdown().await.expect("shutdown");
+    let connected = timeout(DEADLINE, tls.connect(client))
+        .await
+        .expect("no handshake hangs");
+
+    [
+        accepted.expect_err("refused"),
+        connected.expect_err("refused"),
+    ]
+}
+
+#[tokio::test]
+async fn plaintext_is_told_from_tls() {
+    for bytes in [
+        &b"GET / HTTP/1.1\r\n\r\n"[..],
+        b"220 mail ESMTP\r\n",
+        b"\x16\xff\xff\xff\xff",
+    ] {
+        for error in raw_peer(bytes).await {
+            assert!(matches!(error, HandshakeError::NotTls), "{error:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn garbage_in_tls_records_is_refused() {
+    let garbage = b"\x16\x03\x03\x00\x08\xff\x00\x00\x04\xff\xff\xff\xff";
+    for error in raw_peer(garbage).await {
+        assert!(
+            matches!(error, HandshakeError::Incompatible(_)),
+            "{error:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_ends_early_is_broken() {
+    for error in raw_peer(b"").await {
+        assert!(matches!(error, HandshakeError::Broken(_)), "{error:?}");
+    }
+}
