@@ -220,3 +220,25 @@ const CLAIMS: &[Claim] = &[
         check: identity::fit_for_production,
     },
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_claim_is_explained_under_its_own_heading() {
+        let guide = include_str!("../../../docs/check.md");
+        let headings = |prefix| {
+            guide
+                .lines()
+                .filter_map(move |line| line.strip_prefix(prefix))
+        };
+        let explained: Vec<_> = headings("### ").collect();
+        let claimed: Vec<_> = CLAIMS.iter().map(|claim| claim.text).collect();
+        assert_eq!(explained, claimed);
+
+        let mut categories: Vec<_> = CLAIMS.iter().map(|claim| claim.category).collect();
+        categories.dedup();
+        assert_eq!(headings("## ").collect::<Vec<_>>(), categories);
+    }
+}

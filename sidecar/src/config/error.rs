@@ -8,12 +8,12 @@ use crate::policy::OverrideError;
 #[derive(Debug, Error)]
 pub enum Error {
     /// The machine's name does not make a SPIFFE ID.
-    #[error("the host name `{0}` cannot be part of a SPIFFE ID; set identity")]
+    #[error("the host name `{0}` cannot be part of a SPIFFE ID; set --identity")]
     Hostname(String),
     /// Two sources of identity are named.
     #[error(
-        "identity comes from files or from the development CA, but {files} and {dev_ca} are both \
-         set; remove one of them"
+        "identity comes from files or from the development CA, but --{files} and --{dev_ca} are \
+         both set; remove one of them"
     )]
     IdentityAmbiguous {
         /// A setting that names a file.
@@ -23,8 +23,8 @@ pub enum Error {
     },
     /// Some of the files of an identity are named, and others are not.
     #[error(
-        "identity files belong together, but {missing} is not set; set certificate, key and \
-         trust-bundle, or none of them to use the development CA"
+        "identity files belong together, but --{missing} is not set; set --certificate, --key and \
+         --trust-bundle, or none of them to use the development CA"
     )]
     IdentityIncomplete {
         /// The first setting that is missing.

@@ -46,8 +46,8 @@ pub struct Config {
     pub admin: SocketAddr,
     /// Where the BPF file system is, or is to be mounted.
     pub bpffs: PathBuf,
-    /// The pod's cgroup: a directory below the mount of the version 2 hierarchy. Where none is
-    /// named, the command decides.
+    /// The pod's cgroup: a directory below the mount of the version 2 hierarchy. The daemon's own
+    /// when none is named.
     pub cgroup: Option<PathBuf>,
     /// How long a connection to an upstream may take to be established.
     pub connect_timeout: Duration,

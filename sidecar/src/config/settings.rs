@@ -41,7 +41,7 @@ impl Args {
 #[derive(clap::Args, Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Settings {
-    /// The pod's cgroup, a directory below the cgroup v2 mount
+    /// The pod's cgroup, a directory below the cgroup v2 mount [default: our own]
     #[arg(
         long,
         env = "SIDECAR_CGROUP",

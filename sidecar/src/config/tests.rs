@@ -248,13 +248,14 @@ fn settings_that_contradict_each_other_are_refused() {
     for (text, sentence) in [
         (
             "{certificate: a, trust-bundle: b}",
-            "identity files belong together, but key is not set; \
-             set certificate, key and trust-bundle, or none of them to use the development CA",
+            "identity files belong together, but --key is not set; \
+             set --certificate, --key and --trust-bundle, or none of them to use the \
+             development CA",
         ),
         (
             "{certificate: a, key: b, trust-bundle: c, identity: 'spiffe://a/b'}",
             "identity comes from files or from the development CA, \
-             but certificate and identity are both set; remove one of them",
+             but --certificate and --identity are both set; remove one of them",
         ),
         (
             "{overrides: [{direction: inbound, port: 1, mode: off}, \

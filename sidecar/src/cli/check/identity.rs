@@ -78,7 +78,7 @@ fn lasts(what: &str, not_after: SystemTime, now: SystemTime) -> Outcome {
     if left < AHEAD {
         return Outcome::warn(
             format!("the {what} expires at {until:.0}"),
-            "see that it is renewed, and that the new files are in place before",
+            "renew it in time, and restart the sidecar, which reads it at its start",
         );
     }
     Outcome::found(format!("until {until:.0}"))
@@ -136,7 +136,7 @@ mod tests {
             lasts("certificate", short, now),
             Outcome::warn(
                 "the certificate expires at 1970-01-01T23:00:00Z",
-                "see that it is renewed, and that the new files are in place before",
+                "renew it in time, and restart the sidecar, which reads it at its start",
             )
         );
     }
