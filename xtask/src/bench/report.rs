@@ -32,24 +32,21 @@ impl Report {
         }
     }
 
-    /// Medians with the range around them, and what they are in relation to those of the first
-    /// site.
+    /// Medians with their spread, and what they are in relation to those of the first site.
     pub fn table(&self) -> Table {
         let mut table = Table::new();
         table.load_style(presets::UTF8_FULL_CONDENSED.with_rounded_corners());
-        let ratios = NAMES[1..]
-            .iter()
-            .map(|name| format!("{name} : {}", NAMES[0]));
-        let header = ["", "unit"].into_iter().chain(NAMES).map(str::to_owned);
-        table.set_header(header.chain(ratios));
+        let [first, others @ ..] = NAMES;
+        let ratios = others.map(|name| format!("{name} : {first}"));
+        let names = [""].into_iter().chain(NAMES).map(str::to_owned);
+        table.set_header(names.chain(ratios));
         for Row { what, unit, sites } in &self.rows {
             let medians = sites.each_ref().map(|readings| median(readings));
-            let values = sites.iter().map(|readings| with_range(readings));
+            let values = sites.iter().map(|readings| with_spread(readings));
             let ratios = medians[1..].iter().map(|value| ratio(*value, medians[0]));
-            let numbers = values
-                .chain(ratios)
-                .map(|number| Cell::new(number).set_alignment(CellAlignment::Right));
-            table.add_row([what, unit].into_iter().map(Cell::new).chain(numbers));
+            let right = |number| Cell::new(number).set_alignment(CellAlignment::Right);
+            let name = Cell::new(format!("{what}, {unit}"));
+            table.add_row([name].into_iter().chain(values.chain(ratios).map(right)));
         }
         table
     }
@@ -80,21 +77,28 @@ fn median(readings: &[f64]) -> f64 {
     }
 }
 
-fn with_range(readings: &[f64]) -> String {
+/// The median and how far the readings are apart, half to each side.
+fn with_spread(readings: &[f64]) -> String {
+    let median = median(readings);
+    if median <= 0.0 {
+        return NOTHING.to_owned();
+    }
     let lowest = readings.iter().copied().fold(f64::INFINITY, f64::min);
     let highest = readings.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let [median, lowest, highest] = [median(readings), lowest, highest].map(number);
-    format!("{median} ({lowest}–{highest})")
+    let spread = (highest - lowest) / 2.0 / median * 100.0;
+    format!("{} ±{spread:.0} %", number(median))
 }
 
-/// Nothing where there is nothing to compare with: no sidecar takes no processor time.
 fn ratio(value: f64, to: f64) -> String {
     if to > 0.0 {
         format!("{:.2}", value / to)
     } else {
-        String::new()
+        NOTHING.to_owned()
     }
 }
+
+/// Stands where there is nothing to compare: no sidecar takes no processor time.
+const NOTHING: &str = "–";
 
 /// About three digits that count.
 fn number(value: f64) -> String {
@@ -128,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_shows_medians_ranges_and_ratios() {
+    fn a_row_shows_medians_spreads_and_ratios() {
         let table = report([&[300.0, 100.0, 200.0], &[150.0, 250.0], &[50.0]]).table();
 
         let row = table.lines().find(|line| line.contains("requests"));
@@ -139,11 +143,10 @@ mod tests {
             .collect();
         let expected = [
             "",
-            "requests",
-            "1/s",
-            "200 (100–300)",
-            "200 (150–250)",
-            "50.0 (50.0–50.0)",
+            "requests, 1/s",
+            "200 ±50 %",
+            "200 ±25 %",
+            "50.0 ±0 %",
             "1.00",
             "0.25",
             "",
@@ -153,7 +156,8 @@ mod tests {
 
     #[test]
     fn what_takes_nothing_without_a_sidecar_has_no_ratio() {
-        assert_eq!(ratio(3.0, 0.0), "");
+        assert_eq!(with_spread(&[0.0, 0.0]), NOTHING);
+        assert_eq!(ratio(3.0, 0.0), NOTHING);
     }
 
     #[test]

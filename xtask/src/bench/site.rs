@@ -12,7 +12,7 @@ use sidecar_tests::{Pod, Pods, Process, cgroup::Container};
 use crate::nginx;
 
 /// What the sites have: no sidecar, one that steers nothing, and one that does all it can.
-pub const NAMES: [&str; 3] = ["direct", "sidecar off", "mutual TLS"];
+pub const NAMES: [&str; 3] = ["direct", "off", "mutual TLS"];
 
 /// The sidecars' flags at each site.
 const FLAGS: [Option<&[&str]>; NAMES.len()] = [
