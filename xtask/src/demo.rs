@@ -35,7 +35,7 @@ pub fn run(Options { keep }: Options) -> anyhow::Result<()> {
     }
     setup::programs(&PROGRAMS)?;
     build::run(build::Options::default())?;
-    let interruption = keep::Interruption::hold()?;
+    let interruption = keep::Interruption::catch()?;
     let (mut pods, direct) = step("make two pods and time requests between them", || {
         Ok(stage::plain())
     })?;
@@ -46,10 +46,11 @@ pub fn run(Options { keep }: Options) -> anyhow::Result<()> {
     let evidence = step("let curl and nginx talk, and watch", || {
         Ok(scene::play(&stage, &direct))
     })?;
+    println!("\nPods client and server have a sidecar each, pod plain has none:\n");
     println!("{}", table::of(&evidence));
     if keep {
         keep::invite(&stage);
-        interruption.wait()?;
+        interruption.wait();
     }
     step("take everything away", || {
         drop(stage);

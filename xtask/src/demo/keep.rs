@@ -1,30 +1,29 @@
 //! `--keep`: the stage stays for the audience to try.
 
 use anyhow::Context as _;
-use nix::sys::signal::{SigSet, Signal};
 use sidecar_tests::{Pod, cgroup::Container};
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    iterator::Signals,
+};
 
 use super::stage::Stage;
 use crate::nginx;
 
-/// Ctrl-C and SIGTERM, held back so that nothing is left behind when they come: the programs end
-/// by them, and the demo by the programs' end.
-pub struct Interruption(SigSet);
+/// Ctrl-C and SIGTERM, caught so that nothing is left behind when they come: the programs in the
+/// pods end by them, and the demo by the programs' end.
+pub struct Interruption(Signals);
 
 impl Interruption {
-    /// Holds them from now on, on this thread and those it starts.
-    pub fn hold() -> anyhow::Result<Self> {
-        let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM].into_iter().collect();
-        signals
-            .thread_block()
-            .context("cannot hold back SIGINT and SIGTERM")?;
+    /// Catches them from now on.
+    pub fn catch() -> anyhow::Result<Self> {
+        let signals = Signals::new([SIGINT, SIGTERM]).context("cannot catch SIGINT and SIGTERM")?;
         Ok(Self(signals))
     }
 
     /// Waits for one of them.
-    pub fn wait(&self) -> anyhow::Result<()> {
-        self.0.wait().context("cannot wait for SIGINT")?;
-        Ok(())
+    pub fn wait(mut self) {
+        self.0.forever().next();
     }
 }
 
