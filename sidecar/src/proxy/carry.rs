@@ -1,3 +1,7 @@
+use std::{io, time::Duration};
+
+use tokio::{io::AsyncReadExt, time::timeout};
+
 use super::{
     Close,
     copy::{Ended, copy},
@@ -10,7 +14,7 @@ pub(super) async fn carry(mut connection: Connection, mut client: Stream, mut se
     connection.established();
     let client_was_reset = client.tcp().clone().was_reset();
     let server_was_reset = server.tcp().clone().was_reset();
-    let Ended { close, error } = copy(
+    let mut ended = copy(
         &mut client,
         &mut server,
         client_was_reset,
@@ -18,9 +22,28 @@ pub(super) async fn carry(mut connection: Connection, mut client: Stream, mut se
         &connection,
     )
     .await;
-    if close != Close::Eof {
+    if ended.close != Close::Eof {
+        if let Some(error) = alert(&mut server, &connection, &ended).await {
+            ended.error = Some(error);
+        }
         client.tcp().reset();
         server.tcp().reset();
     }
-    connection.closed(close, error);
+    connection.closed(ended.close, ended.error);
+}
+
+/// The alert by which a server refuses our certificate, if writing has failed before it was read.
+///
+/// A client's handshake is done before the server has judged its certificate, so the alert comes
+/// in place of the first bytes, and a reset behind it may be met first.
+async fn alert(server: &mut Stream, connection: &Connection, ended: &Ended) -> Option<io::Error> {
+    /// It has come already, if there is one.
+    const LIMIT: Duration = Duration::from_millis(100);
+    let Stream::Client(server) = server else {
+        return None;
+    };
+    if ended.close != Close::ServerReset || connection.has_received() {
+        return None;
+    }
+    timeout(LIMIT, server.read_u8()).await.ok()?.err()
 }

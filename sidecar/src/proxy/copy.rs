@@ -340,7 +340,7 @@ mod tests {
             // More than the server's leg and the buffer hold: the direction is stuck for good.
             let flooding = client.write_all(&flood);
             assert!(
-                tokio::time::timeout(std::time::Duration::from_secs(5), flood)
+                tokio::time::timeout(std::time::Duration::from_secs(5), flooding)
                     .await
                     .is_err()
             );

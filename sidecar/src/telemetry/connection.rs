@@ -130,16 +130,19 @@ impl Connection {
         self.explanation = Some(explanation);
     }
 
+    /// Has the server sent anything?
+    pub fn has_received(&self) -> bool {
+        self.entry.bytes().1 > 0
+    }
+
     /// It ended after it had been established; `error` is what a failing leg said.
     ///
     /// A server that refuses our certificate says so only after the client's handshake is done
     /// (RFC 8446, appendix E.1): its alert comes in place of the first bytes, and is told as a
     /// failed handshake.
     pub fn closed(mut self, close: Close, error: Option<io::Error>) {
-        let refused = error.map(HandshakeError::from);
-        let (_, received) = self.entry.bytes();
-        match refused {
-            Some(error @ HandshakeError::RefusedByPeer(_)) if received == 0 => {
+        match error.map(HandshakeError::from) {
+            Some(error @ HandshakeError::RefusedByPeer(_)) if !self.has_received() => {
                 tracing::warn!(
                     direction = %self.entry.direction,
                     client = %self.entry.client(),

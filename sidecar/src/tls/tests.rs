@@ -5,7 +5,7 @@ use std::time::Duration;
 use rustls::version::TLS12;
 use rustls::{AlertDescription, HandshakeKind, NamedGroup, ProtocolVersion};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use super::*;
