@@ -14,15 +14,11 @@ use crate::{
 
 /// Serves one connection that came from the network.
 pub(super) async fn serve<K: Kernel>(proxy: &Proxy<K>, accepted: Accepted) {
-    let Accepted {
-        stream: downstream,
-        client,
-    } = accepted;
-    let destination = match downstream.local_addr() {
+    let destination = match accepted.stream.local_addr() {
         // Loopback is never steered here: somebody has found the listener's own port.
         Ok(address) if address.ip().to_canonical().is_loopback() => {
-            downstream.reset();
-            tracing::warn!(%client, "refused a connection to the inbound listener that was not steered there");
+            accepted.stream.reset();
+            tracing::warn!(client = %accepted.client, "refused a connection to the inbound listener that was not steered there");
             proxy
                 .telemetry
                 .not_accepted(Direction::Inbound, Close::NotSteered);
@@ -32,6 +28,19 @@ pub(super) async fn serve<K: Kernel>(proxy: &Proxy<K>, accepted: Accepted) {
         // The client is gone already.
         Err(_) => return,
     };
+    serve_to(proxy, accepted, destination).await;
+}
+
+/// Serves one connection to the app on `destination`.
+pub(super) async fn serve_to<K: Kernel>(
+    proxy: &Proxy<K>,
+    accepted: Accepted,
+    destination: OrigDst,
+) {
+    let Accepted {
+        stream: downstream,
+        client,
+    } = accepted;
     let mut connection = proxy
         .telemetry
         .begin(Direction::Inbound, client, destination);

@@ -15,6 +15,8 @@ mod kernel;
 mod outbound;
 mod stream;
 mod tcp;
+#[cfg(test)]
+mod tests;
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,0 +1,404 @@
+//! The proxy between real sockets on loopback, with a kernel that says what the test wants.
+
+use std::{
+    io::{self, Write},
+    net::{Ipv4Addr, SocketAddr},
+    os::fd::BorrowedFd,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use spiffe::SpiffeId;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
+
+use super::{accept::Accepted, tcp::Tcp, *};
+use crate::{
+    identity::testing::{ca, id},
+    policy::Mode,
+    telemetry::{AccessLog, Format},
+};
+
+/// Far longer than anything here takes.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// What the kernel side would say.
+#[derive(Default)]
+struct FakeKernel {
+    original_destination: Option<OrigDst>,
+    peer_is_meshed: bool,
+    app_refused: AtomicBool,
+}
+
+impl Kernel for FakeKernel {
+    fn app_refused(&self, _destination: OrigDst) {
+        self.app_refused.store(true, Ordering::Relaxed);
+    }
+
+    fn mark_to_app(&self, _socket: BorrowedFd<'_>, _client: ClientAddr) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn mark_upstream(&self, _socket: BorrowedFd<'_>) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn original_destination(&self, _accepted: BorrowedFd<'_>) -> io::Result<Option<OrigDst>> {
+        Ok(self.original_destination)
+    }
+
+    fn peer_is_meshed(&self, _socket: BorrowedFd<'_>) -> io::Result<bool> {
+        Ok(self.peer_is_meshed)
+    }
+}
+
+/// An access log that a test can read.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().expect("no panic while writing").clone()).expect("text")
+    }
+}
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut text = self.0.lock().expect("no panic while writing");
+        text.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn modes(direction: Direction, mode: Mode) -> ModeTable {
+    ModeTable::new(direction, mode, &[]).expect("no overrides")
+}
+
+/// A proxy in one mode both ways, and its access log.
+fn proxy(kernel: FakeKernel, mode: Mode, tls: Tls) -> (Arc<Proxy<FakeKernel>>, Log) {
+    let log = Log::default();
+    let access_log = AccessLog::new(Format::Text, log.clone());
+    let proxy = Proxy {
+        kernel: Arc::new(kernel),
+        telemetry: Telemetry::new(tls.own(), access_log).expect("metrics of unique names"),
+        tls,
+        inbound: modes(Direction::Inbound, mode),
+        outbound: modes(Direction::Outbound, mode),
+        connect_timeout: DEADLINE,
+        handshake_timeout: Duration::from_millis(500),
+    };
+    (Arc::new(proxy), log)
+}
+
+/// Two workloads of one trust domain.
+fn two_workloads() -> (Tls, Tls) {
+    let (_dir, ca) = ca("example.org");
+    let tls = |path| {
+        let svid = ca
+            .issue(&id(path), Duration::from_hours(1))
+            .expect("an SVID");
+        Tls::new(&svid)
+    };
+    (tls("a"), tls("b"))
+}
+
+async fn listen() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .await
+        .expect("a free port");
+    let address = listener.local_addr().expect("a bound socket");
+    (listener, address)
+}
+
+/// A connection of an app, and the proxy's end of it.
+async fn accepted() -> (TcpStream, Accepted) {
+    let (listener, address) = listen().await;
+    let (app, proxy) = tokio::join!(TcpStream::connect(address), listener.accept());
+    let (stream, client) = proxy.expect("a connection");
+    let accepted = Accepted {
+        stream: Tcp::new(stream),
+        client: ClientAddr(client),
+    };
+    (app.expect("a connection"), accepted)
+}
+
+/// Opens a connection through the outbound side of a proxy.
+async fn connect(proxy: &Arc<Proxy<FakeKernel>>) -> TcpStream {
+    let (app, accepted) = accepted().await;
+    let proxy = Arc::clone(proxy);
+    tokio::spawn(async move { outbound::serve(&proxy, accepted).await });
+    app
+}
+
+/// Opens a connection through the inbound side of a proxy to an app on `destination`.
+async fn arrive(proxy: &Arc<Proxy<FakeKernel>>, destination: SocketAddr) -> TcpStream {
+    let (peer, accepted) = accepted().await;
+    let proxy = Arc::clone(proxy);
+    tokio::spawn(async move { inbound::serve_to(&proxy, accepted, OrigDst(destination)).await });
+    peer
+}
+
+async fn accept(listener: &TcpListener) -> TcpStream {
+    timeout(DEADLINE, listener.accept())
+        .await
+        .expect("a connection in time")
+        .expect("a connection")
+        .0
+}
+
+async fn was_reset(mut stream: TcpStream) -> bool {
+    let read = timeout(DEADLINE, stream.read(&mut [0]))
+        .await
+        .expect("an end in time");
+    read.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionReset)
+}
+
+async fn logged(log: &Log, words: &str) {
+    timeout(DEADLINE, async {
+        while !log.text().contains(words) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap_or_else(|_| panic!("the access log has no {words:?}: {}", log.text()));
+}
+
+async fn expect_bytes(stream: &mut (impl AsyncReadExt + Unpin), expected: &[u8]) {
+    let mut bytes = vec![0; expected.len()];
+    timeout(DEADLINE, stream.read_exact(&mut bytes))
+        .await
+        .expect("bytes in time")
+        .expect("bytes");
+    assert_eq!(bytes, expected);
+}
+
+#[tokio::test]
+async fn a_plain_peer_is_reached_in_plaintext() {
+    let (own, _) = two_workloads();
+    let (server, address) = listen().await;
+    let kernel = FakeKernel {
+        original_destination: Some(OrigDst(address)),
+        ..FakeKernel::default()
+    };
+    let (proxy, log) = proxy(kernel, Mode::Permissive, own);
+    let mut app = connect(&proxy).await;
+    let mut server = accept(&server).await;
+    server
+        .write_all(b"220 ready")
+        .await
+        .expect("an open connection");
+    expect_bytes(&mut app, b"220 ready").await;
+    app.write_all(b"EHLO").await.expect("an open connection");
+    expect_bytes(&mut server, b"EHLO").await;
+    drop((app, server));
+    logged(&log, "tls=no_peer_option sent=4 received=9").await;
+}
+
+#[tokio::test]
+async fn a_meshed_peer_is_reached_by_mutual_tls() {
+    let (own, peer) = two_workloads();
+    let (server, address) = listen().await;
+    let kernel = FakeKernel {
+        original_destination: Some(OrigDst(address)),
+        peer_is_meshed: true,
+        ..FakeKernel::default()
+    };
+    let (proxy, log) = proxy(kernel, Mode::Permissive, own);
+    let mut app = connect(&proxy).await;
+    let (mut server, client) = peer
+        .accept(accept(&server).await)
+        .await
+        .expect("a handshake");
+    assert_eq!(client.to_string(), "spiffe://example.org/a");
+    app.write_all(b"secret").await.expect("an open connection");
+    expect_bytes(&mut server, b"secret").await;
+    drop((app, server));
+    logged(
+        &log,
+        "tls=mutual own=spiffe://example.org/a peer=spiffe://example.org/b sent=6",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn strict_sends_a_plain_peer_nothing_but_a_hello() {
+    let (own, _) = two_workloads();
+    let (server, address) = listen().await;
+    let kernel = FakeKernel {
+        original_destination: Some(OrigDst(address)),
+        ..FakeKernel::default()
+    };
+    let (proxy, log) = proxy(kernel, Mode::Strict, own);
+    let mut app = connect(&proxy).await;
+    app.write_all(b"secret").await.expect("an open connection");
+    let mut server = accept(&server).await;
+    let mut bytes = Vec::new();
+    // It ends when the handshake has timed out.
+    let _ = timeout(DEADLINE, server.read_to_end(&mut bytes))
+        .await
+        .expect("an end in time");
+    assert_eq!(bytes[..2], [0x16, 0x03]);
+    assert!(!bytes.windows(6).any(|window| window == b"secret"));
+    assert!(was_reset(app).await);
+    logged(&log, "close=plaintext_refused").await;
+}
+
+#[tokio::test]
+async fn a_peer_of_another_trust_domain_is_refused() {
+    let (own, _) = two_workloads();
+    let (_dir, foreign) = ca("elsewhere.org");
+    let elsewhere = SpiffeId::new("spiffe://elsewhere.org/b").expect("a SPIFFE ID");
+    let foreign = foreign
+        .issue(&elsewhere, Duration::from_hours(1))
+        .expect("an SVID");
+    let (server, address) = listen().await;
+    let kernel = FakeKernel {
+        original_destination: Some(OrigDst(address)),
+        peer_is_meshed: true,
+        ..FakeKernel::default()
+    };
+    let (proxy, log) = proxy(kernel, Mode::Permissive, own);
+    let app = connect(&proxy).await;
+    let handshake = Tls::new(&foreign).accept(accept(&server).await).await;
+    assert!(handshake.is_err());
+    assert!(was_reset(app).await);
+    logged(&log, "tls=failed sent=0 received=0").await;
+    logged(&log, "close=peer_identity").await;
+}
+
+#[tokio::test]
+async fn garbage_behind_the_option_is_no_reason_for_plaintext() {
+    let (own, _) = two_workloads();
+    let (server, address) = listen().await;
+    let kernel = FakeKernel {
+        original_destination: Some(OrigDst(address)),
+        peer_is_meshed: true,
+        ..FakeKernel::default()
+    };
+    let (proxy, log) = proxy(kernel, Mode::Permissive, own);
+    let app = connect(&proxy).await;
+    let mut server = accept(&server).await;
+    server
+        .write_all(b"SSH-2.0-garbage\r\n")
+        .await
+        .expect("an open connection");
+    assert!(was_reset(app).await);
+    logged(&log, "tls=failed sent=0 received=0").await;
+    logged(&log, "close=handshake_failed").await;
+}
+
+#[tokio::test]
+async fn a_refused_dial_resets_the_app() {
+    let (own, _) = two_workloads();
+    let (server, address) = listen().await;
+    drop(server);
+    let kernel = FakeKernel {
+        original_destination: Some(OrigDst(address)),
+        ..FakeKernel::default()
+    };
+    let (proxy, log) = proxy(kernel, Mode::Permissive, own);
+    assert!(was_reset(connect(&proxy).await).await);
+    logged(&log, "close=connect_refused").await;
+}
+
+#[tokio::test]
+async fn a_connection_that_was_not_steered_is_reset() {
+    let (own, _) = two_workloads();
+    let (proxy, _) = proxy(FakeKernel::default(), Mode::Permissive, own);
+    assert!(was_reset(connect(&proxy).await).await);
+    let metrics = proxy.telemetry.render().expect("metrics");
+    assert!(
+        metrics.contains(
+            r#"sidecar_connections_failed_total{direction="outbound",reason="not_steered"} 1"#
+        ),
+        "{metrics}"
+    );
+    // The inbound listener's own port is on loopback, where nothing is steered from.
+    let (peer, accepted) = accepted().await;
+    inbound::serve(&proxy, accepted).await;
+    assert!(was_reset(peer).await);
+}
+
+#[tokio::test]
+async fn a_server_that_speaks_first_does_not_wait_for_a_plain_client() {
+    let (own, _) = two_workloads();
+    let (app, address) = listen().await;
+    let (proxy, _) = proxy(FakeKernel::default(), Mode::Permissive, own);
+    let mut peer = arrive(&proxy, address).await;
+    let mut app = accept(&app).await;
+    app.write_all(b"220 ready")
+        .await
+        .expect("an open connection");
+    expect_bytes(&mut peer, b"220 ready").await;
+}
+
+#[tokio::test]
+async fn strict_refuses_a_plain_client_before_the_app_hears_of_it() {
+    let (own, _) = two_workloads();
+    let (app, address) = listen().await;
+    let (proxy, log) = proxy(FakeKernel::default(), Mode::Strict, own);
+    let mut peer = arrive(&proxy, address).await;
+    peer.write_all(b"GET / HTTP/1.1\r\n\r\n")
+        .await
+        .expect("an open connection");
+    assert!(was_reset(peer).await);
+    logged(&log, "close=plaintext_refused").await;
+    assert!(timeout(Duration::ZERO, app.accept()).await.is_err());
+}
+
+#[tokio::test]
+async fn tls_is_recognised_when_the_option_was_lost() {
+    for mode in [Mode::Permissive, Mode::Strict] {
+        let (own, other) = two_workloads();
+        let (app, address) = listen().await;
+        let (proxy, log) = proxy(FakeKernel::default(), mode, own);
+        let peer = arrive(&proxy, address).await;
+        let (mut peer, server) = timeout(DEADLINE, other.connect(peer))
+            .await
+            .expect("a handshake in time")
+            .expect("a handshake");
+        assert_eq!(server.to_string(), "spiffe://example.org/a");
+        peer.write_all(b"secret").await.expect("an open connection");
+        expect_bytes(&mut accept(&app).await, b"secret").await;
+        drop(peer);
+        logged(&log, "tls=mutual").await;
+    }
+}
+
+#[tokio::test]
+async fn an_app_that_is_gone_is_forgotten() {
+    let (own, _) = two_workloads();
+    let (app, address) = listen().await;
+    drop(app);
+    let (proxy, log) = proxy(FakeKernel::default(), Mode::Permissive, own);
+    assert!(was_reset(arrive(&proxy, address).await).await);
+    logged(&log, "close=connect_refused").await;
+    assert!(proxy.kernel.app_refused.load(Ordering::Relaxed));
+}
+
+#[tokio::test]
+async fn a_reset_of_one_leg_is_a_reset_of_the_other() {
+    let (own, _) = two_workloads();
+    let (server, address) = listen().await;
+    let kernel = FakeKernel {
+        original_destination: Some(OrigDst(address)),
+        ..FakeKernel::default()
+    };
+    let (proxy, log) = proxy(kernel, Mode::Permissive, own);
+    let app = connect(&proxy).await;
+    let server = accept(&server).await;
+    app.set_zero_linger().expect("an open connection");
+    drop(app);
+    assert!(was_reset(server).await);
+    logged(&log, "close=client_reset").await;
+}
