@@ -212,17 +212,17 @@ impl Sidecar {
     }
 }
 
-/// Everything pinned in a BPF file system.
+/// Everything that sidecars have pinned in a BPF file system.
 pub fn pins(bpffs: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(bpffs).into_iter().flatten();
+    // Beside it stand files of the kernel's own.
+    files(&bpffs.join("sidecar"))
+}
+
+/// The files below a directory, none if it does not exist.
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     entries
-        .map(|entry| entry.expect("listing pins").path())
-        .flat_map(|path| {
-            if path.is_dir() {
-                pins(&path)
-            } else {
-                vec![path]
-            }
-        })
+        .map(|entry| entry.path())
+        .flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] })
         .collect()
 }

@@ -283,11 +283,7 @@ fn health_and_readiness_are_told() {
     let sidecar = pods.server.sidecar();
     sidecar.get("/healthz");
     sidecar.get("/readyz");
-    assert!(
-        sidecar
-            .get("/metrics")
-            .contains("# TYPE sidecar_connections_opened_total counter")
-    );
+    assert!(sidecar.metrics().has("sidecar_kernel_events_total"));
 }
 
 fn echo(pod: &Pod, address: IpAddr, port: u16) -> sidecar_tests::Program<'_> {
