@@ -32,21 +32,27 @@ pub fn invite(stage: &Stage) {
     let Stage { plain, pods, .. } = stage;
     let (client, server) = (&pods.client, &pods.server);
     let [in_client, in_server, in_plain] = [client, server, plain].map(entrance);
-    let page = nginx::address(server);
+    let page = format!("http://{}/", nginx::address(server));
+    let plain_page = format!("http://{}/", nginx::address(plain));
+    let admin = "http://127.0.0.1:4195";
     println!(
-        "Everything is still running. Try, in another terminal:
+        "Everything is still running. In another terminal, try
 
-  {in_client} curl -i http://{page}/          # mutual TLS
-  {in_plain} curl -i http://{page}/           # plaintext: this pod has no sidecar
-  {in_client} curl -i http://{plain}/          # plaintext, the other way
-  {in_server} curl -s http://127.0.0.1:4195/metrics
-  {in_server} curl -s http://127.0.0.1:4195/connections
-  nsenter --net={network} tcpdump -A -ni client tcp port {port}   # the wire
+mutual TLS:
+  {in_client} curl -i {page}
+plaintext, from and to the pod without a sidecar:
+  {in_plain} curl -i {page}
+  {in_client} curl -i {plain_page}
+what the sidecar of the server has logged, counted, and has open:
+  cat {logs}/*-sidecar.stdout
+  {in_server} curl {admin}/metrics
+  {in_server} curl {admin}/connections
+the wire:
+  nsenter --net={network} tcpdump -A -n -i client tcp
 
 Ctrl-C ends it and takes everything away.",
-        plain = nginx::address(plain),
+        logs = server.sandbox().directory().display(),
         network = pods.network.sandbox().namespace().path().display(),
-        port = page.port(),
     );
 }
 
