@@ -1,4 +1,5 @@
-//! Which kinds of program the kernel takes from us.
+//! What can be said of the kernel side without loading it: is it here, and would the kernel take
+//! programs of its kinds from us?
 
 use std::{fmt, io};
 
@@ -6,6 +7,8 @@ use aya::{
     programs::{ProgramError, ProgramType},
     sys::is_program_supported,
 };
+
+use super::{Error, object::object};
 
 /// A kind of program that the kernel side consists of.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -27,6 +30,11 @@ impl fmt::Display for Kind {
             Self::SockOps => "sock_ops",
         })
     }
+}
+
+/// Fails if this binary was built without its kernel side.
+pub fn is_embedded() -> Result<(), Error> {
+    object().map(drop)
 }
 
 /// Loads a program of this kind that does nothing, and unloads it; `false` if the kernel does not

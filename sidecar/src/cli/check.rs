@@ -131,6 +131,11 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         category: "programs",
+        text: "this binary carries its kernel side",
+        check: kernel::side,
+    },
+    Claim {
+        category: "programs",
         text: "programs for connect() and getpeername() can be loaded",
         check: kernel::sock_addr,
     },

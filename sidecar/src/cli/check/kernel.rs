@@ -36,6 +36,13 @@ pub(super) fn unprivileged_proxy(context: &Context) -> Outcome {
     }
 }
 
+pub(super) fn side(_: &Context) -> Outcome {
+    match probe::is_embedded() {
+        Ok(()) => Outcome::PASS,
+        Err(error) => Outcome::error(&error),
+    }
+}
+
 pub(super) fn sock_addr(_: &Context) -> Outcome {
     loadable(Kind::CgroupSockAddr)
 }
