@@ -62,12 +62,25 @@ def read_line(sock):
 
 
 def ending(sock):
-    """How a connection ends that should carry nothing more: `eof`, `reset`, or the bytes it carried."""
+    """What comes next: `eof`, `reset`, or the line that the peer has sent."""
     try:
         data = sock.recv(64 * KIB)
     except ConnectionResetError:
         return "reset"
-    return data.decode("latin-1") if data else "eof"
+    return data.decode("latin-1").rstrip() if data else "eof"
+
+
+def converse(host, port, words):
+    """Connects, says something, and tells what comes of it, as `ending` does, or `refused`."""
+    try:
+        with dial(host, port) as sock:
+            sock.sendall(words.encode())
+            return ending(sock)
+    except ConnectionRefusedError:
+        return "refused"
+    except (ConnectionResetError, BrokenPipeError):
+        # A reset may come as early as the end of the handshake.
+        return "reset"
 
 
 def abort(sock):

@@ -53,6 +53,9 @@ pub use sandbox::Sandbox;
 pub use sidecar::Sidecar;
 pub use wire::{Stream, Wire};
 
+/// What apps tell each other where nobody else should hear it. It occurs nowhere by chance.
+pub const SECRET: &str = "violet rhinoceros";
+
 /// Every program the pods run, by path, with the Debian package that brings it.
 ///
 /// `cargo xtask setup` installs the packages whose program is missing.

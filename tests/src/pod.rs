@@ -3,13 +3,14 @@
 use std::{
     ffi::OsStr,
     fs,
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
     sync::Arc,
     thread,
 };
 
 use nix::mount::{MsFlags, mount};
+use serde::Deserialize;
 
 use crate::{
     Capture, Network, Program, Sandbox, Sidecar,
@@ -107,6 +108,16 @@ impl Pod {
     pub fn snippet(&self, code: &str) -> Program<'_> {
         self.python()
             .args(["-c", &format!("from peer import *\nimport sys\n{code}")])
+    }
+
+    /// Connects to a port as the pod's app, says something, and returns what comes of it:
+    /// `refused`, `reset`, `eof`, or what the other side says.
+    #[track_caller]
+    pub fn converse(&self, address: impl Into<IpAddr>, port: u16, words: &str) -> String {
+        let snippet = self.snippet("report(outcome=converse(*sys.argv[1:]))");
+        let arguments = [&*address.into().to_string(), &*port.to_string(), words];
+        let Outcome { outcome } = snippet.args(arguments).facts();
+        outcome
     }
 
     fn python(&self) -> Program<'_> {
@@ -291,6 +302,12 @@ impl Drop for Pod {
             self.stop_sidecar();
         }
     }
+}
+
+/// What the snippet of [`Pod::converse`] reports.
+#[derive(Deserialize)]
+struct Outcome {
+    outcome: String,
 }
 
 /// Where the scripts are that run in pods.

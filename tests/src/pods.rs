@@ -67,19 +67,21 @@ impl Pods {
         )
     }
 
-    /// Waits until both sidecars have logged a connection to `port`, and checks that they agree:
-    /// mutual TLS between the two pods' identities, over which the same bytes went.
+    /// Waits until both sidecars have logged the first connection to `port` that has ended, and
+    /// checks that they agree: mutual TLS between the two pods' identities, over which the same
+    /// bytes went.
     ///
     /// Returns the client's entry and the server's.
     #[track_caller]
     pub fn mutual_connection(&self, port: u16) -> (Connection, Connection) {
-        let logged = |pod: &Pod, direction: &str| {
-            pod.sidecar().connection(|connection| {
-                connection.direction == direction && connection.destination.port() == port
-            })
-        };
-        let outbound = logged(&self.client, "outbound");
-        let inbound = logged(&self.server, "inbound");
+        let outbound = self
+            .client
+            .sidecar()
+            .connection(|entry| entry.direction == "outbound" && entry.destination.port() == port);
+        let inbound = self
+            .server
+            .sidecar()
+            .connection(|entry| entry.direction == "inbound" && entry.client == outbound.client);
         let (client, server) = (Some(self.client.identity()), Some(self.server.identity()));
         assert_eq!((&*outbound.tls, &*inbound.tls), ("mutual", "mutual"));
         assert_eq!((&outbound.own, &outbound.peer), (&client, &server));

@@ -83,7 +83,8 @@ fn connections_that_stay_open_are_cut_after_the_drain_timeout() {
     assert_eq!(connection.close, "drained");
     pods.client.wait_for_sidecar();
     std::fs::write(pipe, "").expect("writing to the pipe");
-    assert!(client.wait().success().stdout.ends_with("reset\n"));
+    let output = client.wait().success();
+    assert!(output.stdout.ends_with("reset\n"), "{output}");
 }
 
 #[test]

@@ -1,36 +1,29 @@
 //! Bad peers, bad certificates, a full file table, and the death of the proxy: an error that says
 //! what happened, a counter, a connection that ends, and never a byte in plaintext.
 
-use std::{fs, net::IpAddr, thread, time::Duration};
+use std::{
+    fs,
+    net::Ipv4Addr,
+    thread,
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
 use sidecar_tests::{
-    App, Behaviour, Connection, Pod, Pods, Sidecar,
+    App, Behaviour, Connection, Pod, Pods, Program, SECRET, Sidecar,
     app::GREETING,
     svid::{Ca, Svid},
+    wait,
 };
-
-const SECRET: &str = "violet rhinoceros";
-
-/// Connects, says a secret, and tells how that or the connection ended.
-const PROBE: &str = r#"
-sock = socket.socket()
-sock.settimeout(DEADLINE)
-error = attempt(lambda: sock.connect((sys.argv[1], 8080)))
-if not error:
-    # Fails when the connection has been reset already, which `ending` will tell.
-    attempt(lambda: sock.sendall(b"violet rhinoceros\n"))
-report(end=error or ending(sock))
-"#;
 
 #[test]
 fn without_its_sidecar_a_client_is_refused_and_sends_nothing() {
     let mut pods = Pods::meshed();
     let app = App::start(&pods.server, Behaviour::Echo, 8080);
-    assert_eq!(probe(&pods, &pods.server), format!("{SECRET}\n"));
+    assert_eq!(ask(&pods), SECRET);
     pods.client.kill_sidecar();
     let capture = pods.client.capture();
-    assert_eq!(probe(&pods, &pods.server), "ConnectionRefusedError");
+    assert_eq!(ask(&pods), "refused");
     assert_eq!(capture.finish().streams.len(), 0);
     app.only_session();
 }
@@ -39,15 +32,15 @@ fn without_its_sidecar_a_client_is_refused_and_sends_nothing() {
 fn without_its_sidecar_a_server_is_refused_and_hears_nothing() {
     for mut pods in [Pods::meshed(), Pods::server_meshed(&[])] {
         let app = App::start(&pods.server, Behaviour::Echo, 8080);
-        assert_eq!(probe(&pods, &pods.server), format!("{SECRET}\n"));
+        assert_eq!(ask(&pods), SECRET);
         pods.server.kill_sidecar();
         let capture = pods.client.capture();
         let end = if pods.client.is_meshed() {
             "reset"
         } else {
-            "ConnectionRefusedError"
+            "refused"
         };
-        assert_eq!(probe(&pods, &pods.server), end);
+        assert_eq!(ask(&pods), end);
         let wire = capture.finish();
         assert!(!wire.only_stream().is_established() && !wire.contains(SECRET));
         app.only_session();
@@ -91,7 +84,7 @@ fn a_new_sidecar_takes_over_from_a_killed_one() {
         pod.wait_until_ready();
     }
     let capture = pods.client.capture();
-    assert_eq!(probe(&pods, &pods.server), format!("{SECRET}\n"));
+    assert_eq!(ask(&pods), SECRET);
     pods.mutual_connection(8080);
     capture.finish().assert_encrypted(&[SECRET]);
 }
@@ -108,7 +101,7 @@ fn cleanup_frees_a_pod_from_a_killed_sidecar() {
         pod.assert_rules_untouched();
     }
     let capture = pods.client.capture();
-    assert_eq!(probe(&pods, &pods.server), format!("{SECRET}\n"));
+    assert_eq!(ask(&pods), SECRET);
     capture.finish().assert_plaintext(&[SECRET]);
     assert_eq!(
         app.only_session().peer.ip().to_canonical(),
@@ -117,7 +110,7 @@ fn cleanup_frees_a_pod_from_a_killed_sidecar() {
 }
 
 /// An address of the plain pod that its kernel does not know of, for a peer made by hand.
-const RAW: &str = "198.18.0.99";
+const RAW: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 99);
 
 /// What a peer may say in the place of a TLS handshake, in hexadecimal, and what that is called.
 const GARBAGE: [(&str, &str); 4] = [
@@ -137,14 +130,11 @@ fn a_client_that_offers_the_mesh_and_speaks_garbage_is_refused() {
         assert!(!received(&seen).contains(GREETING), "{what}: {seen}");
         let failed = failures(pods.server.sidecar(), "inbound", count);
         assert_eq!(failed[count - 1].close, "handshake_failed", "{what}");
-        assert_eq!(
-            failed[count - 1].client.ip(),
-            RAW.parse::<IpAddr>().expect("an IP")
-        );
+        assert_eq!(failed[count - 1].client.ip(), RAW);
     }
     assert_eq!(app.sessions(), []);
     // Neither has it hurt anybody else.
-    assert_eq!(probe_greeting(&pods), format!("{GREETING}\n"));
+    assert_eq!(pods.client.converse(pods.server.v4(), 8080, ""), GREETING);
 }
 
 #[test]
@@ -164,19 +154,9 @@ fn a_server_that_accepts_the_mesh_and_speaks_garbage_is_told_nothing() {
     make_neighbour(&pods.client, &pods.server);
     let capture = pods.client.capture();
     for (count, (what, garbage)) in (1..).zip(GARBAGE) {
-        let client = (
-            RAW,
-            &*pods.client.v4().to_string(),
-            &*pods.client.hardware_address(),
-        );
-        let server = pods
-            .server
-            .script("raw_peer.py")
-            .args(["server", client.0, client.1]);
-        let mut server = server.args([client.2, "8080", garbage]).start();
+        let mut server = raw_peer("server", &pods.server, &pods.client, garbage).start();
         server.wait_for_stdout("listening");
-        let seen: Value = pods.client.snippet(PROBE).arg(RAW).facts();
-        assert_eq!(seen, json!({ "end": "reset" }), "{what}");
+        assert_eq!(pods.client.converse(RAW, 8080, SECRET), "reset", "{what}");
         server.wait_for_stdout(r#""meshed": true"#);
         let failed = failures(pods.client.sidecar(), "outbound", count);
         assert_eq!(failed[count - 1].close, "handshake_failed", "{what}");
@@ -190,7 +170,7 @@ fn a_peer_of_another_authority_is_refused_by_both() {
     let app = App::start(&pods.server, Behaviour::Echo, 8080);
     let [client, server] = [&pods.client, &pods.server]
         .map(|pod| Ca::new(pod, "sidecar.local").issue(&pod.identity(), "1h"));
-    assert_refused(&mut pods, &app, [&client, &server], "handshake_failed");
+    assert_refused(&mut pods, &app, [&client, &server]);
 }
 
 #[test]
@@ -201,57 +181,48 @@ fn a_peer_of_another_trust_domain_is_refused_even_if_its_authority_is_known() {
     let server = Ca::new(&pods.server, "two.example").issue("spiffe://two.example/server", "1h");
     client.trust(&server);
     server.trust(&client);
-    assert_refused(&mut pods, &app, [&client, &server], "peer_identity");
+    assert_refused(&mut pods, &app, [&client, &server]);
 }
 
 #[test]
 fn an_expired_certificate_is_refused_by_the_peer() {
-    const LIFETIME: Duration = Duration::from_secs(5);
+    const LIFETIME: Duration = Duration::from_secs(8);
     let mut pods = Pods::plain();
     let app = App::start(&pods.server, Behaviour::Echo, 8080);
-    let (client, server) = {
-        let ca = Ca::new(&pods.server, "sidecar.local");
-        let client = ca.issue(&pods.client.identity(), "1h");
-        (
-            client,
-            ca.issue(&pods.server.identity(), &format!("{}s", LIFETIME.as_secs())),
-        )
-    };
+    let ca = Ca::new(&pods.server, "sidecar.local");
+    let client = ca.issue(&pods.client.identity(), "1h");
+    let server = ca.issue(&pods.server.identity(), &format!("{}s", LIFETIME.as_secs()));
+    let issued = Instant::now();
     pods.client.mesh_with(&client.flags());
     pods.server.mesh_with(&server.flags());
-    assert_eq!(probe(&pods, &pods.server), format!("{SECRET}\n"));
+    assert_eq!(ask(&pods), SECRET);
     app.only_session();
     // The one thing here that only time brings about. Its clock has whole seconds.
-    thread::sleep(LIFETIME + Duration::from_secs(1));
+    thread::sleep((LIFETIME + Duration::from_secs(1)).saturating_sub(issued.elapsed()));
     let capture = pods.client.capture();
-    assert_eq!(probe(&pods, &pods.server), "reset");
+    assert_eq!(ask(&pods), "reset");
     let failed = failures(pods.client.sidecar(), "outbound", 1);
-    assert_eq!(failed[0].close, "handshake_failed");
-    assert!(
-        pods.client.sidecar().log().contains("expired"),
-        "{}",
-        pods.client.sidecar().log()
-    );
+    assert_eq!(failed[0].close, "peer_identity");
+    let log = pods.client.sidecar().log();
+    assert!(log.contains("expired"), "{log}");
     assert!(!capture.finish().contains(SECRET));
     app.only_session();
 }
 
-/// Opens forty connections, and tells how many were answered.
+/// Opens forty connections, keeps those that are answered, and tells how many these are.
 const CROWD: &str = r#"
-def ask(sock):
+def join(crowd):
     try:
+        sock = dial(sys.argv[1], 8080)
         sock.sendall(b"violet rhinoceros\n")
-        return read_line(sock) == "violet rhinoceros"
+        read_line(sock)
+        crowd.append(sock)
     except (OSError, EOFError):
-        return False
+        pass
 crowd = []
-answered = 0
 for _ in range(40):
-    crowd.append(dial(sys.argv[1], 8080))
-    answered += ask(crowd[-1])
-for sock in crowd:
-    sock.close()
-report(answered=answered)
+    join(crowd)
+report(answered=len(crowd))
 "#;
 
 #[test]
@@ -286,7 +257,7 @@ fn assert_crowd_is_thinned(pods: &Pods, tight: &Pod, direction: &str) {
     tight
         .sidecar()
         .metrics_when(|metrics| metrics.count("sidecar_connections_failed_total", &full) > 0);
-    assert_eq!(probe(pods, &pods.server), format!("{SECRET}\n"));
+    assert_eq!(ask(pods), SECRET);
 }
 
 /// Limits the sidecar's file table to what it has open, and a few more.
@@ -303,16 +274,14 @@ fn leave_descriptors(pod: &Pod, more: usize) {
 
 /// Has both pods use these certificates, and checks that they do not talk.
 #[track_caller]
-fn assert_refused(pods: &mut Pods, app: &App, svids: [&Svid; 2], reason: &str) {
+fn assert_refused(pods: &mut Pods, app: &App, svids: [&Svid; 2]) {
     for (pod, svid) in [&mut pods.client, &mut pods.server].into_iter().zip(svids) {
         pod.mesh_with(&svid.flags());
     }
     let capture = pods.client.capture();
-    assert_eq!(probe(pods, &pods.server), "reset");
-    assert_eq!(
-        failures(pods.client.sidecar(), "outbound", 1)[0].close,
-        reason
-    );
+    assert_eq!(ask(pods), "reset");
+    let failed = failures(pods.client.sidecar(), "outbound", 1);
+    assert_eq!(failed[0].close, "peer_identity");
     failures(pods.server.sidecar(), "inbound", 1);
     let wire = capture.finish();
     assert!(wire.only_stream().is_meshed(), "the pods have not tried");
@@ -323,59 +292,57 @@ fn assert_refused(pods: &mut Pods, app: &App, svids: [&Svid; 2], reason: &str) {
 /// Waits until `count` connections have failed, and checks that they are logged and counted so.
 #[track_caller]
 fn failures(sidecar: &Sidecar, direction: &str, count: usize) -> Vec<Connection> {
-    let labels = [("direction", direction)];
-    sidecar.metrics_when(|metrics| {
-        metrics.count("sidecar_connections_failed_total", &labels) == count as u64
-    });
-    let failed = |connection: &Connection| {
-        !["eof", "client_reset", "server_reset", "drained"].contains(&&*connection.close)
+    const ENDS: [&str; 4] = ["eof", "client_reset", "server_reset", "drained"];
+    let logged = || {
+        let entries = sidecar.connections().into_iter();
+        entries
+            .filter(|entry| !ENDS.contains(&&*entry.close))
+            .collect::<Vec<_>>()
     };
-    let logged: Vec<_> = sidecar.connections().into_iter().filter(failed).collect();
+    wait::until(format!("{count} failures are logged"), || {
+        logged().len() >= count
+    });
+    let (logged, metrics) = (logged(), sidecar.metrics());
     assert_eq!(logged.len(), count, "{logged:#?}");
-    for connection in &logged {
-        assert_eq!(
-            (connection.direction.as_str(), connection.sent),
-            (direction, 0)
-        );
-        let labels = [("direction", direction), ("reason", &*connection.close)];
+    for entry in &logged {
+        assert_eq!((entry.direction.as_str(), entry.sent), (direction, 0));
+        let labels = [("direction", direction), ("reason", &*entry.close)];
         assert_ne!(
-            sidecar
-                .metrics()
-                .count("sidecar_connections_failed_total", &labels),
-            0
+            metrics.count("sidecar_connections_failed_total", &labels),
+            0,
+            "{entry:?}"
         );
     }
+    assert_eq!(
+        metrics.count("sidecar_connections_failed_total", &[]),
+        count as u64
+    );
     logged
 }
 
-/// Connects from the client pod, and returns the error, or how the connection ended, or the answer.
-fn probe(pods: &Pods, server: &Pod) -> String {
-    let seen: Value = pods
-        .client
-        .snippet(PROBE)
-        .arg(server.v4().to_string())
-        .facts();
-    seen["end"].as_str().expect("an end").to_owned()
-}
-
-/// Like [`probe`], for a server that speaks first.
-fn probe_greeting(pods: &Pods) -> String {
-    let curl = pods
-        .client
-        .snippet("report(end=ending(dial(sys.argv[1], 8080)))");
-    let seen: Value = curl.arg(pods.server.v4().to_string()).facts();
-    seen["end"].as_str().expect("an end").to_owned()
+/// Has the client pod tell the server pod a secret, and returns what comes of it.
+#[track_caller]
+fn ask(pods: &Pods) -> String {
+    pods.client.converse(pods.server.v4(), 8080, SECRET)
 }
 
 /// Sends garbage from a peer made by hand in the client pod to the server pod.
 fn raw_client(pods: &Pods, garbage: &str) -> Value {
     make_neighbour(&pods.server, &pods.client);
-    let (address, hardware) = (pods.server.v4().to_string(), pods.server.hardware_address());
-    let client = pods
-        .client
-        .script("raw_peer.py")
-        .args(["client", RAW, &address, &hardware]);
-    client.args(["8080", garbage]).facts()
+    raw_peer("client", &pods.client, &pods.server, garbage).facts()
+}
+
+/// A peer made by hand in one pod, that is about to talk to another.
+fn raw_peer<'a>(role: &str, pod: &'a Pod, peer: &Pod, garbage: &str) -> Program<'a> {
+    let addresses = [
+        RAW.to_string(),
+        peer.v4().to_string(),
+        peer.hardware_address(),
+    ];
+    pod.script("raw_peer.py")
+        .arg(role)
+        .args(addresses)
+        .args(["8080", garbage])
 }
 
 /// Tells a pod that the peer made by hand is in another pod.

@@ -1,11 +1,9 @@
 //! Ways to connect and to listen that are easy to get wrong.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use serde_json::{Value, json};
-use sidecar_tests::{App, Behaviour, Pod, Pods};
-
-const SECRET: &str = "violet rhinoceros";
+use sidecar_tests::{App, Behaviour, Pods, SECRET, app::GREETING};
 
 /// Connects without waiting, and waits for the socket to become writable.
 const NON_BLOCKING: &str = r#"
@@ -188,22 +186,11 @@ fn an_ipv6_only_socket_is_meshed() {
     pods.mutual_connection(8080);
 }
 
-/// Connects, and tells how that or the connection ended.
-const PROBE: &str = r"
-sock = socket.socket()
-sock.settimeout(DEADLINE)
-error = attempt(lambda: sock.connect((sys.argv[1], int(sys.argv[2]))))
-report(end=error or ending(sock))
-";
-
 #[test]
 fn a_port_nobody_listens_on_is_refused_as_without_us() {
     let pods = Pods::server_meshed(&["--inbound", "strict"]);
     let capture = pods.client.capture();
-    assert_eq!(
-        probe(&pods.client, &pods.server, 9),
-        "ConnectionRefusedError"
-    );
+    assert_eq!(pods.client.converse(pods.server.v4(), 9, ""), "refused");
     assert_eq!(
         pods.server.sidecar().kernel_events("inbound_not_listening"),
         1
@@ -215,7 +202,7 @@ fn a_port_nobody_listens_on_is_refused_as_without_us() {
 #[test]
 fn a_refused_upstream_is_a_reset_for_the_client_and_the_log_says_refused() {
     let pods = Pods::meshed();
-    assert_eq!(probe(&pods.client, &pods.server, 9), "reset");
+    assert_eq!(pods.client.converse(pods.server.v4(), 9, ""), "reset");
     let connection = pods.client.sidecar().only_connection("outbound");
     assert_eq!(
         (&*connection.close, connection.sent),
@@ -234,12 +221,8 @@ fn a_refused_upstream_is_a_reset_for_the_client_and_the_log_says_refused() {
 fn an_unreachable_upstream_is_a_reset_for_the_client_and_the_log_says_unreachable() {
     let pods = Pods::client_meshed(&[]);
     // There is no route out of the pod's network.
-    let seen: Value = pods
-        .client
-        .snippet(PROBE)
-        .args(["203.0.113.1", "80"])
-        .facts();
-    assert_eq!(seen, json!({ "end": "reset" }));
+    let nowhere = Ipv4Addr::new(203, 0, 113, 1);
+    assert_eq!(pods.client.converse(nowhere, 80, ""), "reset");
     let connection = pods.client.sidecar().only_connection("outbound");
     assert_eq!(connection.close, "connect_unreachable");
 }
@@ -255,7 +238,7 @@ fn an_upstream_that_does_not_answer_times_out() {
             }
         }",
     );
-    assert_eq!(probe(&pods.client, &pods.server, 9), "reset");
+    assert_eq!(pods.client.converse(pods.server.v4(), 9, ""), "reset");
     let connection = pods.client.sidecar().only_connection("outbound");
     assert_eq!(connection.close, "connect_timeout");
 }
@@ -264,20 +247,11 @@ fn an_upstream_that_does_not_answer_times_out() {
 fn a_listener_that_closes_is_refused_again() {
     let pods = Pods::server_meshed(&[]);
     let app = App::start(&pods.server, Behaviour::Greet, 8080);
-    assert_ne!(
-        probe(&pods.client, &pods.server, 8080),
-        "ConnectionRefusedError"
-    );
+    assert_ne!(pods.client.converse(pods.server.v4(), 8080, ""), "refused");
     drop(app);
-    assert_eq!(
-        probe(&pods.client, &pods.server, 8080),
-        "ConnectionRefusedError"
-    );
+    assert_eq!(pods.client.converse(pods.server.v4(), 8080, ""), "refused");
     let _app = App::start(&pods.server, Behaviour::Greet, 8080);
-    assert_ne!(
-        probe(&pods.client, &pods.server, 8080),
-        "ConnectionRefusedError"
-    );
+    assert_ne!(pods.client.converse(pods.server.v4(), 8080, ""), "refused");
     assert_eq!(pods.server.sidecar().kernel_events("inbound_steered"), 2);
 }
 
@@ -288,13 +262,11 @@ fn a_port_that_two_processes_share_is_captured_until_both_are_gone() {
     let second = App::start(&pods.server, Behaviour::Greet, 8080);
     drop(first);
     let capture = pods.client.capture();
-    assert!(probe(&pods.client, &pods.server, 8080).contains("the server speaks first"));
+    assert_eq!(pods.client.converse(pods.server.v4(), 8080, ""), GREETING);
     pods.mutual_connection(8080);
-    capture
-        .finish()
-        .assert_encrypted(&["the server speaks first"]);
+    capture.finish().assert_encrypted(&[GREETING]);
     drop(second);
-    assert_eq!(probe(&pods.client, &pods.server, 8080), "reset");
+    assert_eq!(pods.client.converse(pods.server.v4(), 8080, ""), "reset");
 }
 
 #[test]
@@ -306,7 +278,7 @@ fn an_app_that_listened_before_the_sidecar_came_is_captured() {
     pods.server.wait_until_ready();
     pods.client.mesh(&dev_ca, &[]);
     pods.client.wait_until_ready();
-    assert!(probe(&pods.client, &pods.server, 8080).contains("the server speaks first"));
+    assert_eq!(pods.client.converse(pods.server.v4(), 8080, ""), GREETING);
     pods.mutual_connection(8080);
 }
 
@@ -335,10 +307,7 @@ fn every_way_to_listen_is_captured() {
     let chosen: Value = serde_json::from_str(&listeners.stdout()).expect("JSON");
     let chosen = chosen["chosen"].as_u64().expect("a port");
     for port in [8081, 8082, u16::try_from(chosen).expect("a port")] {
-        assert_eq!(
-            probe(&pods.client, &pods.server, port),
-            format!("{SECRET}\n")
-        );
+        assert_eq!(pods.client.converse(pods.server.v4(), port, ""), SECRET);
         pods.mutual_connection(port);
     }
 }
@@ -390,18 +359,9 @@ fn syn_cookies_cost_a_peek_but_no_encryption_under_strict() {
         .sysctl("net/ipv4/tcp_syncookies", "2");
     let _app = App::start(&pods.server, Behaviour::Greet, 8080);
     let capture = pods.client.capture();
-    assert!(probe(&pods.client, &pods.server, 8080).contains("the server speaks first"));
+    assert_eq!(pods.client.converse(pods.server.v4(), 8080, ""), GREETING);
     pods.mutual_connection(8080);
     let wire = capture.finish();
     assert!(wire.only_stream().is_tls());
-    assert!(!wire.contains("the server speaks first"));
-}
-
-/// Connects to a port, and returns the error, or how the connection ended, or what it carried.
-fn probe(client: &Pod, server: &Pod, port: u16) -> String {
-    let seen: Value = client
-        .snippet(PROBE)
-        .args([server.v4().to_string(), port.to_string()])
-        .facts();
-    seen["end"].as_str().expect("an end").to_owned()
+    assert!(!wire.contains(GREETING));
 }

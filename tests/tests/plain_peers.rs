@@ -1,22 +1,8 @@
 //! What happens when the other side has no sidecar, or when one's own is told to stay out of it.
 
-use std::fs;
+use std::{fs, net::Ipv4Addr};
 
-use serde_json::json;
-use sidecar_tests::{App, Behaviour, Pod, Pods, Program, app::GREETING, servers};
-
-/// Sends a line to a server and tells what came of it.
-const EXCHANGE: &str = r#"
-sock = dial(sys.argv[1], sys.argv[2])
-sock.sendall(b"violet rhinoceros\n")
-report(end=ending(sock))
-"#;
-
-/// Says nothing, and tells what the server says.
-const LISTEN: &str = r"
-sock = dial(sys.argv[1], sys.argv[2])
-report(end=ending(sock))
-";
+use sidecar_tests::{App, Behaviour, Pods, SECRET, app::GREETING, servers, wait};
 
 #[test]
 fn a_permissive_client_reaches_a_plain_server_that_speaks_first() {
@@ -25,7 +11,7 @@ fn a_permissive_client_reaches_a_plain_server_that_speaks_first() {
     let capture = pods.client.capture();
     send_mail(&pods);
     let wire = capture.finish();
-    wire.assert_plaintext(&["220 mail.example", "violet rhinoceros"]);
+    wire.assert_plaintext(&["220 mail.example", SECRET]);
     let stream = wire.only_stream();
     assert!(stream.offers[0], "the mesh was not offered");
     assert!(!stream.answers[0], "a plain server has accepted the mesh");
@@ -53,7 +39,7 @@ fn a_permissive_server_that_speaks_first_serves_a_plain_client() {
     let capture = pods.client.capture();
     send_mail(&pods);
     let wire = capture.finish();
-    wire.assert_plaintext(&["220 mail.example", "violet rhinoceros"]);
+    wire.assert_plaintext(&["220 mail.example", SECRET]);
     let stream = wire.only_stream();
     assert_eq!((stream.offers[0], stream.answers[0]), (false, false));
     let connection = pods.server.sidecar().only_connection("inbound");
@@ -76,8 +62,8 @@ fn a_strict_client_tells_a_plain_server_nothing() {
     let pods = Pods::client_meshed(&["--outbound", "strict", "--handshake-timeout", "1s"]);
     let _app = App::start(&pods.server, Behaviour::Echo, 8080);
     let capture = pods.client.capture();
-    let seen: serde_json::Value = talk(&pods.client, EXCHANGE, &pods.server, 8080).facts();
-    assert_eq!(seen, json!({ "end": "reset" }));
+    let outcome = pods.client.converse(pods.server.v4(), 8080, SECRET);
+    assert_eq!(outcome, "reset");
     let connection = pods.client.sidecar().only_connection("outbound");
     assert_eq!((connection.sent, connection.received), (0, 0));
     assert!(["handshake_failed", "plaintext_refused"].contains(&&*connection.close));
@@ -88,15 +74,15 @@ fn a_strict_client_tells_a_plain_server_nothing() {
         metrics.count("sidecar_connections_failed_total", &failed),
         1
     );
-    assert!(!capture.finish().contains("violet rhinoceros"));
+    assert!(!capture.finish().contains(SECRET));
 }
 
 #[test]
 fn a_strict_server_hears_nothing_from_a_plain_client() {
     let pods = Pods::server_meshed(&["--inbound", "strict"]);
     let app = App::start(&pods.server, Behaviour::Echo, 8080);
-    let seen: serde_json::Value = talk(&pods.client, EXCHANGE, &pods.server, 8080).facts();
-    assert_eq!(seen, json!({ "end": "reset" }));
+    let outcome = pods.client.converse(pods.server.v4(), 8080, SECRET);
+    assert_eq!(outcome, "reset");
     let connection = pods.server.sidecar().only_connection("inbound");
     assert_eq!(connection.close, "plaintext_refused");
     assert_eq!((connection.sent, connection.received), (0, 0));
@@ -114,8 +100,8 @@ fn a_strict_server_that_speaks_first_tells_a_plain_client_nothing() {
     let pods = Pods::server_meshed(&["--inbound", "strict", "--handshake-timeout", "1s"]);
     let _app = App::start(&pods.server, Behaviour::Greet, 8080);
     let capture = pods.client.capture();
-    let seen: serde_json::Value = talk(&pods.client, LISTEN, &pods.server, 8080).facts();
-    assert_eq!(seen, json!({ "end": "reset" }));
+    let outcome = pods.client.converse(pods.server.v4(), 8080, "");
+    assert_eq!(outcome, "reset");
     let connection = pods.server.sidecar().only_connection("inbound");
     assert!(["handshake_timeout", "plaintext_refused"].contains(&&*connection.close));
     assert!(!capture.finish().contains(GREETING));
@@ -127,15 +113,12 @@ fn off_leaves_connections_to_the_kernel() {
     let pods = Pods::meshed_with(&off, &off);
     let app = App::start(&pods.server, Behaviour::Greet, 8080);
     let capture = pods.client.capture();
-    let seen: serde_json::Value = talk(&pods.client, LISTEN, &pods.server, 8080).facts();
-    assert_eq!(seen, json!({ "end": format!("{GREETING}\n") }));
+    let outcome = pods.client.converse(pods.server.v4(), 8080, "");
+    assert_eq!(outcome, GREETING);
     app.only_session();
     // What the kernel decides keeps the kernel's own errors.
-    let refused = talk(&pods.client, LISTEN, &pods.server, 9).run();
-    assert!(
-        refused.stderr.contains("ConnectionRefusedError"),
-        "{refused}"
-    );
+    let refused = pods.client.converse(pods.server.v4(), 9, "");
+    assert_eq!(refused, "refused");
     let wire = capture.finish();
     wire.assert_plaintext(&[GREETING]);
     assert!(wire.streams.iter().all(|stream| !stream.offers[0]));
@@ -156,15 +139,8 @@ fn an_override_changes_the_mode_for_one_port() {
         "outbound,port=8082,mode=off",
     ]);
     let apps = [8080, 8081, 8082].map(|port| App::start(&pods.server, Behaviour::Greet, port));
-    let ends = [8080, 8081, 8082].map(|port| end(&pods.client, LISTEN, &pods.server, port));
-    assert_eq!(
-        ends,
-        [
-            "reset".to_owned(),
-            format!("{GREETING}\n"),
-            format!("{GREETING}\n")
-        ]
-    );
+    let ends = [8080, 8081, 8082].map(|port| pods.client.converse(pods.server.v4(), port, ""));
+    assert_eq!(ends, ["reset", GREETING, GREETING]);
     apps[1].only_session();
     apps[2].only_session();
     let logged = pods.client.sidecar().connections();
@@ -193,18 +169,11 @@ fn an_override_changes_the_mode_for_one_network() {
         .namespace()
         .ip("addr add 198.18.0.32/24 dev eth0");
     let _apps = [8080, 8081].map(|port| App::start(&pods.server, Behaviour::Greet, port));
-    let address = pods.server.v4().to_string();
-    let ends = [
-        (&*address, "8080"),
-        (&address, "8081"),
-        ("198.18.0.32", "8080"),
-    ]
-    .map(|(address, port)| {
-        let seen: serde_json::Value = pods.client.snippet(LISTEN).args([address, port]).facts();
-        seen["end"].as_str().expect("an end").to_owned()
-    });
-    let greeting = format!("{GREETING}\n");
-    assert_eq!(ends, ["reset".to_owned(), greeting.clone(), greeting]);
+    let inside = pods.server.v4();
+    let outside = Ipv4Addr::new(198, 18, 0, 32);
+    let ends = [(inside, 8080), (inside, 8081), (outside, 8080)]
+        .map(|(address, port)| pods.client.converse(address, port, ""));
+    assert_eq!(ends, ["reset", GREETING, GREETING]);
 }
 
 #[test]
@@ -217,15 +186,12 @@ fn an_override_of_an_inbound_mode_is_by_the_clients_network() {
     ]);
     let other = pods.join("other");
     let _apps = [8080, 8081].map(|port| App::start(&pods.server, Behaviour::Echo, port));
-    assert_eq!(end(&pods.client, EXCHANGE, &pods.server, 8080), "reset");
     assert_eq!(
-        end(&other, EXCHANGE, &pods.server, 8080),
-        "violet rhinoceros\n"
+        pods.client.converse(pods.server.v4(), 8080, SECRET),
+        "reset"
     );
-    assert_eq!(
-        end(&pods.client, EXCHANGE, &pods.server, 8081),
-        "violet rhinoceros\n"
-    );
+    assert_eq!(other.converse(pods.server.v4(), 8080, SECRET), SECRET);
+    assert_eq!(pods.client.converse(pods.server.v4(), 8081, SECRET), SECRET);
     assert_eq!(pods.server.sidecar().kernel_events("inbound_off"), 1);
 }
 
@@ -243,10 +209,7 @@ fn a_stripped_option_means_plaintext_for_permissive_pods() {
     let pods = Pods::meshed();
     pods.network.nft(STRIP);
     let _app = App::start(&pods.server, Behaviour::Greet, 8080);
-    assert_eq!(
-        end(&pods.client, LISTEN, &pods.server, 8080),
-        format!("{GREETING}\n")
-    );
+    assert_eq!(pods.client.converse(pods.server.v4(), 8080, ""), GREETING);
     let outbound = pods.client.sidecar().only_connection("outbound");
     let inbound = pods.server.sidecar().only_connection("inbound");
     assert_eq!(
@@ -262,10 +225,7 @@ fn a_stripped_option_does_not_downgrade_strict_pods() {
     pods.network.nft(STRIP);
     let _app = App::start(&pods.server, Behaviour::Greet, 8080);
     let capture = pods.server.capture();
-    assert_eq!(
-        end(&pods.client, LISTEN, &pods.server, 8080),
-        format!("{GREETING}\n")
-    );
+    assert_eq!(pods.client.converse(pods.server.v4(), 8080, ""), GREETING);
     pods.mutual_connection(8080);
     let wire = capture.finish();
     let stream = wire.only_stream();
@@ -286,10 +246,7 @@ fn a_middlebox_that_drops_the_option_does_not_cut_the_pods_off() {
     );
     let _app = App::start(&pods.server, Behaviour::Greet, 8080);
     let capture = pods.client.capture();
-    assert_eq!(
-        end(&pods.client, LISTEN, &pods.server, 8080),
-        format!("{GREETING}\n")
-    );
+    assert_eq!(pods.client.converse(pods.server.v4(), 8080, ""), GREETING);
     let wire = capture.finish();
     let stream = wire.only_stream();
     assert_eq!(stream.offers, [true, true, true, false]);
@@ -311,23 +268,7 @@ fn send_mail(pods: &Pods) {
     curl.args(addresses)
         .stdin("Subject: zoo\r\n\r\nviolet rhinoceros\r\n")
         .succeed();
-    sidecar_tests::wait::until("the mail is delivered", || {
-        fs::read_to_string(servers::mailbox(&pods.server))
-            .is_ok_and(|mail| mail.contains("violet rhinoceros"))
+    wait::until("the mail is delivered", || {
+        fs::read_to_string(servers::mailbox(&pods.server)).is_ok_and(|mail| mail.contains(SECRET))
     });
-}
-
-/// Runs a snippet that talks to an app.
-fn talk<'a>(pod: &'a Pod, snippet: &str, server: &Pod, port: u16) -> Program<'a> {
-    pod.snippet(snippet)
-        .args([server.v4().to_string(), port.to_string()])
-}
-
-/// Runs a snippet that talks to an app, and returns the end that it reports.
-fn end(pod: &Pod, snippet: &str, server: &Pod, port: u16) -> String {
-    let seen: serde_json::Value = talk(pod, snippet, server, port).facts();
-    seen["end"]
-        .as_str()
-        .expect("the snippets report an end")
-        .to_owned()
 }
