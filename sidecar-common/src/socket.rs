@@ -10,6 +10,8 @@ pub struct SocketFacts {
     pub mesh: Mesh,
     /// How many SYNs with our option have left so far.
     pub offers: u32,
+    /// Has the kernel side seen this socket begin to listen? 1 if so.
+    pub followed: u32,
     /// The other end as the socket's owner should know it: the original destination or the true
     /// client, depending on the role.
     pub peer: Endpoint,

@@ -146,10 +146,13 @@ fn state_changed(sock: &SockOps<'_>) {
 #[inline(always)]
 fn listening(log: &SockOpsContext, sock: &SockOps<'_>) {
     match sock.socket().and_then(maps::facts) {
-        Some(facts) if facts.role == Role::INBOUND => {
-            sock.watch(BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG)
+        Some(facts) if facts.role.is_proxy() => {
+            // Tells the daemon that its own sockets are in the cgroup, as they must be.
+            facts.followed = 1;
+            if facts.role == Role::INBOUND {
+                sock.watch(BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
+            }
         }
-        Some(facts) if facts.role.is_proxy() => {}
         _ => {
             let local = sock.local();
             if local.port == 0 {

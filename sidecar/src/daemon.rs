@@ -65,6 +65,7 @@ impl Daemon {
         telemetry.certificate_expires(tls.not_after());
 
         let drain = Drain::default();
+        let admin_address = admin.local_addr()?;
         let admin = tokio::spawn(admin::serve(
             TcpListener::from_std(admin)?,
             telemetry.clone(),
@@ -95,7 +96,7 @@ impl Daemon {
                 tokio::spawn(Arc::clone(&proxy).serve(direction, listener, drain.clone()));
             }
         }
-        tracing::info!(identity = %proxy.tls.own(), admin = %config.admin, "captured {cgroup}");
+        tracing::info!(identity = %proxy.tls.own(), admin = %admin_address, "captured {cgroup}");
         Ok(Self {
             datapath,
             drain,

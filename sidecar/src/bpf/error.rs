@@ -27,6 +27,9 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+    /// What the kernel side knows of a socket could not be read.
+    #[error("cannot read from the kernel what it knows of a socket: {0}")]
+    Facts(#[source] io::Error),
     /// The link of a program is of a kind that cannot be pinned.
     #[error("cannot pin program {program}: {source}; links need kernel 5.7 or newer")]
     Link {
@@ -59,6 +62,11 @@ pub enum Error {
     /// The daemon was built without its kernel side.
     #[error("this binary was built without its kernel side; build it with `cargo xtask build`")]
     NoObject,
+    /// The daemon's own sockets are not followed.
+    #[error(
+        "this process is outside the pod's cgroup, and the kernel side follows sockets of that cgroup only; start it in a cgroup below, such as PATH/sidecar"
+    )]
+    OutsideCgroup,
     /// Something could not be pinned.
     #[error("cannot pin {}: {source}; check that the BPF file system is writable", path.display())]
     Pin {

@@ -43,6 +43,12 @@ impl Listeners {
                 .outbound
                 .push(open(sockets, Role::OUTBOUND, address)?);
         }
+        for listener in &listeners.inbound {
+            let followed = sockets.is_followed(listener.as_fd());
+            if !followed.map_err(Error::Facts)? {
+                return Err(Error::OutsideCgroup);
+            }
+        }
         Ok(listeners)
     }
 

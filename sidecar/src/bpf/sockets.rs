@@ -32,6 +32,13 @@ impl Sockets {
         self.lock().insert(&socket, facts, 0).map_err(into_io)
     }
 
+    /// Has the kernel side seen this socket begin to listen?
+    pub(super) fn is_followed(&self, listener: BorrowedFd<'_>) -> io::Result<bool> {
+        Ok(self
+            .read(listener)?
+            .is_some_and(|facts| facts.followed != 0))
+    }
+
     pub(super) fn listening(&self) -> &Listening {
         &self.listening
     }

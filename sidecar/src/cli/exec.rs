@@ -1,6 +1,7 @@
 use std::{
     ffi::OsString,
     os::unix::process::ExitStatusExt,
+    path::Path,
     process::{ExitCode, ExitStatus},
 };
 
@@ -13,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::run::runtime;
 use crate::{
-    config,
+    config::{self, AdminAddress, Settings},
     daemon::Daemon,
     logging,
     pod::{self, Cgroup},
@@ -33,7 +34,11 @@ pub struct Exec {
 impl Exec {
     /// Runs the command in a cgroup of its own, captured, and exits as it does.
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let config = self.config.load()?;
+        // Several may run side by side, and nobody has to find the admin endpoint of each.
+        let config = self.config.load_over(Settings {
+            admin: Some(AdminAddress::ANY_LOOPBACK_PORT),
+            ..Settings::default()
+        })?;
         let _flush = logging::init(&config.log, config.log_format);
         let parent = match &config.cgroup {
             Some(path) => path.clone(),
@@ -42,12 +47,11 @@ impl Exec {
         if let Some(netns) = &config.netns {
             pod::enter_netns(netns)?;
         }
-        let name = format!("sidecar-exec-{}", std::process::id());
-        let cgroup = Owned(Cgroup::create(&parent, &name)?);
+        let place = Place::create(&parent)?;
         let status = runtime(&config)?.block_on(async {
             let grace = config.drain_timeout;
-            let daemon = Daemon::start(config, &cgroup.0)?;
-            let status = supervise(&self.command, &cgroup.0).await;
+            let daemon = Daemon::start(config, &place.pod)?;
+            let status = supervise(&self.command, &place.app).await;
             daemon.stop(grace).await?;
             status
         })?;
@@ -86,15 +90,48 @@ fn exit_code(status: ExitStatus) -> ExitCode {
     code.map_or(ExitCode::FAILURE, ExitCode::from)
 }
 
-/// A cgroup that goes when the command has gone.
-struct Owned(Cgroup);
+/// Cgroups that go when the command has gone: one for the command, one for us, and the one that
+/// holds both and is captured.
+struct Place {
+    pod: Cgroup,
+    app: Cgroup,
+    sidecar: Cgroup,
+    /// Where we came from.
+    home: Cgroup,
+}
 
-impl Drop for Owned {
+impl Place {
+    /// Makes the cgroups and moves this process into its own.
+    fn create(parent: &Path) -> anyhow::Result<Self> {
+        let name = format!("sidecar-exec-{}", std::process::id());
+        let home = Cgroup::of_this_process()?;
+        let pod = Cgroup::create(parent, &name)?;
+        let place = Self {
+            app: Cgroup::create(pod.path(), "app")?,
+            sidecar: Cgroup::create(pod.path(), "sidecar")?,
+            pod,
+            home,
+        };
+        place
+            .sidecar
+            .join()
+            .with_context(|| format!("cannot join {}", place.sidecar))?;
+        Ok(place)
+    }
+}
+
+impl Drop for Place {
     fn drop(&mut self) {
-        if let Err(error) = self.0.remove() {
+        let removed = self
+            .home
+            .join()
+            .and_then(|()| self.sidecar.remove())
+            .and_then(|()| self.app.remove())
+            .and_then(|()| self.pod.remove());
+        if let Err(error) = removed {
             tracing::warn!(
                 "cannot remove {}: {error}; a process of the command may still run",
-                self.0
+                self.pod
             );
         }
     }

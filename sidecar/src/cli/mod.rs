@@ -35,9 +35,21 @@ enum Command {
     Status(status::Status),
 }
 
+/// Exit code for a command line that cannot be understood, as shells use it.
+const USAGE: u8 = 2;
+
 /// Runs the command line and turns its outcome into an exit code.
 pub fn main() -> ExitCode {
-    let outcome = match Cli::parse().command {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() => {
+            eprintln!("sidecar: {}", usage_sentence(&error.to_string()));
+            return ExitCode::from(USAGE);
+        }
+        // Help and version, which were asked for.
+        Err(error) => error.exit(),
+    };
+    let outcome = match cli.command {
         Command::Ca(args) => args.run().map(|()| ExitCode::SUCCESS),
         Command::Check(args) => args.run(),
         Command::Cleanup(args) => args.run().map(|()| ExitCode::SUCCESS),
@@ -49,6 +61,21 @@ pub fn main() -> ExitCode {
         eprintln!("sidecar: {}", sentence(&error));
         ExitCode::FAILURE
     })
+}
+
+/// What clap has to say, in one line: it tells the mistake, tips, and the usage, in paragraphs.
+fn usage_sentence(error: &str) -> String {
+    let (mistake, _) = error.split_once("\n\nUsage:").unwrap_or((error, ""));
+    let mut lines = mistake
+        .lines()
+        .map(|line| line.trim().trim_start_matches("error: "))
+        .filter(|line| !line.is_empty() && !line.starts_with("For more information"));
+    let mut sentence = lines.next().unwrap_or_default().to_owned();
+    for line in lines {
+        let separator = if sentence.ends_with(':') { " " } else { "; " };
+        sentence = format!("{sentence}{separator}{}", line.trim_start_matches("tip: "));
+    }
+    format!("{sentence}; `sidecar help` tells what there is")
 }
 
 /// What was tried, then why it failed, in one line. Many errors name their cause themselves.
@@ -69,6 +96,27 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+
+    #[test]
+    fn a_mistyped_flag_is_one_line_with_the_likely_one() {
+        let error = Cli::try_parse_from(["sidecar", "run", "--outbond", "strict"])
+            .expect_err("no such flag");
+        assert_eq!(
+            usage_sentence(&error.to_string()),
+            "unexpected argument '--outbond' found; a similar argument exists: '--outbound'; \
+             `sidecar help` tells what there is"
+        );
+    }
+
+    #[test]
+    fn a_missing_argument_is_one_line_with_its_name() {
+        let error = Cli::try_parse_from(["sidecar", "exec"]).expect_err("no command");
+        assert_eq!(
+            usage_sentence(&error.to_string()),
+            "the following required arguments were not provided: <COMMAND>...; \
+             `sidecar help` tells what there is"
+        );
+    }
 
     #[test]
     fn no_cause_is_named_twice() {

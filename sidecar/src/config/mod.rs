@@ -21,7 +21,7 @@ use spiffe::SpiffeId;
 pub use self::{
     error::Error,
     settings::{Args, Settings},
-    value::{AccessLog, LogFilter, LogFormat, Timeout, Workers},
+    value::{AccessLog, AdminAddress, LogFilter, LogFormat, Timeout, Workers},
 };
 use crate::{
     identity,

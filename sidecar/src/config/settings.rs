@@ -25,11 +25,16 @@ impl Args {
     ///
     /// Everything wrong is refused here, before anything is attached.
     pub fn load(self) -> Result<Config, Error> {
+        self.load_over(Settings::default())
+    }
+
+    /// As [`load`](Self::load), with defaults of the command's own.
+    pub fn load_over(self, defaults: Settings) -> Result<Config, Error> {
         let file = match &self.config {
             Some(path) => Settings::from_file(path)?,
             None => Settings::default(),
         };
-        self.settings.or(file).try_into()
+        self.settings.or(file).or(defaults).try_into()
     }
 }
 

@@ -1,6 +1,13 @@
 //! Values that a flag, a variable or a file can hold, each with one text form.
 
-use std::{fmt, net::SocketAddr, num::NonZeroUsize, str::FromStr, thread, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    num::NonZeroUsize,
+    str::FromStr,
+    thread,
+    time::Duration,
+};
 
 use clap::ValueEnum;
 use jiff::fmt::friendly::SpanParser;
@@ -38,6 +45,11 @@ pub enum LogFormat {
 /// The address and port of the admin endpoint.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct AdminAddress(pub(super) SocketAddr);
+
+impl AdminAddress {
+    /// On loopback, on a port of the kernel's choice.
+    pub const ANY_LOOPBACK_PORT: Self = Self(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0));
+}
 
 impl FromStr for AdminAddress {
     type Err = ParseValueError;

@@ -63,16 +63,7 @@ impl Cgroup {
     /// Opens a cgroup; the root is refused.
     pub fn open(path: &Path) -> Result<Self, CgroupError> {
         let mount = cgroup2_mount()?;
-        let open = |path: &Path| {
-            let directory = fs::File::open(path)?;
-            let id = directory.metadata()?.ino();
-            io::Result::Ok(Self {
-                directory,
-                id,
-                path: path.to_owned(),
-            })
-        };
-        let cgroup = open(path).map_err(|source| CgroupError::Open {
+        let cgroup = Self::open_any(path).map_err(|source| CgroupError::Open {
             path: path.to_owned(),
             source,
         })?;
@@ -90,6 +81,22 @@ impl Cgroup {
         Ok(cgroup)
     }
 
+    /// Opens the cgroup this process is in, which may be the root.
+    pub fn of_this_process() -> Result<Self, CgroupError> {
+        let path = own_cgroup()?;
+        Self::open_any(&path).map_err(|source| CgroupError::Open { path, source })
+    }
+
+    fn open_any(path: &Path) -> io::Result<Self> {
+        let directory = fs::File::open(path)?;
+        let id = directory.metadata()?.ino();
+        Ok(Self {
+            directory,
+            id,
+            path: path.to_owned(),
+        })
+    }
+
     /// Makes a cgroup of a name that is not taken, below `parent`.
     pub fn create(parent: &Path, name: &str) -> Result<Self, CgroupError> {
         let path = parent.join(name);
@@ -98,6 +105,16 @@ impl Cgroup {
             source,
         })?;
         Self::open(&path)
+    }
+
+    /// Moves this process, all of its threads, into the cgroup.
+    pub fn join(&self) -> io::Result<()> {
+        fs::write(self.procs(), "0")
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Removes the cgroup, which must hold no process any more.

@@ -6,11 +6,13 @@ use super::{
     Close,
     copy::{Ended, copy},
     stream::Stream,
+    tcp::ResetOnDrop,
 };
 use crate::telemetry::Connection;
 
 /// Carries an established connection to its end, ends both legs as it ended, and writes the record.
 pub(super) async fn carry(mut connection: Connection, mut client: Stream, mut server: Stream) {
+    let legs = [client.tcp(), server.tcp()].map(ResetOnDrop::new);
     connection.established();
     let client_was_reset = client.tcp().clone().was_reset();
     let server_was_reset = server.tcp().clone().was_reset();
@@ -22,12 +24,10 @@ pub(super) async fn carry(mut connection: Connection, mut client: Stream, mut se
         &connection,
     )
     .await;
-    if ended.close != Close::Eof {
-        if let Some(error) = alert(&mut server, &connection, &ended).await {
-            ended.error = Some(error);
-        }
-        client.tcp().reset();
-        server.tcp().reset();
+    if ended.close == Close::Eof {
+        legs.into_iter().for_each(ResetOnDrop::disarm);
+    } else if let Some(error) = alert(&mut server, &connection, &ended).await {
+        ended.error = Some(error);
     }
     connection.closed(ended.close, ended.error);
 }

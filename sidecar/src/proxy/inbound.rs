@@ -3,8 +3,13 @@
 use std::{io, os::fd::AsFd, time::Instant};
 
 use super::{
-    ClientAddr, Close, Kernel, OrigDst, Proxy, accept::Accepted, addr::canonical, carry::carry,
-    dial, stream::Stream, tcp::Tcp,
+    ClientAddr, Close, Kernel, OrigDst, Proxy,
+    accept::Accepted,
+    addr::canonical,
+    carry::carry,
+    dial,
+    stream::Stream,
+    tcp::{ResetOnDrop, Tcp},
 };
 use crate::{
     policy::{Direction, Mode},
@@ -17,7 +22,7 @@ pub(super) async fn serve<K: Kernel>(proxy: &Proxy<K>, accepted: Accepted) {
     let destination = match accepted.stream.local_addr() {
         // Loopback is never steered here: somebody has found the listener's own port.
         Ok(address) if address.ip().to_canonical().is_loopback() => {
-            accepted.stream.reset();
+            drop(ResetOnDrop::new(&accepted.stream));
             tracing::warn!(client = %accepted.client, "refused a connection to the inbound listener that was not steered there");
             proxy
                 .telemetry
@@ -44,13 +49,13 @@ pub(super) async fn serve_to<K: Kernel>(
     let mut connection = proxy
         .telemetry
         .begin(Direction::Inbound, client, destination);
-    let tcp = downstream.clone();
+    let leg = ResetOnDrop::new(&downstream);
     match open(proxy, &mut connection, downstream, client, destination).await {
-        Ok((downstream, upstream)) => carry(connection, downstream, upstream).await,
-        Err(close) => {
-            tcp.reset();
-            connection.failed(close);
+        Ok((downstream, upstream)) => {
+            leg.disarm();
+            carry(connection, downstream, upstream).await;
         }
+        Err(close) => connection.failed(close),
     }
 }
 
@@ -86,19 +91,19 @@ async fn open<K: Kernel>(
     // A plain client, or one whose option was lost on the way. Whoever speaks first tells: a
     // server that greets does not wait for us to find out.
     let upstream = dial_app(proxy, connection, client, destination).await?;
+    let leg = ResetOnDrop::new(&upstream);
     let is_tls = tokio::select! {
         biased;
         _ = upstream.readable() => false,
         begins = begins_with_our_hello(&downstream) => begins.unwrap_or(false),
     };
     let downstream = if is_tls {
-        handshake(proxy, connection, downstream, client)
-            .await
-            .inspect_err(|_| upstream.reset())?
+        handshake(proxy, connection, downstream, client).await?
     } else {
         connection.tls(TlsUse::NoPeerOption);
         Stream::Plain(downstream)
     };
+    leg.disarm();
     Ok((downstream, Stream::Plain(upstream)))
 }
 

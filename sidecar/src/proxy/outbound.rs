@@ -3,7 +3,8 @@
 use std::{os::fd::AsFd, time::Instant};
 
 use super::{
-    ClientAddr, Close, Kernel, OrigDst, Proxy, accept::Accepted, carry::carry, dial, stream::Stream,
+    ClientAddr, Close, Kernel, OrigDst, Proxy, accept::Accepted, carry::carry, dial,
+    stream::Stream, tcp::ResetOnDrop,
 };
 use crate::{
     policy::{Direction, Mode},
@@ -16,10 +17,10 @@ pub(super) async fn serve<K: Kernel>(proxy: &Proxy<K>, accepted: Accepted) {
         stream: downstream,
         client,
     } = accepted;
+    let leg = ResetOnDrop::new(&downstream);
     let destination = match proxy.kernel.original_destination(downstream.as_fd()) {
         Ok(Some(destination)) => destination,
         Ok(None) => {
-            downstream.reset();
             tracing::warn!(%client, "refused a connection to the outbound listener that was not steered there");
             proxy
                 .telemetry
@@ -27,7 +28,6 @@ pub(super) async fn serve<K: Kernel>(proxy: &Proxy<K>, accepted: Accepted) {
             return;
         }
         Err(error) => {
-            downstream.reset();
             tracing::error!(%client, "cannot read the original destination from the kernel: {error}");
             proxy
                 .telemetry
@@ -39,11 +39,11 @@ pub(super) async fn serve<K: Kernel>(proxy: &Proxy<K>, accepted: Accepted) {
         .telemetry
         .begin(Direction::Outbound, client, destination);
     match open(proxy, &mut connection, destination).await {
-        Ok(upstream) => carry(connection, Stream::Plain(downstream), upstream).await,
-        Err(close) => {
-            downstream.reset();
-            connection.failed(close);
+        Ok(upstream) => {
+            leg.disarm();
+            carry(connection, Stream::Plain(downstream), upstream).await;
         }
+        Err(close) => connection.failed(close),
     }
 }
 
@@ -83,11 +83,12 @@ async fn open<K: Kernel>(
         return Ok(Stream::Plain(upstream));
     }
 
-    let tcp = upstream.clone();
+    let leg = ResetOnDrop::new(&upstream);
     let started = Instant::now();
     let handshake = tokio::time::timeout(proxy.handshake_timeout, proxy.tls.connect(upstream));
     let (close, explanation) = match handshake.await {
         Ok(Ok((upstream, peer))) => {
+            leg.disarm();
             connection.handshake_took(started.elapsed());
             connection.tls(TlsUse::Mutual(peer));
             return Ok(Stream::Client(Box::new(upstream)));
@@ -104,7 +105,6 @@ async fn open<K: Kernel>(
             ),
         ),
     };
-    tcp.reset();
     connection.tls(TlsUse::Failed);
     if meshed {
         connection.explain(explanation);

@@ -22,18 +22,37 @@ impl Tcp {
         Self(Arc::new(stream))
     }
 
-    /// Makes the coming close a reset, as an app does that fails: the peer loses what was not yet
-    /// delivered, and knows.
-    pub(super) fn reset(&self) {
-        // It fails only on a connection that is gone already.
-        let _ = self.0.set_zero_linger();
-    }
-
     /// Waits until the peer has reset the connection, whether or not anybody reads from it.
     pub(super) async fn was_reset(self) {
         // Failing to wait means that the runtime is going down; there is no reset to tell of.
         if self.0.ready(Interest::ERROR).await.is_err() {
             std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Resets the connection when it is dropped, unless it has ended in good order.
+///
+/// Whatever becomes of the task that serves a connection, the peer never takes a failure for the
+/// end of what it was sent.
+pub(super) struct ResetOnDrop(Option<Tcp>);
+
+impl ResetOnDrop {
+    pub(super) fn new(tcp: &Tcp) -> Self {
+        Self(Some(tcp.clone()))
+    }
+
+    /// The connection has ended in good order.
+    pub(super) fn disarm(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for ResetOnDrop {
+    fn drop(&mut self) {
+        if let Some(tcp) = &self.0 {
+            // It fails only on a connection that is gone already.
+            let _ = tcp.0.set_zero_linger();
         }
     }
 }
