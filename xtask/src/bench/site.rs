@@ -18,7 +18,7 @@ pub const NAMES: [&str; 3] = ["direct", "off", "mutual TLS"];
 const FLAGS: [Option<&[&str]>; NAMES.len()] = [
     None,
     Some(&["--workers", "1", "--inbound", "off", "--outbound", "off"]),
-    Some(&["--workers", "1", "--access-log", "off"]),
+    Some(&["--workers", "1"]),
 ];
 
 /// Two pods and the servers that loads are sent to.
