@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 
-use super::{Context, Outcome, network};
+use super::{Context, Outcome, network, pins};
 
 pub(super) fn free(context: &Context) -> Outcome {
     network::inside(context, || {
@@ -11,6 +11,12 @@ pub(super) fn free(context: &Context) -> Outcome {
         };
         let address = config.admin;
         if let Err(error) = TcpListener::bind(address) {
+            if let Some(pid) = pins::serving(context) {
+                return Outcome::warn(
+                    format!("process {pid}, which serves the pod already, listens on {address}"),
+                    "to run a second one beside it, set another address with --admin",
+                );
+            }
             return Outcome::fail(
                 format!("nothing can listen on {address}: {error}"),
                 "stop what listens there, or set another address with --admin",

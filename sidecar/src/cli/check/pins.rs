@@ -27,42 +27,55 @@ pub(super) fn file_system(context: &Context) -> Outcome {
 }
 
 pub(super) fn left_over(context: &Context) -> Outcome {
-    of_generations(context, |generations| {
-        let dead = generations
-            .iter()
-            .find(|generation| !is_alive(context, generation))?;
-        Some(Outcome::warn(
+    let Some(config) = context.config() else {
+        return Outcome::NO_SETTINGS;
+    };
+    let generations = match pins::all(&config.bpffs) {
+        Ok(generations) => generations,
+        Err(error) => return Outcome::error(&error),
+    };
+    let mut generations = generations.iter();
+    match generations.find(|generation| !is_alive(context, generation)) {
+        None => Outcome::PASS,
+        Some(dead) => Outcome::warn(
             format!(
                 "process {} is gone, and what it pinned at {} refuses the connections of its pod",
                 dead.pid,
                 dead.path.display()
             ),
             "start its sidecar again, which takes over, or remove the pins: sidecar cleanup",
-        ))
-    })
+        ),
+    }
 }
 
 pub(super) fn rival(context: &Context) -> Outcome {
-    let Some(Ok(cgroup)) = context.config().map(cgroup::of_pod) else {
+    if context
+        .config()
+        .map(cgroup::of_pod)
+        .is_none_or(|cgroup| cgroup.is_err())
+    {
         return Outcome::Skip {
             reason: "the pod's cgroup cannot be opened",
         };
-    };
-    of_generations(context, |generations| {
-        let rival = generations
-            .iter()
-            .find(|generation| generation.cgroup == cgroup.id() && is_alive(context, generation))?;
-        Some(Outcome::warn(
-            format!(
-                "process {} serves the pod already; a second one takes over",
-                rival.pid
-            ),
-            format!(
-                "stop process {} first, unless you mean to replace it",
-                rival.pid
-            ),
-        ))
-    })
+    }
+    match serving(context) {
+        None => Outcome::PASS,
+        Some(pid) => Outcome::warn(
+            format!("process {pid} serves the pod already; a second one takes over"),
+            format!("stop process {pid} first, unless you mean to replace it"),
+        ),
+    }
+}
+
+/// The process that serves the pod already.
+pub(super) fn serving(context: &Context) -> Option<u32> {
+    let config = context.config()?;
+    let cgroup = cgroup::of_pod(config).ok()?;
+    let generations = pins::all(&config.bpffs).ok()?;
+    generations
+        .into_iter()
+        .find(|generation| generation.cgroup == cgroup.id() && is_alive(context, generation))
+        .map(|generation| generation.pid)
 }
 
 /// Is a BPF file system mounted at `path`?
@@ -72,20 +85,6 @@ pub(super) fn is_mounted(context: &Context, path: &Path) -> bool {
         let mut fields = line.split(' ').skip(1);
         fields.next().map(Path::new) == Some(path) && fields.next() == Some("bpf")
     })
-}
-
-/// What `find` finds among all that sidecars have pinned; the claim holds where it finds nothing.
-fn of_generations(
-    context: &Context,
-    find: impl FnOnce(&[Generation]) -> Option<Outcome>,
-) -> Outcome {
-    let Some(config) = context.config() else {
-        return Outcome::NO_SETTINGS;
-    };
-    match pins::all(&config.bpffs) {
-        Ok(generations) => find(&generations).unwrap_or(Outcome::PASS),
-        Err(error) => Outcome::error(&error),
-    }
 }
 
 /// Does the daemon still run?
