@@ -166,6 +166,11 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         category: "pod",
+        text: "the sidecar runs inside the pod's cgroup",
+        check: cgroup::holds_us,
+    },
+    Claim {
+        category: "pod",
         text: "the pod's network namespace can be entered",
         check: network::namespace,
     },

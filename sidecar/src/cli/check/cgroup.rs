@@ -45,6 +45,29 @@ pub(super) fn usable(context: &Context) -> Outcome {
     }
 }
 
+pub(super) fn holds_us(context: &Context) -> Outcome {
+    let Some(config) = context.config() else {
+        return Outcome::NO_SETTINGS;
+    };
+    let (Some(pod), Ok(own)) = (&config.cgroup, own_cgroup()) else {
+        return Outcome::PASS;
+    };
+    if own.starts_with(pod) {
+        return Outcome::PASS;
+    }
+    Outcome::warn(
+        format!(
+            "this process is in {}, and the kernel side sees only sockets of the pod's cgroup",
+            own.display()
+        ),
+        format!(
+            "start `sidecar run` in a child of it: \
+             mkdir -p {pod}/sidecar && echo $$ > {pod}/sidecar/cgroup.procs",
+            pod = pod.display()
+        ),
+    )
+}
+
 /// The cgroup that is named, or else our own.
 pub(super) fn of_pod(config: &Config) -> Result<Cgroup, CgroupError> {
     match &config.cgroup {
@@ -94,6 +117,18 @@ mod tests {
         assert!(reason.contains("net_cls"), "{reason}");
         assert_eq!(hybrid(&machine("5.15.0", HYBRID)), Outcome::PASS);
         assert_eq!(hybrid(&machine("5.10.262", PURE)), Outcome::PASS);
+    }
+
+    #[test]
+    fn a_process_outside_the_pods_cgroup_is_told_how_to_get_in() {
+        let own = own_cgroup().expect("cgroup v2");
+        let inside = Fixture::with(&[]).set(&format!("cgroup: {}", own.display()));
+        assert_eq!(holds_us(&inside), Outcome::PASS);
+        let outside = Fixture::with(&[]).set("cgroup: /nonexistent");
+        let Outcome::Warn { hint, .. } = holds_us(&outside) else {
+            panic!("a process outside passes");
+        };
+        assert!(hint.contains("/nonexistent/sidecar/cgroup.procs"), "{hint}");
     }
 
     #[test]
