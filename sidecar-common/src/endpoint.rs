@@ -63,7 +63,18 @@ impl Endpoint {
     /// Is this in the loopback block that redirected connections are spread over?
     #[inline]
     pub const fn is_spread(&self) -> bool {
-        self.is_v4() && u32::from_be(self.addr[3]) & crate::SPREAD4_MASK == crate::SPREAD4_BASE
+        self.is_in_block(crate::SPREAD4_BASE)
+    }
+
+    /// Is this an address that the proxy dials the app from? IPv6 has no block for it, only `::1`.
+    #[inline]
+    pub const fn is_dial_source(&self) -> bool {
+        self.is_in_block(crate::DIAL4_BASE) || (!self.is_v4() && self.is_loopback())
+    }
+
+    #[inline]
+    const fn is_in_block(&self, base: u32) -> bool {
+        self.is_v4() && u32::from_be(self.addr[3]) & crate::BLOCK4_MASK == base
     }
 
     /// The address that a wildcard listener of this address' family is bound to, same port.
@@ -185,6 +196,16 @@ mod tests {
         assert!(endpoint("127.191.255.255:1").is_spread());
         assert!(!endpoint("127.255.255.255:1").is_spread());
         assert!(!endpoint("127.0.0.1:1").is_spread());
+    }
+
+    #[test]
+    fn dials_to_the_app_are_told_from_other_loopback_traffic() {
+        assert!(endpoint("127.64.0.0:1").is_dial_source());
+        assert!(endpoint("127.127.255.255:1").is_dial_source());
+        assert!(endpoint("[::1]:1").is_dial_source());
+        assert!(!endpoint("127.0.0.1:1").is_dial_source());
+        assert!(!endpoint("127.128.0.0:1").is_dial_source());
+        assert!(!endpoint("198.18.0.1:1").is_dial_source());
     }
 
     #[test]

@@ -50,7 +50,7 @@ events! {
     OutboundBoundDevice = "outbound_bound_device",
     /// A connection to an IPv6 link-local address was left alone: its interface is not known here.
     OutboundLinkLocal = "outbound_link_local",
-    /// A connection that could not be redirected was refused, because its mode is `strict`.
+    /// A connection was refused that could not be redirected: in mode `strict`, or for want of a port.
     DroppedCannotRedirect = "dropped_cannot_redirect",
     /// A connection was refused because the kernel had no memory to remember its destination.
     DroppedNoStorage = "dropped_no_storage",
@@ -72,7 +72,7 @@ events! {
     DroppedNoListener = "dropped_no_listener",
     /// A connection was refused because the kernel would not assign it to the proxy's listener.
     DroppedAssignFailed = "dropped_assign_failed",
-    /// A connection into the spread block that nobody published was refused.
+    /// A connection over loopback that is ours, and that nobody published, was refused.
     DroppedUnknownFlow = "dropped_unknown_flow",
     /// A handshake could not be published because the table of flows is full.
     FlowTableFull = "flow_table_full",

@@ -41,9 +41,15 @@ impl Slot {
 /// First address of the loopback block that redirected IPv4 connections are spread over.
 ///
 /// One loopback address and port would cap a pod at one connection per ephemeral port, about
-/// 28,000. The block ends at [`SPREAD4_MASK`]; it is not the upper half of 127.0.0.0/8 because
+/// 28,000. The block is cut by [`BLOCK4_MASK`]; it is not the upper half of 127.0.0.0/8 because
 /// 127.255.255.255 is a broadcast address, to which `connect()` fails.
 pub const SPREAD4_BASE: u32 = 0x7f80_0000;
 
-/// Network mask of the block at [`SPREAD4_BASE`]: 127.128.0.0/10.
-pub const SPREAD4_MASK: u32 = 0xffc0_0000;
+/// First address of the loopback block from which the proxy dials the app over IPv4.
+///
+/// Like [`SPREAD4_BASE`] it keeps ephemeral ports from running out, and it tells the proxy's dials
+/// from everybody else's.
+pub const DIAL4_BASE: u32 = 0x7f40_0000;
+
+/// Network mask of both blocks: 127.128.0.0/10 and 127.64.0.0/10.
+pub const BLOCK4_MASK: u32 = 0xffc0_0000;

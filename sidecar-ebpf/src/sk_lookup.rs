@@ -45,6 +45,15 @@ pub fn sc_sk_lookup(ctx: SkLookupContext) -> u32 {
             return SK_PASS;
         }
     }
+    if tuple.client.is_dial_source() {
+        // The proxy's own dial, with the table of flows full: steered, it would go round for ever.
+        maps::count(Event::DroppedUnknownFlow);
+        warn!(
+            &ctx,
+            "refused a dial to port {} that nobody published", tuple.server.port
+        );
+        return SK_DROP;
+    }
     from_network(&ctx, &tuple.client, &tuple.server)
 }
 

@@ -5,7 +5,7 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::{debug, warn};
 use sidecar_common::{
-    Endpoint, Event, Role, SPREAD4_BASE, SPREAD4_MASK, SocketFacts,
+    BLOCK4_MASK, Endpoint, Event, Role, SPREAD4_BASE, SocketFacts,
     policy::{Direction, Mode},
 };
 
@@ -118,6 +118,14 @@ fn connect<const V6: bool>(log: &SockAddrContext, call: &SockAddr<'_, V6>) -> i3
         return PROCEED;
     }
 
+    let Some(place) = spread(call.cookie(), &destination) else {
+        maps::count(Event::DroppedCannotRedirect);
+        warn!(
+            log,
+            "refused a connection to port {}: no loopback port is free for it", destination.port
+        );
+        return REFUSE;
+    };
     if !maps::remember(socket, &facts(Role::APP_CLIENT, destination)) {
         // Redirected without its destination, it would be lost; let through, it would be plain.
         maps::count(Event::DroppedNoStorage);
@@ -127,7 +135,7 @@ fn connect<const V6: bool>(log: &SockAddrContext, call: &SockAddr<'_, V6>) -> i3
         );
         return REFUSE;
     }
-    call.set_address(&spread(call.cookie(), &destination));
+    call.set_address(&place);
     maps::count(Event::OutboundRedirected);
     debug!(log, "redirected a connection to port {}", destination.port);
     PROCEED
@@ -167,24 +175,29 @@ fn facts(role: Role, peer: Endpoint) -> SocketFacts {
     }
 }
 
-/// Where on loopback a connection goes.
+/// Where on loopback a connection goes; `None` if there is no place for it.
 ///
 /// `sk_lookup` does not care which address it is, so each socket gets one of its own: no pair of
 /// ports can run out. IPv6 has a single loopback address and spreads over ports instead; the
 /// mapped form of 127.0.0.0/8 would fail on sockets that are IPv6 only or bound to an IPv6 source.
 #[inline(always)]
-fn spread(cookie: u64, destination: &Endpoint) -> Endpoint {
+fn spread(cookie: u64, destination: &Endpoint) -> Option<Endpoint> {
     /// 2^32 divided by the golden ratio: spreads consecutive cookies evenly (Knuth, TAOCP 6.4).
     const GOLDEN: u32 = 2_654_435_769;
-    let hash = (cookie as u32).wrapping_mul(GOLDEN);
-    if destination.is_v4() {
-        let addr = SPREAD4_BASE | (hash >> SPREAD4_MASK.count_ones());
-        return Endpoint::v4(addr.to_be(), destination.port);
-    }
     /// Ports below are for privileged services.
     const FIRST_PORT: u32 = 1024;
-    Endpoint {
-        addr: [0, 0, 0, 1u32.to_be()],
-        port: FIRST_PORT + (hash >> 17),
+    /// How many ports are tried.
+    const TRIES: u32 = 4;
+    let hash = (cookie as u32).wrapping_mul(GOLDEN);
+    if destination.is_v4() {
+        let addr = SPREAD4_BASE | (hash >> BLOCK4_MASK.count_ones());
+        return Some(Endpoint::v4(addr.to_be(), destination.port));
     }
+    // Were the table of flows full, a connection to a port of the app's would reach the app.
+    (0..TRIES)
+        .map(|attempt| Endpoint {
+            addr: [0, 0, 0, 1u32.to_be()],
+            port: FIRST_PORT + (hash >> 17) + attempt,
+        })
+        .find(|place| !maps::is_listening(place))
 }

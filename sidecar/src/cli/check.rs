@@ -18,13 +18,12 @@ mod report;
 
 use std::{io, process::ExitCode};
 
-use clap::ValueEnum;
-
 use self::{
     context::Context,
     outcome::Outcome,
     report::{Finding, Report},
 };
+use super::output::Output;
 use crate::config;
 
 /// Options of `sidecar check`.
@@ -36,12 +35,6 @@ pub struct Check {
 
     #[command(flatten)]
     config: config::Args,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Output {
-    Json,
-    Text,
 }
 
 impl Check {

@@ -4,6 +4,7 @@ mod ca;
 mod check;
 mod cleanup;
 mod exec;
+mod output;
 mod run;
 mod status;
 

@@ -1,7 +1,6 @@
 use std::{fmt::Write as _, path::PathBuf};
 
-use clap::ValueEnum;
-
+use super::output::Output;
 use crate::bpf::status::{self, PodStatus};
 
 /// Options of `sidecar status`.
@@ -19,12 +18,6 @@ pub struct Status {
     /// How to show it
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     output: Output,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Output {
-    Json,
-    Text,
 }
 
 impl Status {

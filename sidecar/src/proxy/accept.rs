@@ -6,7 +6,7 @@ use super::{
     ClientAddr,
     addr::canonical,
     close::{Close, is_descriptor_limit},
-    tcp::{ResetOnDrop, Tcp},
+    tcp::Tcp,
 };
 use crate::{policy::Direction, telemetry::Telemetry};
 
@@ -75,7 +75,7 @@ impl Acceptor {
     fn refuse_one(&mut self) {
         self.spare = None;
         if let Some(Ok((stream, _))) = now_or_never(self.listener.accept()) {
-            drop(ResetOnDrop::new(&Tcp::new(stream)));
+            drop(Tcp::new(stream));
         }
         self.spare = spare();
     }

@@ -6,13 +6,11 @@ use super::{
     Close,
     copy::{Ended, copy},
     stream::Stream,
-    tcp::ResetOnDrop,
 };
 use crate::telemetry::Connection;
 
 /// Carries an established connection to its end, ends both legs as it ended, and writes the record.
 pub(super) async fn carry(mut connection: Connection, mut client: Stream, mut server: Stream) {
-    let legs = [client.tcp(), server.tcp()].map(ResetOnDrop::new);
     connection.established();
     let client_was_reset = client.tcp().clone().was_reset();
     let server_was_reset = server.tcp().clone().was_reset();
@@ -25,7 +23,8 @@ pub(super) async fn carry(mut connection: Connection, mut client: Stream, mut se
     )
     .await;
     if ended.close == Close::Eof {
-        legs.into_iter().for_each(ResetOnDrop::disarm);
+        client.tcp().ended();
+        server.tcp().ended();
     } else if let Some(error) = alert(&mut server, &connection, &ended).await {
         ended.error = Some(error);
     }

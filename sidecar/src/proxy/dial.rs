@@ -7,6 +7,7 @@ use std::{
 };
 
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
+use sidecar_common::{BLOCK4_MASK, DIAL4_BASE};
 use tokio::{net::TcpSocket, time::timeout};
 
 use super::{ClientAddr, Kernel, OrigDst, tcp::Tcp};
@@ -64,12 +65,10 @@ async fn dial(
 /// to be unique for the destination only.
 fn bind_to_loopback(socket: &TcpSocket, destination: OrigDst) -> io::Result<()> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    const BASE: u32 = 0x7f40_0000;
-    const SIZE: u32 = 1 << 22;
     let source: IpAddr = match destination.0 {
         SocketAddr::V4(_) => {
-            let next = NEXT.fetch_add(1, Ordering::Relaxed) % SIZE;
-            Ipv4Addr::from_bits(BASE | next).into()
+            let next = NEXT.fetch_add(1, Ordering::Relaxed) & !BLOCK4_MASK;
+            Ipv4Addr::from_bits(DIAL4_BASE | next).into()
         }
         SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
     };

@@ -3,13 +3,8 @@
 use std::{io, os::fd::AsFd, time::Instant};
 
 use super::{
-    ClientAddr, Close, Kernel, OrigDst, Proxy,
-    accept::Accepted,
-    addr::canonical,
-    carry::carry,
-    dial,
-    stream::Stream,
-    tcp::{ResetOnDrop, Tcp},
+    ClientAddr, Close, Kernel, OrigDst, Proxy, accept::Accepted, addr::canonical, carry::carry,
+    dial, stream::Stream, tcp::Tcp,
 };
 use crate::{
     policy::{Direction, Mode},
@@ -22,7 +17,6 @@ pub(super) async fn serve<K: Kernel>(proxy: &Proxy<K>, accepted: Accepted) {
     let destination = match accepted.stream.local_addr() {
         // Loopback is never steered here: somebody has found the listener's own port.
         Ok(address) if address.ip().to_canonical().is_loopback() => {
-            drop(ResetOnDrop::new(&accepted.stream));
             tracing::warn!(client = %accepted.client, "refused a connection to the inbound listener that was not steered there");
             proxy
                 .telemetry
@@ -49,12 +43,8 @@ pub(super) async fn serve_to<K: Kernel>(
     let mut connection = proxy
         .telemetry
         .begin(Direction::Inbound, client, destination);
-    let leg = ResetOnDrop::new(&downstream);
     match open(proxy, &mut connection, downstream, client, destination).await {
-        Ok((downstream, upstream)) => {
-            leg.disarm();
-            carry(connection, downstream, upstream).await;
-        }
+        Ok((downstream, upstream)) => carry(connection, downstream, upstream).await,
         Err(close) => connection.failed(close),
     }
 }
@@ -91,7 +81,6 @@ async fn open<K: Kernel>(
     // A plain client, or one whose option was lost on the way. Whoever speaks first tells: a
     // server that greets does not wait for us to find out.
     let upstream = dial_app(proxy, connection, client, destination).await?;
-    let leg = ResetOnDrop::new(&upstream);
     let is_tls = tokio::select! {
         biased;
         _ = upstream.readable() => false,
@@ -103,7 +92,6 @@ async fn open<K: Kernel>(
         connection.tls(TlsUse::NoPeerOption);
         Stream::Plain(downstream)
     };
-    leg.disarm();
     Ok((downstream, Stream::Plain(upstream)))
 }
 

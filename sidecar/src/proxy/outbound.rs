@@ -3,8 +3,7 @@
 use std::{os::fd::AsFd, time::Instant};
 
 use super::{
-    ClientAddr, Close, Kernel, OrigDst, Proxy, accept::Accepted, carry::carry, dial,
-    stream::Stream, tcp::ResetOnDrop,
+    ClientAddr, Close, Kernel, OrigDst, Proxy, accept::Accepted, carry::carry, dial, stream::Stream,
 };
 use crate::{
     policy::{Direction, Mode},
@@ -17,7 +16,6 @@ pub(super) async fn serve<K: Kernel>(proxy: &Proxy<K>, accepted: Accepted) {
         stream: downstream,
         client,
     } = accepted;
-    let leg = ResetOnDrop::new(&downstream);
     let destination = match proxy.kernel.original_destination(downstream.as_fd()) {
         Ok(Some(destination)) => destination,
         Ok(None) => {
@@ -39,10 +37,7 @@ pub(super) async fn serve<K: Kernel>(proxy: &Proxy<K>, accepted: Accepted) {
         .telemetry
         .begin(Direction::Outbound, client, destination);
     match open(proxy, &mut connection, destination).await {
-        Ok(upstream) => {
-            leg.disarm();
-            carry(connection, Stream::Plain(downstream), upstream).await;
-        }
+        Ok(upstream) => carry(connection, Stream::Plain(downstream), upstream).await,
         Err(close) => connection.failed(close),
     }
 }
@@ -83,12 +78,10 @@ async fn open<K: Kernel>(
         return Ok(Stream::Plain(upstream));
     }
 
-    let leg = ResetOnDrop::new(&upstream);
     let started = Instant::now();
     let handshake = tokio::time::timeout(proxy.handshake_timeout, proxy.tls.connect(upstream));
     let (close, explanation) = match handshake.await {
         Ok(Ok((upstream, peer))) => {
-            leg.disarm();
             connection.handshake_took(started.elapsed());
             connection.tls(TlsUse::Mutual(peer));
             return Ok(Stream::Client(Box::new(upstream)));

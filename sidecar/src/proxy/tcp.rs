@@ -14,12 +14,23 @@ use tokio::{
 };
 
 /// A TCP connection with more than one owner, so that it can be watched while it is in use.
+///
+/// It is reset when it is closed, unless it has ended in good order: whatever becomes of the task
+/// that serves it, or of the process, the peer never takes a failure for the end of what it was
+/// sent.
 #[derive(Clone, Debug)]
 pub(super) struct Tcp(Arc<TcpStream>);
 
 impl Tcp {
     pub(super) fn new(stream: TcpStream) -> Self {
+        // It fails only on a connection that is gone already, as does the call below.
+        let _ = stream.set_zero_linger();
         Self(Arc::new(stream))
+    }
+
+    /// Both directions have ended: closing may deliver in peace what is still under way.
+    pub(super) fn ended(&self) {
+        let _ = SockRef::from(&*self.0).set_linger(None);
     }
 
     /// Waits until the peer has reset the connection, whether or not anybody reads from it.
@@ -27,32 +38,6 @@ impl Tcp {
         // Failing to wait means that the runtime is going down; there is no reset to tell of.
         if self.0.ready(Interest::ERROR).await.is_err() {
             std::future::pending::<()>().await;
-        }
-    }
-}
-
-/// Resets the connection when it is dropped, unless it has ended in good order.
-///
-/// Whatever becomes of the task that serves a connection, the peer never takes a failure for the
-/// end of what it was sent.
-pub(super) struct ResetOnDrop(Option<Tcp>);
-
-impl ResetOnDrop {
-    pub(super) fn new(tcp: &Tcp) -> Self {
-        Self(Some(tcp.clone()))
-    }
-
-    /// The connection has ended in good order.
-    pub(super) fn disarm(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for ResetOnDrop {
-    fn drop(&mut self) {
-        if let Some(tcp) = &self.0 {
-            // It fails only on a connection that is gone already.
-            let _ = tcp.0.set_zero_linger();
         }
     }
 }

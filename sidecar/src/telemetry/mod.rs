@@ -5,6 +5,8 @@ mod connection;
 mod connections;
 mod kernel_events;
 mod metrics;
+#[cfg(test)]
+mod tests;
 
 use std::{sync::Arc, time::SystemTime};
 
