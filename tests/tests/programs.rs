@@ -221,7 +221,11 @@ fn iperf3_runs_up_down_and_in_parallel() {
             .expect("a sum");
         assert!(received > 0, "{flags:?}");
     }
-    pods.mutual_connection(5201);
+    let opened = |labels: &[_]| {
+        let metrics = pods.server.sidecar().metrics();
+        metrics.count("sidecar_connections_opened_total", labels)
+    };
+    assert_eq!(opened(&[("tls", "mutual")]), opened(&[]));
     // What iperf3 tells its server about itself is JSON.
     assert_starts_as_tls(&capture.finish(), &["\"tcp\""]);
 }
