@@ -45,9 +45,11 @@ impl Toolchain {
     fn of_compiler(rustc: &mut Command) -> Option<Self> {
         let sysroot = PathBuf::from(ask(rustc.args(["--print", "sysroot"]))?);
         let core = sysroot.join("lib/rustlib/src/rust/library/core/Cargo.toml");
-        let version = core.exists().then(|| {
-            ask(Command::new(sysroot.join("bin/rustc")).args(["--version", "--verbose"]))
-        })??;
+        if !core.exists() {
+            return None;
+        }
+        let version =
+            ask(Command::new(sysroot.join("bin/rustc")).args(["--version", "--verbose"]))?;
         let first_line = version.lines().next()?.to_owned();
         fits(&version).then_some(Self {
             sysroot,
