@@ -72,7 +72,7 @@ events! {
     DroppedNoListener = "dropped_no_listener",
     /// A connection was refused because the kernel would not assign it to the proxy's listener.
     DroppedAssignFailed = "dropped_assign_failed",
-    /// A connection over loopback that is ours, and that nobody published, was refused.
+    /// A segment over loopback that belongs to no connection of ours any more was refused.
     DroppedUnknownFlow = "dropped_unknown_flow",
     /// A handshake could not be published because the table of flows is full.
     FlowTableFull = "flow_table_full",

@@ -31,13 +31,10 @@ pub fn sc_sk_lookup(ctx: SkLookupContext) -> u32 {
             return published(&ctx, &flow, &tuple.server);
         }
         if tuple.server.is_spread() {
-            // The table of flows was full. The kernel's own look-up could find an app that
-            // listens on the port by chance, and hand it a stranger's connection.
+            // Most often a late segment of a connection that is over, to which the kernel answers
+            // with a reset either way. But were the table of flows full, its own look-up could
+            // find an app that listens on the port by chance, and hand it a stranger's connection.
             maps::count(Event::DroppedUnknownFlow);
-            warn!(
-                &ctx,
-                "refused a connection to loopback port {} that nobody published", tuple.server.port
-            );
             return SK_DROP;
         }
         if tuple.server.is_loopback() {
@@ -46,12 +43,8 @@ pub fn sc_sk_lookup(ctx: SkLookupContext) -> u32 {
         }
     }
     if tuple.client.is_dial_source() {
-        // The proxy's own dial, with the table of flows full: steered, it would go round for ever.
+        // The same for our dials to the app. Steered, an unpublished one would go round for ever.
         maps::count(Event::DroppedUnknownFlow);
-        warn!(
-            &ctx,
-            "refused a dial to port {} that nobody published", tuple.server.port
-        );
         return SK_DROP;
     }
     from_network(&ctx, &tuple.client, &tuple.server)
