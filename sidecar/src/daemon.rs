@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 
 use crate::{
     admin,
-    bpf::{self, Datapath, Listeners, pins::Pins},
+    bpf::{self, Datapath, Listeners, Rules, pins::Pins},
     config::Config,
     identity, logging,
     pod::{self, Cgroup},
@@ -49,12 +49,12 @@ impl Daemon {
         bpf::forward_logs(&mut datapath);
         let sockets = datapath.sockets();
         let events = datapath.events()?;
-        datapath.configure(
-            &config.inbound,
-            &config.outbound,
-            &config.exclusions,
-            &pod::own_addresses(),
-        )?;
+        datapath.configure(&Rules {
+            inbound: &config.inbound,
+            outbound: &config.outbound,
+            exclusions: &config.exclusions,
+            own_addrs: &pod::own_addresses(),
+        })?;
         let admin = bpf::own_listener(&sockets, config.admin)?;
 
         let (access_log, flush) = logging::access_log(config.access_log);

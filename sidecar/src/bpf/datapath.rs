@@ -1,30 +1,22 @@
 use std::{
     fs::File,
-    net::IpAddr,
     os::fd::{AsFd, BorrowedFd},
     sync::Arc,
 };
 
 use aya::{
-    Ebpf, EbpfLoader, Pod,
-    maps::{HashMap, LpmTrie, MapData, MapError, SkStorage, SockMap, lpm_trie::Key},
+    Ebpf, EbpfLoader,
+    maps::{HashMap, MapError, PerCpuArray, SkStorage, SockMap},
     programs::{
         CgroupAttachMode, CgroupSockAddr, Program, ProgramError, SkLookup, SockOps, links::FdLink,
     },
 };
-use ipnet::IpNet;
-use sidecar_common::{
-    Slot,
-    policy::{self as key, ModeKey},
-};
 
 use super::{
-    Error, Events, Listeners, Sockets, listening::Listening, logger, object::object, pins::Pins,
+    Error, Events, Listeners, Rules, Sockets, listening::Listening, logger, object::object,
+    pins::Pins,
 };
-use crate::{
-    pod::Cgroup,
-    policy::{Direction, Exclusions, Mode, ModeTable},
-};
+use crate::pod::Cgroup;
 
 /// Follows every socket of the pod.
 const SOCK_OPS: &str = "sc_sock_ops";
@@ -99,64 +91,12 @@ impl Datapath {
 
     /// The counters of what the programs decided.
     pub fn events(&mut self) -> Result<Events, Error> {
-        Ok(Events::new(take(&mut self.ebpf, Events::MAP, |map| {
-            aya::maps::PerCpuArray::try_from(map)
-        })?))
+        take(&mut self.ebpf, Events::MAP, PerCpuArray::try_from).map(Events::new)
     }
 
-    /// Writes what the programs decide by: modes, exclusions, and the pod's own addresses.
-    pub fn configure(
-        &mut self,
-        inbound: &ModeTable,
-        outbound: &ModeTable,
-        exclusions: &Exclusions,
-        own_addrs: &[(IpNet, IpAddr)],
-    ) -> Result<(), Error> {
-        let mut modes = self.trie::<ModeKey, u32>("SC_MODES")?;
-        for (direction, table) in [
-            (Direction::Inbound, inbound),
-            (Direction::Outbound, outbound),
-        ] {
-            for (port, net, mode) in table.entries() {
-                let (key, bits) =
-                    ModeKey::prefix(direction.into(), port, net.addr(), net.prefix_len());
-                put(
-                    "SC_MODES",
-                    modes.insert(&Key::new(bits, key), key::Mode::from(mode).0, 0),
-                )?;
-            }
-        }
-        let mut nets = self.trie::<[u32; 4], u32>("SC_EXCLUDED_NETS")?;
-        for net in &exclusions.outbound_cidrs {
-            let (addr, bits) = key::cidr(net.addr(), net.prefix_len());
-            put("SC_EXCLUDED_NETS", nets.insert(&Key::new(bits, addr), 1, 0))?;
-        }
-        let mut ports = self.hash::<u32, u32>("SC_EXCLUDED_PORTS")?;
-        for (direction, excluded) in [
-            (key::Direction::Inbound, &exclusions.inbound_ports),
-            (key::Direction::Outbound, &exclusions.outbound_ports),
-        ] {
-            for port in excluded {
-                put(
-                    "SC_EXCLUDED_PORTS",
-                    ports.insert(key::port_key(direction, *port), 1, 0),
-                )?;
-            }
-        }
-        let mut uids = self.hash::<u32, u32>("SC_EXCLUDED_UIDS")?;
-        for uid in &exclusions.uids {
-            put("SC_EXCLUDED_UIDS", uids.insert(uid, 1, 0))?;
-        }
-        let mut addrs = self.trie::<[u32; 4], [u32; 4]>("SC_OWN_ADDRS")?;
-        for (net, addr) in own_addrs {
-            let (prefix, bits) = key::cidr(net.addr(), net.prefix_len());
-            let (own, _) = key::cidr(*addr, 0);
-            put(
-                "SC_OWN_ADDRS",
-                addrs.insert(&Key::new(bits, prefix), own, 0),
-            )?;
-        }
-        Ok(())
+    /// Writes what the programs decide by. Each program reads it from its first call on.
+    pub fn configure(&mut self, rules: &Rules<'_>) -> Result<(), Error> {
+        rules.write(&mut self.ebpf)
     }
 
     /// Begins to follow the pod's sockets, and notes those that listen already.
@@ -185,7 +125,6 @@ impl Datapath {
         for (slot, listener) in listeners.by_slot() {
             put("SC_LISTENERS", slots.set(slot as u32, listener, 0))?;
         }
-        debug_assert!(listeners.by_slot().count() <= Slot::COUNT);
 
         let program: &mut SkLookup = self.program(SK_LOOKUP);
         let link = program
@@ -242,20 +181,6 @@ impl Datapath {
             .map_mut(name)
             .expect("the object has every map named here")
     }
-
-    fn trie<K: Pod, V: Pod>(
-        &mut self,
-        map: &'static str,
-    ) -> Result<LpmTrie<&mut MapData, K, V>, Error> {
-        LpmTrie::try_from(self.map(map)).map_err(|source| Error::Map { map, source })
-    }
-
-    fn hash<K: Pod, V: Pod>(
-        &mut self,
-        map: &'static str,
-    ) -> Result<HashMap<&mut MapData, K, V>, Error> {
-        HashMap::try_from(self.map(map)).map_err(|source| Error::Map { map, source })
-    }
 }
 
 /// Opens this process' network namespace.
@@ -293,23 +218,4 @@ fn known_name(name: &str) -> &'static str {
         .chain([SOCK_OPS, SK_LOOKUP])
         .find(|known| *known == name)
         .unwrap_or("of an unknown name")
-}
-
-impl From<Direction> for key::Direction {
-    fn from(direction: Direction) -> Self {
-        match direction {
-            Direction::Inbound => Self::Inbound,
-            Direction::Outbound => Self::Outbound,
-        }
-    }
-}
-
-impl From<Mode> for key::Mode {
-    fn from(mode: Mode) -> Self {
-        match mode {
-            Mode::Off => Self::OFF,
-            Mode::Permissive => Self::PERMISSIVE,
-            Mode::Strict => Self::STRICT,
-        }
-    }
 }

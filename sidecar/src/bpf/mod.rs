@@ -11,6 +11,7 @@ mod logger;
 mod object;
 pub mod pins;
 pub mod probe;
+mod rules;
 mod sockets;
 pub mod status;
 
@@ -19,6 +20,7 @@ pub use self::{
     error::Error,
     listener::{Listeners, own_listener},
     logger::forward_logs,
+    rules::Rules,
     sockets::Sockets,
     status::Events,
 };

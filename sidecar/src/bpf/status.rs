@@ -4,10 +4,7 @@ use std::path::Path;
 
 use aya::{
     maps::{Map, MapData, MapInfo, PerCpuArray},
-    programs::{
-        links::{FdLink, PinnedLink},
-        loaded_programs,
-    },
+    programs::links::{FdLink, PinnedLink},
 };
 use serde::Serialize;
 use sidecar_common::Event;
@@ -115,18 +112,6 @@ pub fn status(bpffs: &Path) -> Result<Vec<PodStatus>, Error> {
             })
         })
         .collect()
-}
-
-/// Every program with a name like ours that is loaded, pinned or not: a count to see what is left.
-pub fn loaded_program_count() -> usize {
-    loaded_programs()
-        .filter_map(Result::ok)
-        .filter(|program| {
-            program
-                .name_as_str()
-                .is_some_and(|name| name.starts_with("sc_"))
-        })
-        .count()
 }
 
 fn link(path: &Path) -> Result<Link, Error> {

@@ -36,6 +36,24 @@ struct FakeKernel {
     app_refused: AtomicBool,
 }
 
+impl FakeKernel {
+    /// The app wanted to connect here, where no sidecar is.
+    fn steered_to(destination: SocketAddr) -> Self {
+        Self {
+            original_destination: Some(OrigDst(destination)),
+            ..Self::default()
+        }
+    }
+
+    /// The peer has a sidecar.
+    fn meshed(self) -> Self {
+        Self {
+            peer_is_meshed: true,
+            ..self
+        }
+    }
+}
+
 impl Kernel for FakeKernel {
     fn app_refused(&self, _destination: OrigDst) {
         self.app_refused.store(true, Ordering::Relaxed);
@@ -186,10 +204,7 @@ async fn expect_bytes(stream: &mut (impl AsyncReadExt + Unpin), expected: &[u8])
 async fn a_plain_peer_is_reached_in_plaintext() {
     let (own, _) = two_workloads();
     let (server, address) = listen().await;
-    let kernel = FakeKernel {
-        original_destination: Some(OrigDst(address)),
-        ..FakeKernel::default()
-    };
+    let kernel = FakeKernel::steered_to(address);
     let (proxy, log) = proxy(kernel, Mode::Permissive, own);
     let mut app = connect(&proxy).await;
     let mut server = accept(&server).await;
@@ -208,11 +223,7 @@ async fn a_plain_peer_is_reached_in_plaintext() {
 async fn a_meshed_peer_is_reached_by_mutual_tls() {
     let (own, peer) = two_workloads();
     let (server, address) = listen().await;
-    let kernel = FakeKernel {
-        original_destination: Some(OrigDst(address)),
-        peer_is_meshed: true,
-        ..FakeKernel::default()
-    };
+    let kernel = FakeKernel::steered_to(address).meshed();
     let (proxy, log) = proxy(kernel, Mode::Permissive, own);
     let mut app = connect(&proxy).await;
     let (mut server, client) = peer
@@ -234,10 +245,7 @@ async fn a_meshed_peer_is_reached_by_mutual_tls() {
 async fn strict_sends_a_plain_peer_nothing_but_a_hello() {
     let (own, _) = two_workloads();
     let (server, address) = listen().await;
-    let kernel = FakeKernel {
-        original_destination: Some(OrigDst(address)),
-        ..FakeKernel::default()
-    };
+    let kernel = FakeKernel::steered_to(address);
     let (proxy, log) = proxy(kernel, Mode::Strict, own);
     let mut app = connect(&proxy).await;
     app.write_all(b"secret").await.expect("an open connection");
@@ -262,11 +270,7 @@ async fn a_peer_of_another_trust_domain_is_refused() {
         .issue(&elsewhere, Duration::from_hours(1))
         .expect("an SVID");
     let (server, address) = listen().await;
-    let kernel = FakeKernel {
-        original_destination: Some(OrigDst(address)),
-        peer_is_meshed: true,
-        ..FakeKernel::default()
-    };
+    let kernel = FakeKernel::steered_to(address).meshed();
     let (proxy, log) = proxy(kernel, Mode::Permissive, own);
     let app = connect(&proxy).await;
     let handshake = Tls::new(&foreign).accept(accept(&server).await).await;
@@ -280,11 +284,7 @@ async fn a_peer_of_another_trust_domain_is_refused() {
 async fn garbage_behind_the_option_is_no_reason_for_plaintext() {
     let (own, _) = two_workloads();
     let (server, address) = listen().await;
-    let kernel = FakeKernel {
-        original_destination: Some(OrigDst(address)),
-        peer_is_meshed: true,
-        ..FakeKernel::default()
-    };
+    let kernel = FakeKernel::steered_to(address).meshed();
     let (proxy, log) = proxy(kernel, Mode::Permissive, own);
     let app = connect(&proxy).await;
     let mut server = accept(&server).await;
@@ -302,10 +302,7 @@ async fn a_refused_dial_resets_the_app() {
     let (own, _) = two_workloads();
     let (server, address) = listen().await;
     drop(server);
-    let kernel = FakeKernel {
-        original_destination: Some(OrigDst(address)),
-        ..FakeKernel::default()
-    };
+    let kernel = FakeKernel::steered_to(address);
     let (proxy, log) = proxy(kernel, Mode::Permissive, own);
     assert!(was_reset(connect(&proxy).await).await);
     logged(&log, "close=connect_refused").await;
@@ -390,10 +387,7 @@ async fn an_app_that_is_gone_is_forgotten() {
 async fn a_reset_of_one_leg_is_a_reset_of_the_other() {
     let (own, _) = two_workloads();
     let (server, address) = listen().await;
-    let kernel = FakeKernel {
-        original_destination: Some(OrigDst(address)),
-        ..FakeKernel::default()
-    };
+    let kernel = FakeKernel::steered_to(address);
     let (proxy, log) = proxy(kernel, Mode::Permissive, own);
     let app = connect(&proxy).await;
     let server = accept(&server).await;
