@@ -1,24 +1,17 @@
-use std::path::PathBuf;
-
+use super::bpffs::BpfFs;
 use crate::bpf::pins;
 
 /// Options of `sidecar cleanup`.
 #[derive(clap::Args, Debug)]
 pub struct Cleanup {
-    /// Where the BPF file system is mounted
-    #[arg(
-        long,
-        env = "SIDECAR_BPFFS",
-        value_name = "PATH",
-        default_value = "/sys/fs/bpf"
-    )]
-    bpffs: PathBuf,
+    #[command(flatten)]
+    bpffs: BpfFs,
 }
 
 impl Cleanup {
     /// Removes every pin of ours, and with it every program, map and link that nothing else holds.
     pub fn run(self) -> anyhow::Result<()> {
-        let removed = pins::remove_all(&self.bpffs)?;
+        let removed = pins::remove_all(&self.bpffs.path)?;
         if removed.is_empty() {
             println!("nothing of ours was attached");
         }

@@ -1,5 +1,6 @@
 //! The command line: one module for each command.
 
+mod bpffs;
 mod ca;
 mod check;
 mod cleanup;

@@ -1,19 +1,13 @@
-use std::{fmt::Write as _, path::PathBuf};
+use std::fmt::Write as _;
 
-use super::output::Output;
+use super::{bpffs::BpfFs, output::Output};
 use crate::bpf::status::{self, PodStatus};
 
 /// Options of `sidecar status`.
 #[derive(clap::Args, Debug)]
 pub struct Status {
-    /// Where the BPF file system is mounted
-    #[arg(
-        long,
-        env = "SIDECAR_BPFFS",
-        value_name = "PATH",
-        default_value = "/sys/fs/bpf"
-    )]
-    bpffs: PathBuf,
+    #[command(flatten)]
+    bpffs: BpfFs,
 
     /// How to show it
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
@@ -23,7 +17,7 @@ pub struct Status {
 impl Status {
     /// Prints what is pinned.
     pub fn run(self) -> anyhow::Result<()> {
-        let pods = status::status(&self.bpffs)?;
+        let pods = status::status(&self.bpffs.path)?;
         match self.output {
             Output::Json => println!("{}", serde_json::to_string_pretty(&pods)?),
             Output::Text => print!("{}", text(&pods)),
