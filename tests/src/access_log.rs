@@ -32,6 +32,13 @@ pub struct Connection {
     pub close: String,
 }
 
+impl Connection {
+    /// Whether it never carried anything.
+    pub fn has_failed(&self) -> bool {
+        !["eof", "client_reset", "server_reset", "drained"].contains(&&*self.close)
+    }
+}
+
 /// The connections of a log, whose last line may not be whole yet.
 pub fn parse(log: &str) -> Vec<Connection> {
     log.split_inclusive('\n')

@@ -69,6 +69,13 @@ impl Cgroup {
             .map(|pid| pid.parse().expect("cgroup.procs holds pids"))
             .collect()
     }
+
+    /// The cgroups directly below `container`'s.
+    pub fn below(&self, container: Container) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.path.join(container.name())).expect("listing a cgroup");
+        let paths = entries.map(|entry| entry.expect("listing a cgroup").path());
+        paths.filter(|path| path.is_dir()).collect()
+    }
 }
 
 impl Drop for Cgroup {

@@ -75,6 +75,24 @@ impl Namespace {
         self.enter(|| fs::write(&path, value))
             .unwrap_or_else(|error| panic!("setting {key} to {value:?}: {error}"));
     }
+
+    /// One of the namespace's TCP counters in `/proc/net/netstat`, such as `TCPFastOpenPassive`.
+    #[track_caller]
+    pub fn counter(&self, name: &str) -> u64 {
+        let netstat = self.enter(|| fs::read_to_string("/proc/thread-self/net/netstat"));
+        let netstat = netstat.expect("reading /proc/net/netstat");
+        // Lines come in pairs: names, then values.
+        let lines: Vec<Vec<_>> = netstat
+            .lines()
+            .map(|line| line.split_whitespace().collect())
+            .collect();
+        let mut counters = lines
+            .chunks_exact(2)
+            .flat_map(|pair| pair[0].iter().zip(pair[1].iter()));
+        let found = counters.find(|(found, _)| **found == name);
+        let (_, value) = found.unwrap_or_else(|| panic!("there is no counter {name}"));
+        value.parse().expect("counters are numbers")
+    }
 }
 
 impl Drop for Namespace {

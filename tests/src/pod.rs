@@ -16,6 +16,7 @@ use crate::{
     Capture, Network, Program, Sandbox, Sidecar,
     cgroup::Container,
     network::{address_v4, address_v6, hardware_address},
+    rules::Rules,
     sidecar,
 };
 
@@ -36,7 +37,7 @@ pub struct Pod {
     /// What the pod's addresses end in.
     number: u8,
     /// The firewall and routing rules before any sidecar came.
-    rules: String,
+    rules: Rules,
 }
 
 impl Pod {
@@ -44,16 +45,15 @@ impl Pod {
     pub fn new(network: &Arc<Network>, role: &str, number: u8) -> Self {
         let sandbox = Sandbox::new(role);
         network.plug(&sandbox, role, number);
-        let mut pod = Self {
+        let pod = Self {
+            rules: Rules::of(&sandbox),
             sidecar: None,
             sandbox,
             network: Arc::clone(network),
             role: role.to_owned(),
             number,
-            rules: String::new(),
         };
         pod.mount_bpffs();
-        pod.rules = pod.current_rules();
         pod
     }
 
@@ -244,34 +244,22 @@ impl Pod {
     #[track_caller]
     pub fn assert_rules_untouched(&self) {
         assert_eq!(
-            self.current_rules(),
+            Rules::of(&self.sandbox),
             self.rules,
             "the rules of {} have changed",
             self.role
         );
     }
 
-    /// Every rule a sidecar of another design would have added to.
-    fn current_rules(&self) -> String {
-        let commands = [
-            ["/usr/sbin/nft", "list", "ruleset"].as_slice(),
-            &["/usr/sbin/iptables-save"],
-            &["/usr/sbin/ip6tables-save"],
-            &["/usr/sbin/ip", "-4", "rule"],
-            &["/usr/sbin/ip", "-6", "rule"],
-        ];
-        commands
-            .map(|command| {
-                let rules = self.program(command[0]).args(&command[1..]).succeed();
-                // iptables-save dates what it prints, even nothing.
-                let lasting = rules.lines().filter(|line| !line.starts_with('#'));
-                format!(
-                    "{}:\n{}\n",
-                    command.join(" "),
-                    lasting.collect::<Vec<_>>().join("\n")
-                )
-            })
-            .concat()
+    /// Checks that no sidecar has left anything: a pin, a rule, or a cgroup below the app's.
+    #[track_caller]
+    pub fn assert_nothing_left(&self) {
+        assert_eq!(self.pins(), Vec::<PathBuf>::new());
+        assert_eq!(
+            self.sandbox.cgroup().below(Container::App),
+            Vec::<PathBuf>::new()
+        );
+        self.assert_rules_untouched();
     }
 
     fn mount_bpffs(&self) {

@@ -45,17 +45,36 @@ impl Pods {
 
     /// Two pods, each with a sidecar that has these additional flags.
     pub fn meshed_with(client: &[&str], server: &[&str]) -> Self {
-        Self::start(Some(client), Some(server))
+        let mut pods = Self::plain();
+        pods.mesh(Some(client), Some(server));
+        pods
     }
 
     /// Two pods, of which only the client has a sidecar, with these additional flags.
     pub fn client_meshed(flags: &[&str]) -> Self {
-        Self::start(Some(flags), None)
+        let mut pods = Self::plain();
+        pods.mesh(Some(flags), None);
+        pods
     }
 
     /// Two pods, of which only the server has a sidecar, with these additional flags.
     pub fn server_meshed(flags: &[&str]) -> Self {
-        Self::start(None, Some(flags))
+        let mut pods = Self::plain();
+        pods.mesh(None, Some(flags));
+        pods
+    }
+
+    /// Gives the pods sidecars with these flags, both at once, and waits until they are ready.
+    pub fn mesh(&mut self, client: Option<&[&str]>, server: Option<&[&str]>) {
+        let dev_ca = self.dev_ca();
+        for (pod, flags) in [(&mut self.client, client), (&mut self.server, server)] {
+            if let Some(flags) = flags {
+                pod.mesh(&dev_ca, flags);
+            }
+        }
+        for pod in [&mut self.client, &mut self.server] {
+            pod.wait_until_ready();
+        }
     }
 
     /// One more pod on the same network, without a sidecar.
@@ -97,20 +116,5 @@ impl Pods {
     /// The directory of the development CA that the sidecars share.
     pub fn dev_ca(&self) -> PathBuf {
         self.network.sandbox().directory().join("dev-ca")
-    }
-
-    /// Starts both sidecars at once, and waits for both.
-    fn start(client: Option<&[&str]>, server: Option<&[&str]>) -> Self {
-        let mut pods = Self::plain();
-        let dev_ca = pods.dev_ca();
-        for (pod, flags) in [(&mut pods.client, client), (&mut pods.server, server)] {
-            if let Some(flags) = flags {
-                pod.mesh(&dev_ca, flags);
-            }
-        }
-        for pod in [&mut pods.client, &mut pods.server] {
-            pod.wait_until_ready();
-        }
-        pods
     }
 }

@@ -177,10 +177,7 @@ impl Output {
     #[must_use]
     #[track_caller]
     pub fn success(self) -> Self {
-        assert!(
-            self.status.success(),
-            "the program should have succeeded: {self:#?}"
-        );
+        assert!(self.status.success(), "this should have succeeded: {self}");
         self
     }
 
@@ -195,9 +192,26 @@ impl Output {
         assert_eq!(
             self.status.code(),
             Some(code),
-            "another exit code was expected: {self:#?}"
+            "another exit code was expected: {self}"
         );
         self
+    }
+
+    /// Checks that a `sidecar` command has failed with one sentence that names all of `named`.
+    #[track_caller]
+    pub fn assert_one_sentence(&self, named: &[&str]) {
+        /// Of the parser of the command line, which adds a tip and the usage.
+        const USAGE: i32 = 2;
+        let code = self.status.code().expect("an exit code");
+        assert_ne!(code, 0, "this should have failed: {self}");
+        assert!(
+            code == USAGE || self.stderr.lines().count() == 1,
+            "no one sentence: {self}"
+        );
+        assert!(!self.stderr.contains("panicked"), "{self}");
+        for name in named {
+            assert!(self.stderr.contains(name), "{name:?} is not named: {self}");
+        }
     }
 }
 

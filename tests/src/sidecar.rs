@@ -128,6 +128,38 @@ impl Sidecar {
         connection
     }
 
+    /// Waits until `count` connections have failed, and checks that they are logged and counted as
+    /// failures in this direction, and nothing else is.
+    #[track_caller]
+    pub fn failures(&self, direction: &str, count: usize) -> Vec<Connection> {
+        let logged = || {
+            self.connections()
+                .into_iter()
+                .filter(Connection::has_failed)
+                .collect::<Vec<_>>()
+        };
+        wait::until(format!("{count} failures are logged"), || {
+            logged().len() >= count
+        });
+        let (logged, metrics) = (logged(), self.metrics());
+        let counted = |labels: &[_]| metrics.count("sidecar_connections_failed_total", labels);
+        for failure in &logged {
+            assert_eq!(
+                (&*failure.direction, failure.sent),
+                (direction, 0),
+                "{failure:?}"
+            );
+            let labels = [("direction", direction), ("reason", &*failure.close)];
+            assert_ne!(counted(&labels), 0, "{failure:?} is not counted");
+        }
+        assert_eq!(
+            (logged.len(), counted(&[])),
+            (count, count as u64),
+            "{logged:#?}"
+        );
+        logged
+    }
+
     /// The metrics as they are now.
     #[track_caller]
     pub fn metrics(&self) -> Metrics {
@@ -174,7 +206,7 @@ impl Sidecar {
     ///
     /// # Panics
     ///
-    /// When it does not exit with 0, or leaves pins.
+    /// When it has panicked anywhere, does not exit with 0, or leaves pins.
     #[track_caller]
     pub fn stop(self) {
         self.signal(Signal::SIGTERM);
@@ -189,6 +221,7 @@ impl Sidecar {
     #[track_caller]
     pub fn wait(self) {
         let output = self.process.wait().success();
+        assert!(!output.stderr.contains("panicked"), "{output}");
         assert_eq!(
             pins(&self.bpffs),
             Vec::<PathBuf>::new(),

@@ -1,14 +1,11 @@
 //! What crossed the wire, taken apart into TCP streams.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
-};
+use std::net::{IpAddr, SocketAddr};
 
 use etherparse::{LaxNetSlice, LaxSlicedPacket, TcpSlice, TransportSlice};
 use memchr::memmem;
 
-use crate::tls::Records;
+use crate::Stream;
 
 /// The packets of a capture.
 #[derive(Clone, Debug, Default)]
@@ -17,36 +14,6 @@ pub struct Wire {
     pub streams: Vec<Stream>,
     /// The payloads of UDP datagrams.
     pub datagrams: Vec<Vec<u8>>,
-}
-
-/// One TCP connection, or an attempt at one.
-#[derive(Clone, Debug)]
-pub struct Stream {
-    /// Who sent the SYN.
-    pub client: SocketAddr,
-    /// To where.
-    pub server: SocketAddr,
-    /// For each SYN, retransmissions included, whether it offers the mesh.
-    pub offers: Vec<bool>,
-    /// For each SYN-ACK whether it accepts the mesh.
-    pub answers: Vec<bool>,
-    /// What the client sent.
-    pub sent: Flow,
-    /// What the server sent.
-    pub received: Flow,
-}
-
-/// The bytes of one direction of a connection.
-#[derive(Clone, Debug, Default)]
-pub struct Flow {
-    /// The sequence number of the first byte.
-    start: Option<u32>,
-    /// What was captured, by distance from the start. Runs neither touch nor overlap.
-    runs: BTreeMap<u32, Vec<u8>>,
-    /// Whether it was ended by a FIN.
-    pub fin: bool,
-    /// Whether it was ended by a RST.
-    pub rst: bool,
 }
 
 impl Wire {
@@ -106,12 +73,18 @@ impl Wire {
             assert!(stream.is_meshed(), "the mesh was not agreed on: {stream:?}");
             assert!(stream.is_tls(), "this is not TLS: {stream:?}");
         }
-        for secret in secrets {
-            assert!(
-                !self.contains(secret),
-                "{secret:?} crossed the wire in plaintext"
-            );
+        self.assert_secret(secrets);
+    }
+
+    /// Like [`Self::assert_encrypted`], for a capture of the first bytes of every packet.
+    #[track_caller]
+    pub fn assert_starts_encrypted(&self, secrets: &[&str]) {
+        assert!(!self.streams.is_empty(), "nothing crossed the wire");
+        for stream in &self.streams {
+            assert!(stream.is_meshed(), "the mesh was not agreed on: {stream:?}");
+            assert!(stream.starts_as_tls(), "this is not TLS: {stream:?}");
         }
+        self.assert_secret(secrets);
     }
 
     /// Checks that no TCP was TLS, and that all of `words` can be read.
@@ -125,6 +98,16 @@ impl Wire {
                 self.contains(word),
                 "{word:?} did not cross the wire: {:?}",
                 self.streams
+            );
+        }
+    }
+
+    #[track_caller]
+    fn assert_secret(&self, secrets: &[&str]) {
+        for secret in secrets {
+            assert!(
+                !self.contains(secret),
+                "{secret:?} crossed the wire in plaintext"
             );
         }
     }
@@ -159,7 +142,7 @@ impl Wire {
         let start = tcp.sequence_number().wrapping_add(1);
         let from_client = latest(source, destination)
             // Another SYN with another start is another connection between the same ports.
-            .filter(|&index| !opens || self.streams[index].sent.start == Some(start));
+            .filter(|&index| !opens || self.streams[index].sent.starts_at(start));
         let from_server = latest(destination, source);
         match (from_client, from_server) {
             (Some(index), _) => self.streams[index].add_from_client(tcp),
@@ -171,127 +154,6 @@ impl Wire {
             }
             // The rest of a connection older than the capture.
             (None, _) => {}
-        }
-    }
-}
-
-impl Stream {
-    fn new(client: SocketAddr, server: SocketAddr) -> Self {
-        Self {
-            client,
-            server,
-            offers: Vec::new(),
-            answers: Vec::new(),
-            sent: Flow::default(),
-            received: Flow::default(),
-        }
-    }
-
-    /// Whether the mesh was offered and accepted in the TCP handshake.
-    pub fn is_meshed(&self) -> bool {
-        self.offers.iter().any(|offer| *offer) && self.answers.iter().any(|answer| *answer)
-    }
-
-    /// Whether the handshake was completed.
-    pub fn is_established(&self) -> bool {
-        !self.answers.is_empty()
-    }
-
-    /// Whether both directions hold nothing but TLS records, the application's data among them.
-    pub fn is_tls(&self) -> bool {
-        [&self.sent, &self.received].into_iter().all(|flow| {
-            flow.records().is_some_and(|records| records.handshake > 0)
-                && flow
-                    .records()
-                    .is_some_and(|records| records.application_data > 0)
-        })
-    }
-
-    /// Whether both directions begin with a TLS handshake, as far as they were captured.
-    pub fn starts_as_tls(&self) -> bool {
-        let flows = [&self.sent, &self.received];
-        flows
-            .into_iter()
-            .all(|flow| flow.records().is_some_and(|records| records.handshake > 0))
-    }
-
-    /// Whether `bytes` crossed the wire in one piece, in either direction.
-    pub fn contains(&self, bytes: impl AsRef<[u8]>) -> bool {
-        let bytes = bytes.as_ref();
-        [&self.sent, &self.received]
-            .into_iter()
-            .flat_map(|flow| flow.runs.values())
-            .any(|run| memmem::find(run, bytes).is_some())
-    }
-
-    fn add_from_client(&mut self, tcp: &TcpSlice<'_>) {
-        if tcp.syn() {
-            self.offers.push(has_mesh_option(tcp.options()));
-        }
-        self.sent.add(tcp);
-    }
-
-    fn add_from_server(&mut self, tcp: &TcpSlice<'_>) {
-        if tcp.syn() {
-            self.answers.push(has_mesh_option(tcp.options()));
-        }
-        self.received.add(tcp);
-    }
-}
-
-impl Flow {
-    /// What was sent, up to the first byte that was not captured.
-    pub fn bytes(&self) -> &[u8] {
-        self.runs.get(&0).map_or(&[], Vec::as_slice)
-    }
-
-    /// The TLS records sent; nothing when it is not TLS.
-    pub fn records(&self) -> Option<Records> {
-        Records::count(self.bytes())
-    }
-
-    fn add(&mut self, tcp: &TcpSlice<'_>) {
-        self.fin |= tcp.fin();
-        self.rst |= tcp.rst();
-        if tcp.syn() {
-            self.start = Some(tcp.sequence_number().wrapping_add(1));
-        }
-        let first = tcp.sequence_number().wrapping_add(u32::from(tcp.syn()));
-        if let Some(start) = self.start {
-            self.insert(first.wrapping_sub(start), tcp.payload());
-        }
-    }
-
-    /// Adds bytes that stand `at` this distance from the start.
-    fn insert(&mut self, at: u32, bytes: &[u8]) {
-        let length = |run: &[u8]| u32::try_from(run.len()).expect("a capture fits into 4 GiB");
-        // Keep-alive probes carry a byte from before the start, at a distance close to 2^32.
-        let Some(end) = at.checked_add(length(bytes)) else {
-            return;
-        };
-        if bytes.is_empty() {
-            return;
-        }
-        let before = self
-            .runs
-            .range(..=at)
-            .next_back()
-            .map(|(start, run)| (*start, length(run)));
-        let (start, known) = match before {
-            Some((start, known)) if start + known >= at => (start, start + known),
-            _ => (at, at),
-        };
-        if end <= known {
-            return;
-        }
-        let run = self.runs.entry(start).or_default();
-        run.extend_from_slice(&bytes[(known - at) as usize..]);
-        // What lies behind may be reached now.
-        while let Some((&next, _)) = self.runs.range(start + 1..=end).next() {
-            let behind = self.runs.remove(&next).expect("it was just found");
-            let run = self.runs.get_mut(&start).expect("it was just extended");
-            let end = start + length(run);
-            run.extend_from_slice(behind.get((end - next) as usize..).unwrap_or_default());
         }
     }
 }
@@ -336,26 +198,6 @@ fn addresses(net: &LaxNetSlice<'_>) -> Option<(IpAddr, IpAddr)> {
         }
         LaxNetSlice::Arp(_) => None,
     }
-}
-
-/// Whether TCP options hold the sidecar's: experimental kind 253 with its `ExID` (RFC 6994).
-fn has_mesh_option(mut options: &[u8]) -> bool {
-    const END: u8 = 0;
-    const NO_OPERATION: u8 = 1;
-    const EXPERIMENT: u8 = 253;
-    const EXID: [u8; 2] = [0x5c, 0xa1];
-    while let [kind, rest @ ..] = options {
-        options = match (*kind, rest) {
-            (END, _) => return false,
-            (NO_OPERATION, rest) => rest,
-            (EXPERIMENT, [_, high, low, ..]) if [*high, *low] == EXID => return true,
-            (_, [length, ..]) => options
-                .get(usize::from(*length).max(2)..)
-                .unwrap_or_default(),
-            (_, []) => return false,
-        };
-    }
-    false
 }
 
 #[cfg(test)]

@@ -3,9 +3,11 @@
 //! That packet filters and routing rules stay untouched, that the exit code is 0 and that no pin
 //! stays is checked at the end of every test with a meshed pod (see [`sidecar_tests::Pod`]).
 
+use std::{fs, path::PathBuf};
+
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use sidecar_tests::{App, Behaviour, Pods, Process, app::GREETING, wait};
+use sidecar_tests::{App, Behaviour, Pods, Process, SECRET, app::GREETING, wait};
 
 /// Reads a greeting, waits for a line on a pipe, has that echoed, and waits for the end.
 const CONVERSE: &str = r"
@@ -30,18 +32,9 @@ fn after_the_sidecar_has_stopped_pods_talk_as_before_it_came() {
         pod.stop_sidecar();
     }
     let capture = pods.client.capture();
-    let snippet = r#"
-sock = dial(sys.argv[1], 8080)
-sock.sendall(b"violet rhinoceros\n")
-print(read_line(sock))
-"#;
-    let address = pods.server.v4().to_string();
-    assert_eq!(
-        pods.client.snippet(snippet).arg(address).succeed(),
-        "violet rhinoceros\n"
-    );
+    assert_eq!(pods.client.converse(pods.server.v4(), 8080, SECRET), SECRET);
     let wire = capture.finish();
-    wire.assert_plaintext(&["violet rhinoceros"]);
+    wire.assert_plaintext(&[SECRET]);
     assert!(!wire.only_stream().offers[0]);
     assert_eq!(
         app.only_session().peer.ip().to_canonical(),
@@ -57,14 +50,8 @@ fn connections_that_are_open_may_end_by_themselves() {
     for pod in [&pods.client, &pods.server] {
         pod.sidecar().signal(Signal::SIGTERM);
     }
-    std::fs::write(pipe, "violet rhinoceros\n").expect("writing to the pipe");
-    assert!(
-        client
-            .wait()
-            .success()
-            .stdout
-            .ends_with("violet rhinoceros\n")
-    );
+    fs::write(pipe, format!("{SECRET}\n")).expect("writing to the pipe");
+    assert!(client.wait().success().stdout.contains(SECRET));
     assert_eq!(app.only_session().end, "eof");
     let (outbound, inbound) = pods.mutual_connection(8080);
     assert_eq!((&*outbound.close, &*inbound.close), ("eof", "eof"));
@@ -82,7 +69,7 @@ fn connections_that_stay_open_are_cut_after_the_drain_timeout() {
     let connection = pods.client.sidecar().only_connection("outbound");
     assert_eq!(connection.close, "drained");
     pods.client.wait_for_sidecar();
-    std::fs::write(pipe, "").expect("writing to the pipe");
+    fs::write(pipe, "").expect("writing to the pipe");
     let output = client.wait().success();
     assert!(output.stdout.ends_with("reset\n"), "{output}");
 }
@@ -106,25 +93,19 @@ fn a_sidecar_can_come_and_go() {
     let mut pods = Pods::plain();
     let dev_ca = pods.dev_ca();
     let app = App::start(&pods.server, Behaviour::Greet, 8080);
-    let address = pods.server.v4().to_string();
-    let snippet = "print(read_line(dial(sys.argv[1], 8080)))";
     for turn in 1..=3 {
         pods.server.mesh(&dev_ca, &[]);
         pods.server.wait_until_ready();
-        let greeted = pods.client.snippet(snippet).arg(&address).succeed();
-        assert_eq!(greeted, format!("{GREETING}\n"));
+        assert_eq!(pods.client.converse(pods.server.v4(), 8080, ""), GREETING);
         pods.server.sidecar().only_connection("inbound");
         pods.server.stop_sidecar();
-        assert_eq!(
-            pods.client.snippet(snippet).arg(&address).succeed(),
-            greeted
-        );
+        assert_eq!(pods.client.converse(pods.server.v4(), 8080, ""), GREETING);
         app.sessions_when(2 * turn);
     }
 }
 
 /// Starts a conversation that waits in its middle, and returns the pipe by which it is continued.
-fn converse(pods: &Pods) -> (Process, std::path::PathBuf) {
+fn converse(pods: &Pods) -> (Process, PathBuf) {
     let pipe = pods.client.sandbox().directory().join("pipe");
     pods.client.program("mkfifo").arg(&pipe).succeed();
     let client = pods

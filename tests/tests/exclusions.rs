@@ -2,7 +2,7 @@
 
 use nix::unistd::User;
 use serde_json::{Value, json};
-use sidecar_tests::{App, Behaviour, Pods, Program, app::GREETING};
+use sidecar_tests::{App, Behaviour, Pods, Program, SECRET, app::GREETING};
 
 /// Says nothing, and tells what the server says, and whom the app believes to talk to.
 const LISTEN: &str = r"
@@ -136,7 +136,7 @@ fn udp_is_untouched() {
         assert_eq!(seen, said("heard violet rhinoceros", &address));
     }
     let wire = capture.finish();
-    assert!(wire.contains("violet rhinoceros") && wire.contains("heard violet rhinoceros"));
+    assert!(wire.contains(SECRET) && wire.contains("heard violet rhinoceros"));
     assert_direct(&pods, "outbound_not_tcp", 2);
 }
 

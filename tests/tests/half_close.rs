@@ -1,7 +1,10 @@
 //! The end of a connection means the same on both sides as it did without us.
 
 use serde::Deserialize;
-use sidecar_tests::{App, Behaviour, Pods, app::FAREWELL};
+use sidecar_tests::{
+    App, Behaviour, Pods, SECRET,
+    app::{FAREWELL, GREETING},
+};
 
 /// Sends 4 MiB, closes its direction, and reads the server's answer after that.
 const CLOSE_FIRST: &str = r#"
@@ -42,7 +45,7 @@ fn a_client_that_closes_first_still_gets_its_answer() {
     assert_eq!(app.only_session().end, "eof");
     let (outbound, _) = pods.mutual_connection(8080);
     assert_eq!((outbound.sent, &*outbound.close), (closed.sent, "eof"));
-    capture.finish().assert_encrypted(&["violet rhinoceros"]);
+    capture.finish().assert_encrypted(&[SECRET]);
 }
 
 /// Reads to the server's end, and only then sends something, and closes.
@@ -71,9 +74,7 @@ fn a_server_that_closes_first_still_hears_the_client() {
     assert_eq!((session.received, &*session.end), (18_000, "eof"));
     let (outbound, _) = pods.mutual_connection(8080);
     assert_eq!(outbound.close, "eof");
-    capture
-        .finish()
-        .assert_encrypted(&["violet rhinoceros", FAREWELL]);
+    capture.finish().assert_encrypted(&[SECRET, FAREWELL]);
 }
 
 /// Exchanges a line, so that the connection stands on every leg, and resets it.
@@ -102,7 +103,7 @@ fn a_reset_by_the_client_is_a_reset_for_the_server() {
         ("client_reset", "client_reset")
     );
     let wire = capture.finish();
-    wire.assert_encrypted(&["violet rhinoceros"]);
+    wire.assert_encrypted(&[SECRET]);
     assert!(wire.only_stream().sent.rst);
 }
 
@@ -131,7 +132,7 @@ fn a_reset_by_the_server_is_a_reset_for_the_client() {
         ("server_reset", "server_reset")
     );
     let wire = capture.finish();
-    wire.assert_encrypted(&["violet rhinoceros"]);
+    wire.assert_encrypted(&[SECRET]);
     assert!(wire.only_stream().received.rst);
 }
 
@@ -147,7 +148,7 @@ fn a_server_that_is_killed_ends_the_clients_connection() {
         .snippet(snippet)
         .args([&*address, "8080"])
         .start();
-    client.wait_for_stdout("the server speaks first");
+    client.wait_for_stdout(GREETING);
     drop(app);
     // The kernel closes a killed process's idle connections with a FIN.
     assert!(client.wait().success().stdout.ends_with("eof\n"));

@@ -2,16 +2,16 @@
 
 use std::{fs, panic, path::Path};
 
-use sidecar_tests::{Pods, Process, Program, cgroup};
+use sidecar_tests::{Pods, Process, Program, SECRET, cgroup};
 
 #[test]
 fn plain_pods_talk_plaintext_and_the_capture_sees_it() {
     let pods = Pods::plain();
     let _server = serve_words(&pods);
     let capture = pods.client.capture();
-    assert_eq!(fetch_words(&pods).succeed(), "violet rhinoceros");
+    assert_eq!(fetch_words(&pods).succeed(), SECRET);
     let wire = capture.finish();
-    wire.assert_plaintext(&["violet rhinoceros", "GET /words.txt"]);
+    wire.assert_plaintext(&[SECRET, "GET /words.txt"]);
     let stream = wire.only_stream();
     assert_eq!(stream.client.ip(), pods.client.v4());
     assert_eq!(stream.server, (pods.server.v4(), 8080).into());
@@ -32,7 +32,7 @@ fn a_capture_takes_ipv6_apart_too() {
     pods.client.program("curl").args(["-sS", &url]).succeed();
     let wire = capture.finish();
     assert_eq!(wire.only_stream().client.ip(), pods.client.v6());
-    assert!(wire.contains("violet rhinoceros"));
+    assert!(wire.contains(SECRET));
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn a_panic_leaves_neither_process_nor_cgroup_nor_namespace_nor_file() {
 
 fn serve_words(pods: &Pods) -> Process {
     let directory = pods.server.sandbox().directory();
-    fs::write(directory.join("words.txt"), "violet rhinoceros").expect("writing a page");
+    fs::write(directory.join("words.txt"), SECRET).expect("writing a page");
     let server = pods.server.program("/usr/bin/python3");
     server
         .args(["-u", "-m", "http.server", "--bind", "::", "8080"])
