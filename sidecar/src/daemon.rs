@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 
 use crate::{
     admin,
-    bpf::{self, Datapath, Listeners, Rules, pins::Pins},
+    bpf::{self, Datapath, Listeners, OwnListener, Rules, pins::Pins},
     config::Config,
     identity, logging,
     pod::{self, Cgroup},
@@ -55,7 +55,7 @@ impl Daemon {
             exclusions: &config.exclusions,
             own_addrs: &pod::own_addresses(),
         })?;
-        let admin = bpf::own_listener(&sockets, config.admin)?;
+        let admin = OwnListener::bind(&sockets, config.admin)?;
 
         let (access_log, flush) = logging::access_log(config.access_log);
         let telemetry = Telemetry::new(tls.own(), access_log)?;
@@ -65,12 +65,6 @@ impl Daemon {
         telemetry.certificate_expires(tls.not_after());
 
         let drain = Drain::default();
-        let admin_address = admin.local_addr()?;
-        let admin = tokio::spawn(admin::serve(
-            TcpListener::from_std(admin)?,
-            telemetry.clone(),
-            drain.clone(),
-        ));
 
         datapath.follow(cgroup)?;
         let listeners = Listeners::open(&sockets)?;
@@ -96,6 +90,10 @@ impl Daemon {
                 tokio::spawn(Arc::clone(&proxy).serve(direction, listener, drain.clone()));
             }
         }
+        // Last, so that nobody is told of readiness before the pod is captured.
+        let admin = TcpListener::from_std(admin.listen()?)?;
+        let admin_address = admin.local_addr()?;
+        let admin = tokio::spawn(admin::serve(admin, proxy.telemetry.clone(), drain.clone()));
         tracing::info!(identity = %proxy.tls.own(), admin = %admin_address, "captured {cgroup}");
         Ok(Self {
             datapath,

@@ -11,6 +11,16 @@ report(said=read_line(sock), peer=text(sock.getpeername()))
 ";
 
 #[test]
+fn the_admin_endpoint_is_open_to_plain_clients_also_under_strict() {
+    let flags = ["--inbound", "strict", "--admin", "0.0.0.0:4195"];
+    let pods = Pods::server_meshed(&flags);
+    let url = format!("http://{}:4195/readyz", pods.server.v4());
+    let ready = pods.client.program("curl").args(["-sS", &url]).succeed();
+    assert_eq!(ready, "ready\n");
+    assert_eq!(pods.server.sidecar().connections(), []);
+}
+
+#[test]
 fn an_excluded_network_is_reached_directly() {
     let pods = Pods::client_meshed(&[
         "--outbound",

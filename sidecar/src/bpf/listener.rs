@@ -61,12 +61,26 @@ impl Listeners {
     }
 }
 
-/// Opens a listener for the sidecar itself, such as the admin endpoint, that is never captured.
-pub fn own_listener(
-    sockets: &Sockets,
+/// A listener for the sidecar itself, such as the admin endpoint, which is never captured.
+///
+/// It is bound early, while a bad address can be refused with nothing attached, and listens late:
+/// the kernel side takes whatever listens before it is attached for the app's.
+pub struct OwnListener {
+    bound: Socket,
     address: SocketAddr,
-) -> Result<std::net::TcpListener, Error> {
-    open(sockets, Role::OWN, address)
+}
+
+impl OwnListener {
+    /// Binds to the address.
+    pub fn bind(sockets: &Sockets, address: SocketAddr) -> Result<Self, Error> {
+        let bound = bind(sockets, Role::OWN, address)?;
+        Ok(Self { bound, address })
+    }
+
+    /// Begins to listen. Call it after [`Datapath::follow`](super::Datapath::follow).
+    pub fn listen(self) -> Result<std::net::TcpListener, Error> {
+        listen(self.bound, self.address)
+    }
 }
 
 /// IPv4 first, as the slots have it. Without IPv6 in the kernel nothing can arrive over it.
@@ -84,29 +98,36 @@ fn open(
     role: Role,
     address: SocketAddr,
 ) -> Result<std::net::TcpListener, Error> {
-    let listen = || {
-        let socket = Socket::new(
-            Domain::for_address(address),
-            Type::STREAM,
-            Some(Protocol::TCP),
-        )?;
-        sockets.mark(
-            socket.as_fd(),
-            SocketFacts {
-                role,
-                ..SocketFacts::default()
-            },
-        )?;
+    let bound = bind(sockets, role, address)?;
+    listen(bound, address)
+}
+
+/// Binds a socket whose role the kernel side knows before it can see it.
+fn bind(sockets: &Sockets, role: Role, address: SocketAddr) -> Result<Socket, Error> {
+    let bind = || {
+        let domain = Domain::for_address(address);
+        let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+        let facts = SocketFacts {
+            role,
+            ..SocketFacts::default()
+        };
+        sockets.mark(socket.as_fd(), facts)?;
         if role == Role::INBOUND {
             save_syn(socket.as_fd())?;
         }
         socket.set_reuse_address(true)?;
         socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        socket.set_nonblocking(true)?;
-        io::Result::Ok(socket.into())
+        io::Result::Ok(socket)
     };
-    listen().map_err(|source| Error::Listener { address, source })
+    bind().map_err(|source| Error::Listener { address, source })
+}
+
+fn listen(bound: Socket, address: SocketAddr) -> Result<std::net::TcpListener, Error> {
+    bound
+        .listen(BACKLOG)
+        .and_then(|()| bound.set_nonblocking(true))
+        .map_err(|source| Error::Listener { address, source })?;
+    Ok(bound.into())
 }
 
 /// Keeps each client's SYN until its connection is established, when the kernel side looks into

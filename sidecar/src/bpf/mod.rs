@@ -18,7 +18,7 @@ pub mod status;
 pub use self::{
     datapath::{Datapath, own_netns},
     error::Error,
-    listener::{Listeners, own_listener},
+    listener::{Listeners, OwnListener},
     logger::forward_logs,
     rules::Rules,
     sockets::Sockets,
