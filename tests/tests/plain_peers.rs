@@ -59,52 +59,33 @@ fn a_permissive_server_that_speaks_first_serves_a_plain_client() {
 
 #[test]
 fn a_strict_client_tells_a_plain_server_nothing() {
-    let pods = Pods::client_meshed(&["--outbound", "strict", "--handshake-timeout", "1s"]);
-    let _app = App::start(&pods.server, Behaviour::Echo, 8080);
-    let capture = pods.client.capture();
-    let outcome = pods.client.converse(pods.server.v4(), 8080, SECRET);
-    assert_eq!(outcome, "reset");
-    let connection = pods.client.sidecar().only_connection("outbound");
-    assert_eq!((connection.sent, connection.received), (0, 0));
-    assert!(["handshake_failed", "plaintext_refused"].contains(&&*connection.close));
-    let metrics = pods.client.sidecar().metrics();
-    assert_eq!(metrics.count("sidecar_connections_opened_total", &[]), 0);
-    let failed = [("direction", "outbound"), ("reason", &*connection.close)];
-    assert_eq!(
-        metrics.count("sidecar_connections_failed_total", &failed),
-        1
-    );
-    assert!(!capture.finish().contains(SECRET));
+    // One answers what is not TLS, one speaks first, one says nothing.
+    for behaviour in [Behaviour::Echo, Behaviour::Greet, Behaviour::Wait] {
+        let pods = Pods::client_meshed(&["--outbound", "strict", "--handshake-timeout", "1s"]);
+        let _app = App::start(&pods.server, behaviour, 8080);
+        let capture = pods.client.capture();
+        let outcome = pods.client.converse(pods.server.v4(), 8080, SECRET);
+        assert_eq!(outcome, "reset", "{behaviour:?}");
+        let failed = pods.client.sidecar().failures("outbound", 1);
+        assert_eq!(failed[0].close, "plaintext_refused", "{behaviour:?}");
+        assert!(!capture.finish().contains(SECRET));
+    }
 }
 
 #[test]
-fn a_strict_server_hears_nothing_from_a_plain_client() {
-    let pods = Pods::server_meshed(&["--inbound", "strict"]);
-    let app = App::start(&pods.server, Behaviour::Echo, 8080);
-    let outcome = pods.client.converse(pods.server.v4(), 8080, SECRET);
-    assert_eq!(outcome, "reset");
-    let connection = pods.server.sidecar().only_connection("inbound");
-    assert_eq!(connection.close, "plaintext_refused");
-    assert_eq!((connection.sent, connection.received), (0, 0));
-    let metrics = pods.server.sidecar().metrics();
-    let failed = [("direction", "inbound"), ("reason", "plaintext_refused")];
-    assert_eq!(
-        metrics.count("sidecar_connections_failed_total", &failed),
-        1
-    );
-    assert_eq!(app.sessions(), []);
-}
-
-#[test]
-fn a_strict_server_that_speaks_first_tells_a_plain_client_nothing() {
-    let pods = Pods::server_meshed(&["--inbound", "strict", "--handshake-timeout", "1s"]);
-    let _app = App::start(&pods.server, Behaviour::Greet, 8080);
-    let capture = pods.client.capture();
-    let outcome = pods.client.converse(pods.server.v4(), 8080, "");
-    assert_eq!(outcome, "reset");
-    let connection = pods.server.sidecar().only_connection("inbound");
-    assert!(["handshake_timeout", "plaintext_refused"].contains(&&*connection.close));
-    assert!(!capture.finish().contains(GREETING));
+fn a_strict_server_neither_hears_nor_tells_a_plain_client_anything() {
+    // One client speaks first, one waits for the server to do so.
+    for (behaviour, words) in [(Behaviour::Echo, SECRET), (Behaviour::Greet, "")] {
+        let pods = Pods::server_meshed(&["--inbound", "strict", "--handshake-timeout", "1s"]);
+        let app = App::start(&pods.server, behaviour, 8080);
+        let capture = pods.client.capture();
+        let outcome = pods.client.converse(pods.server.v4(), 8080, words);
+        assert_eq!(outcome, "reset", "{behaviour:?}");
+        let failed = pods.server.sidecar().failures("inbound", 1);
+        assert_eq!(failed[0].close, "plaintext_refused", "{behaviour:?}");
+        assert_eq!(app.sessions(), []);
+        assert!(!capture.finish().contains(GREETING));
+    }
 }
 
 #[test]
