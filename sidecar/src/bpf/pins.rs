@@ -2,8 +2,8 @@
 //!
 //! A pinned link stays attached when the daemon dies: the pod then fails closed instead of
 //! falling back to plaintext. Layout: `<bpffs>/sidecar/<cgroup id>/<generation>/{links,maps}/NAME`.
-//! The generation is the process id of the daemon that pinned it, so a new daemon can attach
-//! beside what a dead one left and only then remove that: there is no moment without hooks.
+//! Each daemon has a generation of its own, named by its process id, so it can attach beside what
+//! a dead one left and only then remove that: there is no moment without hooks.
 
 use std::{
     fs, io,
@@ -32,7 +32,7 @@ impl Pins {
     /// Makes the directories for a pod; `bpffs` must be a mounted BPF file system.
     pub fn create(bpffs: &Path, cgroup: &Cgroup) -> Result<Self, Error> {
         let pod = bpffs.join(ROOT).join(cgroup.id().to_string());
-        let generation = pod.join(process::id().to_string());
+        let generation = free_generation(&pod, process::id());
         for directory in [links(&generation), maps(&generation)] {
             fs::create_dir_all(&directory).map_err(|source| Error::BpfFs {
                 action: "create",
@@ -88,6 +88,20 @@ impl Drop for Pins {
             tracing::error!("{error}");
         }
     }
+}
+
+/// A directory for a daemon's generation that does not exist yet.
+///
+/// In a container the process id is often the same after every start.
+fn free_generation(pod: &Path, pid: u32) -> PathBuf {
+    (1..=u32::MAX)
+        .map(|attempt| match attempt {
+            1 => pod.join(pid.to_string()),
+            // No dots: the BPF file system refuses them.
+            _ => pod.join(format!("{pid}-{attempt}")),
+        })
+        .find(|path| !path.exists())
+        .expect("a daemon is not started four billion times in vain")
 }
 
 /// What one daemon pinned for one pod.
@@ -150,7 +164,7 @@ fn maps(generation: &Path) -> PathBuf {
 fn number<N: std::str::FromStr + Default>(path: &Path) -> N {
     path.file_name()
         .and_then(|name| name.to_str())
-        .and_then(|name| name.parse().ok())
+        .and_then(|name| name.split('-').next()?.parse().ok())
         .unwrap_or_default()
 }
 
@@ -237,6 +251,20 @@ mod tests {
                 .expect("nothing to remove")
                 .is_empty()
         );
+    }
+
+    #[test]
+    fn a_process_id_that_comes_again_gets_another_generation() {
+        let pod = tempfile::tempdir().expect("a temporary directory");
+        let names: Vec<_> = (0..3)
+            .map(|_| {
+                let path = free_generation(pod.path(), 1);
+                fs::create_dir(&path).expect("a new directory");
+                assert_eq!(number::<u32>(&path), 1);
+                path.file_name().expect("a name").to_owned()
+            })
+            .collect();
+        assert_eq!(names, ["1", "1-2", "1-3"]);
     }
 
     #[test]
