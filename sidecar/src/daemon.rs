@@ -9,7 +9,8 @@ use crate::{
     admin,
     bpf::{self, Datapath, Listeners, OwnListener, Rules, pins::Pins},
     config::Config,
-    identity, logging,
+    identity::{self, Expiry, watch_expiry},
+    logging,
     pod::{self, Cgroup},
     policy::Direction,
     proxy::{Drain, Proxy},
@@ -94,6 +95,18 @@ impl Daemon {
         let admin = TcpListener::from_std(admin.listen()?)?;
         let admin_address = admin.local_addr()?;
         let admin = tokio::spawn(admin::serve(admin, proxy.telemetry.clone(), drain.clone()));
+        let expires = jiff::Timestamp::try_from(proxy.tls.not_after()).unwrap_or_default();
+        tokio::spawn(watch_expiry(
+            proxy.tls.not_after(),
+            move |expiry| match expiry {
+                Expiry::Near => tracing::warn!(
+                    "the own certificate expires at {expires}; restart the sidecar with a new one before"
+                ),
+                Expiry::Past => tracing::error!(
+                    "the own certificate expired at {expires}, and peers refuse it; restart the sidecar with a new one"
+                ),
+            },
+        ));
         tracing::info!(identity = %proxy.tls.own(), admin = %admin_address, "captured {cgroup}");
         Ok(Self {
             datapath,

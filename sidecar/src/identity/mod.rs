@@ -5,6 +5,7 @@ mod bundle;
 mod ca;
 mod certificate;
 mod error;
+mod expiry;
 mod files;
 mod svid;
 #[cfg(test)]
@@ -19,6 +20,7 @@ pub use self::bundle::TrustBundle;
 pub use self::ca::Ca;
 pub(crate) use self::certificate::{Leaf, shown_id};
 pub use self::error::{Error, Flaw, SvidError};
+pub use self::expiry::{Expiry, watch_expiry};
 pub use self::files::Files;
 pub use self::svid::Svid;
 

@@ -62,6 +62,10 @@ pub struct Connection {
     started: Instant,
     /// Whether it is encrypted.
     tls: TlsUse,
+    /// How long the dial took, until it is counted.
+    connect: Option<Duration>,
+    /// How long the handshake took, until it is counted.
+    handshake: Option<Duration>,
     /// Looked up when both legs are established, and only then counted as open.
     counters: Option<ByteCounters>,
     /// More about a failure than its reason.
@@ -86,6 +90,8 @@ impl Connection {
             entry,
             started: Instant::now(),
             tls: TlsUse::Pending,
+            connect: None,
+            handshake: None,
             counters: None,
             explanation: None,
             written: false,
@@ -105,24 +111,32 @@ impl Connection {
     }
 
     /// The dial took this long.
-    pub fn connect_took(&self, duration: Duration) {
-        self.telemetry
-            .shared
-            .metrics
-            .connect_took(self.entry.direction, duration);
+    pub fn connect_took(&mut self, duration: Duration) {
+        self.connect = Some(duration);
     }
 
     /// The handshake took this long.
-    pub fn handshake_took(&self, duration: Duration) {
-        self.telemetry
-            .shared
-            .metrics
-            .handshake_took(self.entry.direction, duration);
+    pub fn handshake_took(&mut self, duration: Duration) {
+        self.handshake = Some(duration);
     }
 
     /// Both legs stand: it counts as opened.
     pub fn established(&mut self) {
         self.counters = Some(self.telemetry.shared.metrics.opened(&self.parties()));
+        self.observe_times();
+    }
+
+    /// Who the peer is, a label of the times, is known only when all of them have passed.
+    fn observe_times(&mut self) {
+        let (connect, handshake) = (self.connect.take(), self.handshake.take());
+        let parties = self.parties();
+        let metrics = &self.telemetry.shared.metrics;
+        if let Some(duration) = connect {
+            metrics.connect_took(&parties, duration);
+        }
+        if let Some(duration) = handshake {
+            metrics.handshake_took(&parties, duration);
+        }
     }
 
     /// Adds a sentence about a failure, for the log.
@@ -163,6 +177,7 @@ impl Connection {
 
     fn write(&mut self, close: Close) {
         self.written = true;
+        self.observe_times();
         let shared = &self.telemetry.shared;
         let duration = self.started.elapsed();
         if self.counters.is_some() {

@@ -70,7 +70,7 @@ impl Metrics {
             connect: histogram(
                 "sidecar_connect_duration_seconds",
                 "Time that the dial to the destination or to the app took.",
-                &["direction"],
+                &PARTIES,
                 &SHORT,
             )?,
             duration: histogram(
@@ -87,7 +87,7 @@ impl Metrics {
             handshake: histogram(
                 "sidecar_tls_handshake_duration_seconds",
                 "Time that a TLS handshake took.",
-                &["direction"],
+                &PARTIES,
                 &SHORT,
             )?,
             opened: counter(
@@ -158,15 +158,15 @@ impl Metrics {
             .inc();
     }
 
-    pub(super) fn connect_took(&self, direction: Direction, duration: Duration) {
+    pub(super) fn connect_took(&self, parties: &Parties<'_>, duration: Duration) {
         self.connect
-            .with_label_values(&[direction.as_str()])
+            .with_label_values(&parties.values())
             .observe(duration.as_secs_f64());
     }
 
-    pub(super) fn handshake_took(&self, direction: Direction, duration: Duration) {
+    pub(super) fn handshake_took(&self, parties: &Parties<'_>, duration: Duration) {
         self.handshake
-            .with_label_values(&[direction.as_str()])
+            .with_label_values(&parties.values())
             .observe(duration.as_secs_f64());
     }
 
