@@ -99,6 +99,7 @@ def main():
         reuse_port=True,
         dualstack_ipv6=host == "::",
     )
+    print("listening", file=sys.stderr, flush=True)
     while True:
         sock, address = listener.accept()
         sock.settimeout(DEADLINE)

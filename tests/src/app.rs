@@ -68,11 +68,12 @@ impl App {
     pub fn start_on(pod: &Pod, behaviour: Behaviour, address: &str, port: u16) -> Self {
         let behaviour = format!("{behaviour:?}").to_lowercase();
         let script = pod.script("server.py");
-        Self {
-            process: script
-                .args([&*behaviour, &*port.to_string(), address])
-                .listen(port),
-        }
+        let mut process = script
+            .args([&*behaviour, &*port.to_string(), address])
+            .start();
+        // The app itself tells: another one may listen on the same port.
+        process.wait_for_stderr("listening");
+        Self { process }
     }
 
     /// The connections that are over.
