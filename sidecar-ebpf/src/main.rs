@@ -3,6 +3,7 @@
 //! Every decision is counted ([`sidecar_common::Event`]). Programs touch UAPI contexts only,
 //! because objects compiled from Rust carry no CO-RE relocations.
 
+#![feature(asm_experimental_arch)]
 #![no_std]
 #![no_main]
 

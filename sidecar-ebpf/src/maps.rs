@@ -1,10 +1,10 @@
 //! The maps, and the few things that programs do with them.
 
-use core::ffi::c_void;
+use core::{ffi::c_void, ptr::read_volatile};
 
 use aya_ebpf::{
     bindings::{
-        BPF_F_CLONE, BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE,
+        BPF_F_CLONE, BPF_F_NO_PREALLOC, BPF_NOEXIST, BPF_SK_STORAGE_GET_F_CREATE,
         bpf_map_type::BPF_MAP_TYPE_SK_STORAGE,
     },
     btf_maps::{HashMap, LpmTrie, PerCpuArray, SockMap, lpm_trie::Key},
@@ -29,8 +29,11 @@ static SC_SOCKETS: SocketStorage = SocketStorage::new();
 static SC_FLOWS: HashMap<Tuple, Flow, 65_536> = HashMap::new();
 
 /// How many sockets of the app listen on each address and port.
+///
+/// Entries are never taken out by programs, so there is room for every port on both wildcards.
 #[btf_map]
-static SC_LISTENING: HashMap<Endpoint, u32, 16_384> = HashMap::new();
+static SC_LISTENING: HashMap<Endpoint, u64, 131_072, { BPF_F_NO_PREALLOC as usize }> =
+    HashMap::new();
 
 /// The proxy's listeners.
 #[btf_map]
@@ -64,8 +67,8 @@ static SC_EVENTS: PerCpuArray<u64, { Event::ALL.len() }> = PerCpuArray::new();
 #[inline(always)]
 pub fn count(event: Event) {
     if let Some(counter) = SC_EVENTS.get_ptr_mut(event as u32) {
-        // SAFETY: the pointer is to this CPU's slot, and programs of ours do not preempt each
-        // other on one CPU while they count.
+        // SAFETY: the pointer is to this CPU's slot. An interrupt that counts the same event in
+        // between can cost one count, never more.
         unsafe { *counter += 1 };
     }
 }
@@ -141,39 +144,60 @@ pub fn unpublish(tuple: &Tuple) {
 /// Notes that one more socket of the app listens here.
 #[inline(always)]
 pub fn listen(local: &Endpoint) {
-    if let Some(sockets) = SC_LISTENING.get_ptr_mut(local) {
-        // SAFETY: `listen()` on one address and port runs under the lock of its bind bucket, and
-        // the daemon only adds and removes whole entries.
-        unsafe { *sockets += 1 };
+    if add_listener(local) {
         return;
     }
-    if SC_LISTENING.insert(local, 1, 0).is_err() {
+    // Sockets that share a port may begin to listen on two CPUs at once: one inserts, one adds.
+    if SC_LISTENING.insert(local, 1, BPF_NOEXIST.into()).is_err() && !add_listener(local) {
         count(Event::ListenTableFull);
     }
 }
 
 /// Notes that one socket of the app no longer listens here.
+///
+/// The entry stays, at zero: taken out, it could be lost for a socket that begins to listen
+/// meanwhile, whose connections would then reach the app unsteered.
 #[inline(always)]
 pub fn unlisten(local: &Endpoint) {
-    let Some(sockets) = SC_LISTENING.get_ptr_mut(local) else {
-        return;
-    };
-    // SAFETY: as in `listen`.
-    let left = unsafe {
-        *sockets = (*sockets).saturating_sub(1);
-        *sockets
-    };
-    if left == 0 {
-        let _ = SC_LISTENING.remove(local);
+    if let Some(sockets) = SC_LISTENING.get_ptr_mut(local) {
+        // Wraps to minus one.
+        add(sockets, u64::MAX);
     }
 }
 
 /// Does the app listen where this connection is going?
 #[inline(always)]
 pub fn is_listening(local: &Endpoint) -> bool {
-    SC_LISTENING.get_ptr(local).is_some()
-        || SC_LISTENING.get_ptr(local.wildcard()).is_some()
-        || (local.is_v4() && SC_LISTENING.get_ptr(local.wildcard6()).is_some())
+    let listens = |endpoint: &Endpoint| match SC_LISTENING.get_ptr(endpoint) {
+        // SAFETY: the pointer is to a live map value.
+        Some(sockets) => unsafe { read_volatile(sockets) != 0 },
+        None => false,
+    };
+    listens(local) || listens(&local.wildcard()) || (local.is_v4() && listens(&local.wildcard6()))
+}
+
+/// Adds one to an entry; `false` if there is none.
+#[inline(always)]
+fn add_listener(local: &Endpoint) -> bool {
+    let Some(sockets) = SC_LISTENING.get_ptr_mut(local) else {
+        return false;
+    };
+    add(sockets, 1);
+    true
+}
+
+/// Adds atomically. `core` has no such operation for this target, because kernels before 5.12 can
+/// add but not fetch.
+#[inline(always)]
+fn add(sockets: *mut u64, number: u64) {
+    // SAFETY: the address is that of a live map value of eight bytes, aligned to them.
+    unsafe {
+        core::arch::asm!(
+            "lock *(u64 *)({sockets} + 0) += {number}",
+            sockets = in(reg) sockets,
+            number = in(reg) number,
+        );
+    }
 }
 
 /// The listeners of the proxy, to which a new connection can be assigned.

@@ -35,14 +35,14 @@ const CGROUP_ID: u16 = 21;
 /// How many sockets listen on each address and port of the app.
 pub(super) struct Listening {
     /// The map that `sk_lookup` asks. Locked because aya's interface wants exclusive access.
-    map: Mutex<BpfHashMap<MapData, Endpoint, u32>>,
+    map: Mutex<BpfHashMap<MapData, Endpoint, u64>>,
     /// The pod's cgroup: listeners outside it are nobody's business.
     cgroup: Cgroup,
 }
 
 impl Listening {
     pub(super) fn new(
-        map: BpfHashMap<MapData, Endpoint, u32>,
+        map: BpfHashMap<MapData, Endpoint, u64>,
         cgroup: &Cgroup,
     ) -> Result<Self, Error> {
         Ok(Self {
@@ -76,17 +76,23 @@ impl Listening {
                 return;
             }
         };
-        let mut map = self.map.lock().unwrap_or_else(PoisonError::into_inner);
-        for endpoint in [destination, destination.wildcard(), destination.wildcard6()] {
-            if !listeners.contains_key(&endpoint) {
-                // Most of the three were never there.
-                let _ = map.remove(&endpoint);
+        {
+            let mut map = self.map.lock().unwrap_or_else(PoisonError::into_inner);
+            for endpoint in [destination, destination.wildcard(), destination.wildcard6()] {
+                if !listeners.contains_key(&endpoint) {
+                    // Most of the three were never there.
+                    let _ = map.remove(&endpoint);
+                }
             }
+        }
+        // A socket may have begun to listen since they were listed.
+        if let Err(error) = self.scan() {
+            tracing::warn!("{error}");
         }
     }
 
     /// The sockets of the pod that listen now, counted by address and port.
-    fn listeners(&self) -> io::Result<HashMap<Endpoint, u32>> {
+    fn listeners(&self) -> io::Result<HashMap<Endpoint, u64>> {
         let cgroups = self.cgroup.subtree_ids()?;
         let mut listeners = HashMap::new();
         for family in [AF_INET, AF_INET6] {
