@@ -3,7 +3,7 @@
 use std::{os::fd::AsFd, sync::Arc};
 
 use anyhow::Context;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
     admin,
@@ -51,15 +51,15 @@ impl Daemon {
         let sockets = datapath.sockets();
         let events = datapath.events()?;
         datapath.configure(&Rules {
-            inbound: &config.inbound,
-            outbound: &config.outbound,
-            exclusions: &config.exclusions,
+            policy: &config.policy,
             own_addrs: &pod::own_addresses(),
         })?;
         let admin = OwnListener::bind(&sockets, config.admin)?;
 
         let (access_log, flush) = logging::access_log(config.access_log);
         let telemetry = Telemetry::new(tls.own(), access_log)?;
+        let own = tls.own().clone();
+        let not_after = tls.not_after();
         telemetry.watch_kernel(KernelEvents::new(move || {
             events.counts().map_err(|error| error.to_string())
         })?)?;
@@ -74,12 +74,10 @@ impl Daemon {
 
         let proxy = Arc::new(Proxy {
             kernel: sockets,
-            tls,
-            inbound: config.inbound,
-            outbound: config.outbound,
+            identity: watch::channel(Some(Arc::new(tls))).1,
+            policy: watch::channel(Arc::new(config.policy)).1,
             telemetry,
-            connect_timeout: config.connect_timeout,
-            handshake_timeout: config.handshake_timeout,
+            limits: config.limits,
         });
         let by_direction = [
             (Direction::Inbound, listeners.inbound),
@@ -95,19 +93,16 @@ impl Daemon {
         let admin = TcpListener::from_std(admin.listen()?)?;
         let admin_address = admin.local_addr()?;
         let admin = tokio::spawn(admin::serve(admin, proxy.telemetry.clone(), drain.clone()));
-        let expires = jiff::Timestamp::try_from(proxy.tls.not_after()).unwrap_or_default();
-        tokio::spawn(watch_expiry(
-            proxy.tls.not_after(),
-            move |expiry| match expiry {
-                Expiry::Near => tracing::warn!(
-                    "the own certificate expires at {expires}; restart the sidecar with a new one before"
-                ),
-                Expiry::Past => tracing::error!(
-                    "the own certificate expired at {expires}, and peers refuse it; restart the sidecar with a new one"
-                ),
-            },
-        ));
-        tracing::info!(identity = %proxy.tls.own(), admin = %admin_address, "captured {cgroup}");
+        let expires = jiff::Timestamp::try_from(not_after).unwrap_or_default();
+        tokio::spawn(watch_expiry(not_after, move |expiry| match expiry {
+            Expiry::Near => tracing::warn!(
+                "the own certificate expires at {expires}; restart the sidecar with a new one before"
+            ),
+            Expiry::Past => tracing::error!(
+                "the own certificate expired at {expires}, and peers refuse it; restart the sidecar with a new one"
+            ),
+        }));
+        tracing::info!(identity = %own, admin = %admin_address, "captured {cgroup}");
         Ok(Self {
             datapath,
             drain,

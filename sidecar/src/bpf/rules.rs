@@ -8,16 +8,12 @@ use ipnet::IpNet;
 use sidecar_common::policy::{self as key, ModeKey};
 
 use super::Error;
-use crate::policy::{Direction, Exclusions, Mode, ModeTable};
+use crate::policy::{Direction, Mode, Policy};
 
 /// What the programs decide by.
 pub struct Rules<'a> {
-    /// What happens to connections from the network to the app.
-    pub inbound: &'a ModeTable,
-    /// What happens to connections from the app to the network.
-    pub outbound: &'a ModeTable,
-    /// What is left alone whatever the mode.
-    pub exclusions: &'a Exclusions,
+    /// What connections need.
+    pub policy: &'a Policy,
     /// The pod's own address towards each network.
     pub own_addrs: &'a [(IpNet, IpAddr)],
 }
@@ -27,8 +23,8 @@ impl Rules<'_> {
     pub(super) fn write(&self, ebpf: &mut Ebpf) -> Result<(), Error> {
         let mut modes = Trie::<ModeKey, u32>::open(ebpf, "SC_MODES")?;
         for (direction, table) in [
-            (Direction::Inbound, self.inbound),
-            (Direction::Outbound, self.outbound),
+            (Direction::Inbound, &self.policy.inbound),
+            (Direction::Outbound, &self.policy.outbound),
         ] {
             for (port, net, mode) in table.entries() {
                 let (key, bits) =
@@ -37,23 +33,20 @@ impl Rules<'_> {
             }
         }
 
+        let exclusions = &self.policy.exclusions;
         let mut nets = Trie::<[u32; 4], u32>::open(ebpf, "SC_EXCLUDED_NETS")?;
-        for net in &self.exclusions.outbound_cidrs {
+        for net in &exclusions.outbound_cidrs {
             let (addr, bits) = key::cidr(net.addr(), net.prefix_len());
             nets.insert(addr, bits, PRESENT)?;
         }
 
-        let inbound = self.exclusions.inbound_ports.iter();
-        let outbound = self.exclusions.outbound_ports.iter();
+        let inbound = exclusions.inbound_ports.iter();
+        let outbound = exclusions.outbound_ports.iter();
         let ports = inbound
             .map(|port| key::port_key(key::Direction::Inbound, *port))
             .chain(outbound.map(|port| key::port_key(key::Direction::Outbound, *port)));
         fill(ebpf, "SC_EXCLUDED_PORTS", ports)?;
-        fill(
-            ebpf,
-            "SC_EXCLUDED_UIDS",
-            self.exclusions.uids.iter().copied(),
-        )?;
+        fill(ebpf, "SC_EXCLUDED_UIDS", exclusions.uids.iter().copied())?;
 
         let mut addrs = Trie::<[u32; 4], [u32; 4]>::open(ebpf, "SC_OWN_ADDRS")?;
         for (net, addr) in self.own_addrs {

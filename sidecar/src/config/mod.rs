@@ -25,7 +25,8 @@ pub use self::{
 };
 use crate::{
     identity,
-    policy::{Cidr, Direction, Exclusions, ModeTable, Port},
+    policy::{Cidr, Direction, Exclusions, ModeTable, Policy, Port},
+    proxy::Limits,
 };
 
 /// Where the admin endpoint listens when nothing else is said.
@@ -49,18 +50,12 @@ pub struct Config {
     /// The pod's cgroup: a directory below the mount of the version 2 hierarchy. The daemon's own
     /// when none is named.
     pub cgroup: Option<PathBuf>,
-    /// How long a connection to an upstream may take to be established.
-    pub connect_timeout: Duration,
     /// How long open connections may go on after the daemon was told to stop.
     pub drain_timeout: Duration,
-    /// What the kernel leaves alone.
-    pub exclusions: Exclusions,
-    /// How long a TLS handshake may take.
-    pub handshake_timeout: Duration,
     /// Where the workload's identity comes from.
     pub identity: identity::Source,
-    /// The modes of connections to the workload.
-    pub inbound: ModeTable,
+    /// How long connections may take to be established.
+    pub limits: Limits,
     /// Which of the daemon's own messages are logged on standard error, as a filter for `tracing`.
     pub log: String,
     /// How the daemon's own messages are written.
@@ -68,8 +63,8 @@ pub struct Config {
     /// The pod's network namespace, as a path such as `/run/netns/NAME`. The daemon's own when
     /// none is named.
     pub netns: Option<PathBuf>,
-    /// The modes of connections from the workload.
-    pub outbound: ModeTable,
+    /// What connections need, and who may open them.
+    pub policy: Policy,
     /// Threads that carry connections.
     pub workers: usize,
 }
@@ -94,6 +89,7 @@ impl TryFrom<Settings> for Config {
             exclude_uids,
             handshake_timeout,
             identity,
+            identity_timeout,
             inbound,
             key,
             log,
@@ -117,29 +113,34 @@ impl TryFrom<Settings> for Config {
             admin: admin.map_or(ADMIN, |admin| admin.0),
             bpffs: bpffs.unwrap_or_else(|| BPFFS.into()),
             cgroup,
-            connect_timeout: connect_timeout.unwrap_or(Timeout::CONNECT).duration(),
             drain_timeout: drain_timeout.unwrap_or(Timeout::DRAIN).duration(),
-            exclusions: Exclusions {
-                inbound_ports: ports(exclude_inbound_ports),
-                outbound_cidrs: exclude_outbound_cidrs
-                    .into_iter()
-                    .flatten()
-                    .flat_map(Cidr::nets)
-                    .collect(),
-                outbound_ports: ports(exclude_outbound_ports),
-                uids: exclude_uids
-                    .into_iter()
-                    .flatten()
-                    .map(|uid| uid.0)
-                    .collect(),
-            },
-            handshake_timeout: handshake_timeout.unwrap_or(Timeout::HANDSHAKE).duration(),
             identity: identity_source(certificate, key, trust_bundle, dev_ca, identity)?,
-            inbound: modes(Direction::Inbound, inbound)?,
+            limits: Limits {
+                connect: connect_timeout.unwrap_or(Timeout::CONNECT).duration(),
+                handshake: handshake_timeout.unwrap_or(Timeout::HANDSHAKE).duration(),
+                identity: identity_timeout.unwrap_or(Timeout::IDENTITY).duration(),
+            },
             log: log.unwrap_or_default().to_string(),
             log_format: log_format.unwrap_or_default(),
             netns,
-            outbound: modes(Direction::Outbound, outbound)?,
+            policy: Policy {
+                inbound: modes(Direction::Inbound, inbound)?,
+                outbound: modes(Direction::Outbound, outbound)?,
+                exclusions: Exclusions {
+                    inbound_ports: ports(exclude_inbound_ports),
+                    outbound_cidrs: exclude_outbound_cidrs
+                        .into_iter()
+                        .flatten()
+                        .flat_map(Cidr::nets)
+                        .collect(),
+                    outbound_ports: ports(exclude_outbound_ports),
+                    uids: exclude_uids
+                        .into_iter()
+                        .flatten()
+                        .map(|uid| uid.0)
+                        .collect(),
+                },
+            },
             workers: workers.unwrap_or_default().number(),
         })
     }

@@ -228,6 +228,15 @@ pub struct Settings {
     )]
     pub handshake_timeout: Option<Timeout>,
 
+    /// How long connections are held until the first identity has come [default: 30s]
+    #[arg(
+        long,
+        env = "SIDECAR_IDENTITY_TIMEOUT",
+        value_name = "TIME",
+        help_heading = "Limits"
+    )]
+    pub identity_timeout: Option<Timeout>,
+
     /// How long open connections may go on after we were told to stop [default: 5s]
     #[arg(
         long,
@@ -281,6 +290,7 @@ impl Settings {
             log_format: self.log_format.or(below.log_format),
             connect_timeout: self.connect_timeout.or(below.connect_timeout),
             handshake_timeout: self.handshake_timeout.or(below.handshake_timeout),
+            identity_timeout: self.identity_timeout.or(below.identity_timeout),
             drain_timeout: self.drain_timeout.or(below.drain_timeout),
             workers: self.workers.or(below.workers),
             bpffs: self.bpffs.or(below.bpffs),

@@ -97,15 +97,15 @@ fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
     let config = Config::try_from(settings).expect("valid");
     assert_eq!(config.log, "debug");
     assert_eq!(
-        config.inbound.mode(80, Ipv4Addr::LOCALHOST.into()),
+        config.policy.inbound.mode(80, Ipv4Addr::LOCALHOST.into()),
         Mode::Strict
     );
     assert_eq!(
-        config.outbound.mode(80, Ipv4Addr::LOCALHOST.into()),
+        config.policy.outbound.mode(80, Ipv4Addr::LOCALHOST.into()),
         Mode::Permissive
     );
     // A list replaces the file's: it is not added to it.
-    assert_eq!(config.exclusions.inbound_ports, [80].into());
+    assert_eq!(config.policy.exclusions.inbound_ports, [80].into());
 }
 
 #[test]
@@ -115,8 +115,8 @@ fn each_setting_of_the_upper_layer_wins() {
          exclude-inbound-ports: [], exclude-outbound-ports: [], exclude-outbound-cidrs: [], \
          exclude-uids: [], certificate: a, key: a, trust-bundle: a, dev-ca: a, \
          identity: 'spiffe://a/a', admin: '[::]:1', access-log: off, log: off, \
-         log-format: json, connect-timeout: 1s, handshake-timeout: 1s, drain-timeout: 1s, \
-         workers: 1, bpffs: a}",
+         log-format: json, connect-timeout: 1s, handshake-timeout: 1s, identity-timeout: 1s, \
+         drain-timeout: 1s, workers: 1, bpffs: a}",
     );
     assert!(
         !format!("{every:?}").contains("None"),
@@ -131,13 +131,13 @@ fn nothing_set_gives_the_documented_defaults() {
     let config = Config::try_from(Settings::default()).expect("valid");
     assert_eq!(config.admin.to_string(), "127.0.0.1:4195");
     assert_eq!(config.bpffs, PathBuf::from("/sys/fs/bpf"));
-    assert_eq!(config.connect_timeout, Duration::from_secs(10));
-    assert_eq!(config.handshake_timeout, Duration::from_secs(10));
+    assert_eq!(config.limits.connect, Duration::from_secs(10));
+    assert_eq!(config.limits.handshake, Duration::from_secs(10));
     assert_eq!(config.drain_timeout, Duration::from_secs(5));
     assert_eq!(config.access_log, AccessLog::Text);
     assert_eq!(config.log, "info");
     assert_eq!(config.log_format, LogFormat::Text);
-    assert_eq!(config.exclusions, Exclusions::default());
+    assert_eq!(config.policy.exclusions, Exclusions::default());
     let identity::Source::DevCa { dir, id } = config.identity else {
         panic!("{:?}", config.identity);
     };
@@ -156,18 +156,18 @@ fn lists_are_separated_by_commas_and_overrides_by_semicolons() {
     ]);
     assert_eq!(settings.overrides.as_ref().map(Vec::len), Some(3));
     let config = Config::try_from(settings).expect("valid");
-    assert_eq!(config.exclusions.uids, [0, 1000].into());
-    assert_eq!(config.exclusions.outbound_cidrs.len(), 2);
+    assert_eq!(config.policy.exclusions.uids, [0, 1000].into());
+    assert_eq!(config.policy.exclusions.outbound_cidrs.len(), 2);
     assert_eq!(
-        config.inbound.mode(22, Ipv4Addr::LOCALHOST.into()),
+        config.policy.inbound.mode(22, Ipv4Addr::LOCALHOST.into()),
         Mode::Off
     );
     assert_eq!(
-        config.outbound.mode(53, Ipv4Addr::LOCALHOST.into()),
+        config.policy.outbound.mode(53, Ipv4Addr::LOCALHOST.into()),
         Mode::Off
     );
     assert_eq!(
-        config.outbound.mode(53, Ipv4Addr::LOCALHOST.into()),
+        config.policy.outbound.mode(53, Ipv4Addr::LOCALHOST.into()),
         Mode::Off
     );
 }
@@ -176,7 +176,7 @@ fn lists_are_separated_by_commas_and_overrides_by_semicolons() {
 fn excluding_all_of_ipv6_excludes_nothing_of_ipv4() {
     let config = Config::try_from(flags(&["--exclude-outbound-cidrs=::/0"])).expect("valid");
     let mapped = Ipv4Addr::new(198, 18, 0, 1).to_ipv6_mapped();
-    let mut excluded = config.exclusions.outbound_cidrs.iter();
+    let mut excluded = config.policy.exclusions.outbound_cidrs.iter();
     assert!(!excluded.any(|net| net.contains(&IpAddr::from(mapped))));
 }
 

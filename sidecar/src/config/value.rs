@@ -133,6 +133,8 @@ impl Timeout {
     pub(super) const DRAIN: Self = Self(Duration::from_secs(5));
     /// For a TLS handshake, when nothing else is said.
     pub(super) const HANDSHAKE: Self = Self(Duration::from_secs(10));
+    /// For the first identity, when nothing else is said: most clients give up by then.
+    pub(super) const IDENTITY: Self = Self(Duration::from_secs(30));
 
     /// A longer limit is a mistake, and a far longer one cannot be added to the clock.
     const LONGEST: Duration = Duration::from_hours(24);

@@ -23,3 +23,14 @@ pub use self::{
     mode_table::{ModeTable, OverrideError},
     port::{ParsePortError, Port},
 };
+
+/// What connections need, and who may open them. One value is always in force as a whole.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Policy {
+    /// What happens to connections from the network to the app.
+    pub inbound: ModeTable,
+    /// What happens to connections from the app to the network.
+    pub outbound: ModeTable,
+    /// What is left alone whatever the mode.
+    pub exclusions: Exclusions,
+}

@@ -30,6 +30,8 @@ pub enum Close {
     HandshakeTimeout,
     /// The kernel side did not answer what it knows of the socket.
     KernelFailed,
+    /// There was no own identity yet, and the wait for it was over.
+    NoIdentity,
     /// The connection did not come through the kernel side: somebody dialled the listener itself.
     NotSteered,
     /// The peer's certificate was refused.
@@ -42,7 +44,7 @@ pub enum Close {
 
 impl Close {
     /// Every reason, in the order in which documents list them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::ClientReset,
         Self::ConnectFailed,
         Self::ConnectRefused,
@@ -54,6 +56,7 @@ impl Close {
         Self::HandshakeFailed,
         Self::HandshakeTimeout,
         Self::KernelFailed,
+        Self::NoIdentity,
         Self::NotSteered,
         Self::PeerIdentity,
         Self::PlaintextRefused,
@@ -74,6 +77,7 @@ impl Close {
             Self::HandshakeFailed => "handshake_failed",
             Self::HandshakeTimeout => "handshake_timeout",
             Self::KernelFailed => "kernel_failed",
+            Self::NoIdentity => "no_identity",
             Self::NotSteered => "not_steered",
             Self::PeerIdentity => "peer_identity",
             Self::PlaintextRefused => "plaintext_refused",

@@ -66,7 +66,11 @@ async fn open<K: Kernel>(
             ));
             Close::KernelFailed
         })?;
-    let mode = proxy.inbound.mode(destination.0.port(), client.0.ip());
+    let mode = proxy
+        .policy
+        .borrow()
+        .inbound
+        .mode(destination.0.port(), client.0.ip());
 
     // The app is not bothered before the client has proved who it is.
     if meshed || mode == Mode::Strict {
@@ -102,7 +106,7 @@ async fn expect_hello<K: Kernel>(
     downstream: &Tcp,
     client: ClientAddr,
 ) -> Result<(), Close> {
-    let begins = tokio::time::timeout(proxy.handshake_timeout, begins_with_our_hello(downstream));
+    let begins = tokio::time::timeout(proxy.limits.handshake, begins_with_our_hello(downstream));
     if matches!(begins.await, Ok(Ok(true))) {
         return Ok(());
     }
@@ -119,8 +123,15 @@ async fn handshake<K: Kernel>(
     downstream: Tcp,
     client: ClientAddr,
 ) -> Result<Stream, Close> {
+    let identity = proxy.identity().await.inspect_err(|_| {
+        connection.tls(TlsUse::Failed);
+        connection.explain(format!(
+            "no identity has come in {:?}",
+            proxy.limits.identity
+        ));
+    })?;
     let started = Instant::now();
-    let handshake = tokio::time::timeout(proxy.handshake_timeout, proxy.tls.accept(downstream));
+    let handshake = tokio::time::timeout(proxy.limits.handshake, identity.accept(downstream));
     let close = match handshake.await {
         Ok(Ok((downstream, peer))) => {
             connection.handshake_took(started.elapsed());
@@ -134,7 +145,7 @@ async fn handshake<K: Kernel>(
         Err(_) => {
             connection.explain(format!(
                 "{client} did not finish the TLS handshake in {:?}",
-                proxy.handshake_timeout
+                proxy.limits.handshake
             ));
             Close::HandshakeTimeout
         }
@@ -150,7 +161,7 @@ async fn dial_app<K: Kernel>(
     destination: OrigDst,
 ) -> Result<Tcp, Close> {
     let started = Instant::now();
-    let upstream = dial::app(&*proxy.kernel, destination, client, proxy.connect_timeout).await;
+    let upstream = dial::app(&*proxy.kernel, destination, client, proxy.limits.connect).await;
     connection.connect_took(started.elapsed());
     upstream.map_err(|error| {
         connection.explain(format!(

@@ -20,6 +20,8 @@ mod tests;
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::sync::watch;
+
 pub use self::{
     addr::{ClientAddr, OrigDst},
     close::Close,
@@ -28,7 +30,7 @@ pub use self::{
     kernel::Kernel,
 };
 use crate::{
-    policy::{Direction, ModeTable},
+    policy::{Direction, Policy},
     telemetry::Telemetry,
     tls::Tls,
 };
@@ -37,18 +39,38 @@ use crate::{
 pub struct Proxy<K> {
     /// Facts about sockets that only the kernel side knows.
     pub kernel: Arc<K>,
-    /// The own identity, and who may be trusted.
-    pub tls: Tls,
-    /// What happens to connections from the network to the app.
-    pub inbound: ModeTable,
-    /// What happens to connections from the app to the network.
-    pub outbound: ModeTable,
+    /// The own identity and who may be trusted, as of now; `None` until the first identity has come.
+    pub identity: watch::Receiver<Option<Arc<Tls>>>,
+    /// What connections need and who may open them, as of now.
+    pub policy: watch::Receiver<Arc<Policy>>,
     /// Counters, histograms, the access log and the list of open connections.
     pub telemetry: Telemetry,
-    /// How long a dial may take.
-    pub connect_timeout: Duration,
-    /// How long a TLS handshake may take, and how long a server waits for one to begin.
-    pub handshake_timeout: Duration,
+    /// How long things may take.
+    pub limits: Limits,
+}
+
+/// How long things may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// A dial.
+    pub connect: Duration,
+    /// A TLS handshake, and a server's wait for one to begin.
+    pub handshake: Duration,
+    /// The wait for the first identity, during which connections are held.
+    pub identity: Duration,
+}
+
+impl<K> Proxy<K> {
+    /// The own identity. A connection that comes before the first one is held.
+    async fn identity(&self) -> Result<Arc<Tls>, Close> {
+        let mut identity = self.identity.clone();
+        let first = identity.wait_for(Option::is_some);
+        match tokio::time::timeout(self.limits.identity, first).await {
+            Ok(Ok(identity)) => identity.clone().ok_or(Close::NoIdentity),
+            // Too late, or nothing will ever provide one.
+            Ok(Err(_)) | Err(_) => Err(Close::NoIdentity),
+        }
+    }
 }
 
 impl<K: Kernel> Proxy<K> {

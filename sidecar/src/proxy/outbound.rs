@@ -49,7 +49,7 @@ async fn open<K: Kernel>(
     destination: OrigDst,
 ) -> Result<Stream, Close> {
     let started = Instant::now();
-    let upstream = dial::upstream(&*proxy.kernel, destination, proxy.connect_timeout)
+    let upstream = dial::upstream(&*proxy.kernel, destination, proxy.limits.connect)
         .await
         .map_err(|error| {
             connection.explain(format!("cannot connect to {destination}: {error}"));
@@ -71,6 +71,8 @@ async fn open<K: Kernel>(
         })?;
     // The option can be lost on the way. Under `strict` that costs nothing: TLS or nothing.
     let mode = proxy
+        .policy
+        .borrow()
         .outbound
         .mode(destination.0.port(), destination.0.ip());
     if !meshed && mode != Mode::Strict {
@@ -78,8 +80,15 @@ async fn open<K: Kernel>(
         return Ok(Stream::Plain(upstream));
     }
 
+    let identity = proxy.identity().await.inspect_err(|_| {
+        connection.tls(TlsUse::Failed);
+        connection.explain(format!(
+            "no identity has come in {:?}",
+            proxy.limits.identity
+        ));
+    })?;
     let started = Instant::now();
-    let handshake = tokio::time::timeout(proxy.handshake_timeout, proxy.tls.connect(upstream));
+    let handshake = tokio::time::timeout(proxy.limits.handshake, identity.connect(upstream));
     let (close, explanation) = match handshake.await {
         Ok(Ok((upstream, peer))) => {
             connection.handshake_took(started.elapsed());
@@ -94,7 +103,7 @@ async fn open<K: Kernel>(
             Close::HandshakeTimeout,
             format!(
                 "{destination} did not finish the TLS handshake in {:?}",
-                proxy.handshake_timeout
+                proxy.limits.handshake
             ),
         ),
     };

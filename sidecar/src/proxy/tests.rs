@@ -21,7 +21,7 @@ use tokio::{
 use super::{accept::Accepted, tcp::Tcp, *};
 use crate::{
     identity::testing::{ca, id},
-    policy::Mode,
+    policy::{Exclusions, Mode, ModeTable},
     telemetry::{AccessLog, Format},
 };
 
@@ -109,11 +109,18 @@ fn proxy(kernel: FakeKernel, mode: Mode, tls: Tls) -> (Arc<Proxy<FakeKernel>>, L
     let proxy = Proxy {
         kernel: Arc::new(kernel),
         telemetry: Telemetry::new(tls.own(), access_log).expect("metrics of unique names"),
-        tls,
-        inbound: modes(Direction::Inbound, mode),
-        outbound: modes(Direction::Outbound, mode),
-        connect_timeout: DEADLINE,
-        handshake_timeout: Duration::from_millis(500),
+        identity: watch::channel(Some(Arc::new(tls))).1,
+        policy: watch::channel(Arc::new(Policy {
+            inbound: modes(Direction::Inbound, mode),
+            outbound: modes(Direction::Outbound, mode),
+            exclusions: Exclusions::default(),
+        }))
+        .1,
+        limits: Limits {
+            connect: DEADLINE,
+            handshake: Duration::from_millis(500),
+            identity: Duration::from_millis(500),
+        },
     };
     (Arc::new(proxy), log)
 }
