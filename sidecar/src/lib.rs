@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod bpf;
+pub mod changes;
 pub mod cli;
 pub mod config;
 pub mod daemon;

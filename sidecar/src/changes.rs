@@ -1,0 +1,155 @@
+//! Notices that files have changed.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher, event::AccessKind};
+use tokio::{
+    sync::Notify,
+    time::{Interval, MissedTickBehavior, interval_at, sleep},
+};
+
+/// How often files are looked at although nobody has told of a change: network file systems tell
+/// of none, and a limit on inotify instances may have left us without.
+const POLL: Duration = Duration::from_secs(10);
+
+/// How long to wait after a first sign, so that files that change together are read once.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// Tells when files *may* have changed; whoever asks reads them again and compares.
+///
+/// Directories are watched, not files: what replaces a file by renaming, as every careful writer
+/// and Kubernetes' `..data` link do, is a change of its directory.
+pub struct Changes {
+    /// Keeps the watch; `None` where inotify is not to be had, and polling must do.
+    _watcher: Option<RecommendedWatcher>,
+    /// Wakes us.
+    sign: Arc<Notify>,
+    /// Wakes us although there was no sign.
+    poll: Interval,
+}
+
+impl Changes {
+    /// Begins to watch; what changes from now on is told. Call it before the files are first read.
+    pub fn of<P: AsRef<Path>>(files: impl IntoIterator<Item = P>) -> Self {
+        let sign = Arc::new(Notify::new());
+        let directories = directories(files);
+        let watcher = watch(&directories, Arc::clone(&sign))
+            .inspect_err(|error| {
+                tracing::warn!(
+                    "cannot watch {directories:?} for changes: {error}; they are read every {POLL:?} instead"
+                );
+            })
+            .ok();
+        let mut poll = interval_at(tokio::time::Instant::now() + POLL, POLL);
+        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self {
+            _watcher: watcher,
+            sign,
+            poll,
+        }
+    }
+
+    /// Waits until one of the files may have changed. Cancelling it loses no change.
+    pub async fn next(&mut self) {
+        tokio::select! {
+            () = self.sign.notified() => sleep(SETTLE).await,
+            _ = self.poll.tick() => {}
+        }
+    }
+}
+
+/// The directories that the files are in.
+fn directories<P: AsRef<Path>>(files: impl IntoIterator<Item = P>) -> BTreeSet<PathBuf> {
+    files
+        .into_iter()
+        .map(|file| match file.as_ref().parent() {
+            Some(parent) if parent != Path::new("") => parent.to_owned(),
+            _ => PathBuf::from("."),
+        })
+        .collect()
+}
+
+fn watch(directories: &BTreeSet<PathBuf>, sign: Arc<Notify>) -> notify::Result<RecommendedWatcher> {
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        // Reading the files is no change of them.
+        let is_read = |kind| {
+            matches!(
+                kind,
+                EventKind::Access(AccessKind::Open(_) | AccessKind::Read)
+            )
+        };
+        if !event.is_ok_and(|event| is_read(event.kind)) {
+            sign.notify_one();
+        }
+    })?;
+    for directory in directories {
+        watcher.watch(directory, RecursiveMode::NonRecursive)?;
+    }
+    Ok(watcher)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::symlink};
+
+    use tokio::time::{Instant, timeout};
+
+    use super::*;
+
+    /// Sooner than the next poll: it was the watch that told.
+    async fn is_told_of(changes: &mut Changes) -> bool {
+        timeout(POLL / 2, changes.next()).await.is_ok()
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_replaced_is_told() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let file = dir.path().join("svid.pem");
+        fs::write(&file, "old").expect("a writable directory");
+        let mut changes = Changes::of([&file]);
+        let new = dir.path().join("new");
+        fs::write(&new, "new").expect("a writable directory");
+        fs::rename(&new, &file).expect("a writable directory");
+        assert!(is_told_of(&mut changes).await);
+    }
+
+    #[tokio::test]
+    async fn a_swapped_data_link_is_told() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        for version in ["..1", "..2"] {
+            fs::create_dir(dir.path().join(version)).expect("a writable directory");
+            fs::write(dir.path().join(version).join("tls.crt"), version).expect("a file");
+        }
+        symlink("..1", dir.path().join("..data")).expect("a link");
+        symlink("..data/tls.crt", dir.path().join("tls.crt")).expect("a link");
+        let mut changes = Changes::of([dir.path().join("tls.crt")]);
+        symlink("..2", dir.path().join("..data_tmp")).expect("a link");
+        fs::rename(dir.path().join("..data_tmp"), dir.path().join("..data")).expect("a swap");
+        assert!(is_told_of(&mut changes).await);
+        let read = fs::read_to_string(dir.path().join("tls.crt")).expect("a file");
+        assert_eq!(read, "..2");
+    }
+
+    #[tokio::test]
+    async fn reading_the_files_is_no_change() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let file = dir.path().join("svid.pem");
+        fs::write(&file, "same").expect("a writable directory");
+        let mut changes = Changes::of([&file]);
+        fs::read(&file).expect("a file");
+        assert!(timeout(SETTLE * 5, changes.next()).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_watch_files_are_polled() {
+        let mut changes = Changes::of(["/nonexistent/svid.pem"]);
+        let started = Instant::now();
+        changes.next().await;
+        assert_eq!(started.elapsed(), POLL);
+    }
+}
