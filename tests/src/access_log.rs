@@ -35,7 +35,14 @@ pub struct Connection {
 impl Connection {
     /// Whether it never carried anything.
     pub fn has_failed(&self) -> bool {
-        !["eof", "client_reset", "server_reset", "drained"].contains(&&*self.close)
+        ![
+            "eof",
+            "client_reset",
+            "server_reset",
+            "no_longer_allowed",
+            "drained",
+        ]
+        .contains(&&*self.close)
     }
 }
 

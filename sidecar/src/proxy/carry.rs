@@ -5,23 +5,38 @@ use tokio::{io::AsyncReadExt, time::timeout};
 use super::{
     Close,
     copy::{Ended, copy},
+    standing::Standing,
     stream::Stream,
 };
 use crate::telemetry::Connection;
 
-/// Carries an established connection to its end, ends both legs as it ended, and writes the record.
-pub(super) async fn carry(mut connection: Connection, mut client: Stream, mut server: Stream) {
+/// Carries an established connection until it ends or is no longer allowed, ends both legs as it
+/// ended, and writes the record.
+pub(super) async fn carry(
+    mut connection: Connection,
+    mut client: Stream,
+    mut server: Stream,
+    standing: Standing,
+) {
     connection.established();
     let client_was_reset = client.tcp().clone().was_reset();
     let server_was_reset = server.tcp().clone().was_reset();
-    let mut ended = copy(
+    let copy = copy(
         &mut client,
         &mut server,
         client_was_reset,
         server_was_reset,
         &connection,
-    )
-    .await;
+    );
+    let mut ended = tokio::select! {
+        // First, or a connection that always has bytes to carry would never be told.
+        biased;
+        lost = standing.lost() => {
+            connection.cut(lost.close, &lost.explanation);
+            return;
+        }
+        ended = copy => ended,
+    };
     if ended.close == Close::Eof {
         client.tcp().ended();
         server.tcp().ended();

@@ -32,6 +32,8 @@ pub enum Close {
     KernelFailed,
     /// There was no own identity yet, and the wait for it was over.
     NoIdentity,
+    /// The policy has changed, and the open connection is no longer allowed.
+    NoLongerAllowed,
     /// The connection did not come through the kernel side: somebody dialled the listener itself.
     NotSteered,
     /// The peer's certificate was refused.
@@ -44,7 +46,7 @@ pub enum Close {
 
 impl Close {
     /// Every reason, in the order in which documents list them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::ClientReset,
         Self::ConnectFailed,
         Self::ConnectRefused,
@@ -57,6 +59,7 @@ impl Close {
         Self::HandshakeTimeout,
         Self::KernelFailed,
         Self::NoIdentity,
+        Self::NoLongerAllowed,
         Self::NotSteered,
         Self::PeerIdentity,
         Self::PlaintextRefused,
@@ -78,6 +81,7 @@ impl Close {
             Self::HandshakeTimeout => "handshake_timeout",
             Self::KernelFailed => "kernel_failed",
             Self::NoIdentity => "no_identity",
+            Self::NoLongerAllowed => "no_longer_allowed",
             Self::NotSteered => "not_steered",
             Self::PeerIdentity => "peer_identity",
             Self::PlaintextRefused => "plaintext_refused",

@@ -44,7 +44,15 @@ pub(super) async fn serve_to<K: Kernel>(
         .telemetry
         .begin(Direction::Inbound, client, destination);
     match open(proxy, &mut connection, downstream, client, destination).await {
-        Ok((downstream, upstream)) => carry(connection, downstream, upstream).await,
+        Ok((downstream, upstream)) => {
+            let standing = proxy.standing(
+                Direction::Inbound,
+                client,
+                destination,
+                connection.tls_use(),
+            );
+            carry(connection, downstream, upstream, standing).await;
+        }
         Err(close) => connection.failed(close),
     }
 }

@@ -13,6 +13,7 @@ mod drain;
 mod inbound;
 mod kernel;
 mod outbound;
+mod standing;
 mod stream;
 mod tcp;
 #[cfg(test)]

@@ -37,7 +37,15 @@ pub(super) async fn serve<K: Kernel>(proxy: &Proxy<K>, accepted: Accepted) {
         .telemetry
         .begin(Direction::Outbound, client, destination);
     match open(proxy, &mut connection, destination).await {
-        Ok(upstream) => carry(connection, Stream::Plain(downstream), upstream).await,
+        Ok(upstream) => {
+            let standing = proxy.standing(
+                Direction::Outbound,
+                client,
+                destination,
+                connection.tls_use(),
+            );
+            carry(connection, Stream::Plain(downstream), upstream, standing).await;
+        }
         Err(close) => connection.failed(close),
     }
 }

@@ -1,5 +1,7 @@
 //! The proxy between real sockets on loopback, with a kernel that says what the test wants.
 
+mod standing;
+
 use std::{
     io::{self, Write},
     net::{Ipv4Addr, SocketAddr},
@@ -102,20 +104,34 @@ fn modes(direction: Direction, mode: Mode) -> ModeTable {
     ModeTable::new(direction, mode, &[]).expect("no overrides")
 }
 
+/// One mode both ways.
+fn policy(mode: Mode) -> Policy {
+    Policy {
+        inbound: modes(Direction::Inbound, mode),
+        outbound: modes(Direction::Outbound, mode),
+        exclusions: Exclusions::default(),
+    }
+}
+
 /// A proxy in one mode both ways, and its access log.
 fn proxy(kernel: FakeKernel, mode: Mode, tls: Tls) -> (Arc<Proxy<FakeKernel>>, Log) {
+    let policy = watch::channel(Arc::new(policy(mode))).1;
+    proxy_under(policy, kernel, tls)
+}
+
+/// A proxy under a policy that may change, and its access log.
+fn proxy_under(
+    policy: watch::Receiver<Arc<Policy>>,
+    kernel: FakeKernel,
+    tls: Tls,
+) -> (Arc<Proxy<FakeKernel>>, Log) {
     let log = Log::default();
     let access_log = AccessLog::new(Format::Text, log.clone());
     let proxy = Proxy {
         kernel: Arc::new(kernel),
         telemetry: Telemetry::new(tls.own(), access_log).expect("metrics of unique names"),
         identity: watch::channel(Some(Arc::new(tls))).1,
-        policy: watch::channel(Arc::new(Policy {
-            inbound: modes(Direction::Inbound, mode),
-            outbound: modes(Direction::Outbound, mode),
-            exclusions: Exclusions::default(),
-        }))
-        .1,
+        policy,
         limits: Limits {
             connect: DEADLINE,
             handshake: Duration::from_millis(500),

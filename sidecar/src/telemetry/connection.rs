@@ -104,6 +104,11 @@ impl Connection {
         self.tls = tls;
     }
 
+    /// Whether it is encrypted, as far as that is known.
+    pub fn tls_use(&self) -> &TlsUse {
+        &self.tls
+    }
+
     /// The peer sees the connection come from here. An app's own end is on loopback once it is
     /// redirected; this is what the peer's log shows too.
     pub fn seen_from(&self, client: ClientAddr) {
@@ -168,6 +173,18 @@ impl Connection {
             }
             _ => self.write(close),
         }
+    }
+
+    /// It was established, and is ended by us for a reason that the sentence gives.
+    pub fn cut(mut self, close: Close, explanation: &str) {
+        tracing::warn!(
+            direction = %self.entry.direction,
+            client = %self.entry.client(),
+            destination = %self.entry.destination,
+            reason = %close,
+            "connection closed: {explanation}"
+        );
+        self.write(close);
     }
 
     /// It ended before it was established.

@@ -1,0 +1,102 @@
+//! What becomes of open connections when the policy changes.
+
+use super::*;
+
+/// A policy to change, and who watches it.
+fn changing(policy: Policy) -> (watch::Sender<Arc<Policy>>, watch::Receiver<Arc<Policy>>) {
+    watch::channel(Arc::new(policy))
+}
+
+/// Carries a few bytes each way.
+async fn converse(app: &mut TcpStream, server: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin)) {
+    app.write_all(b"question").await.expect("an open leg");
+    expect_bytes(server, b"question").await;
+    server.write_all(b"answer").await.expect("an open leg");
+    server.flush().await.expect("an open leg");
+    expect_bytes(app, b"answer").await;
+}
+
+#[tokio::test]
+async fn plaintext_is_closed_when_the_mode_becomes_strict_and_tls_lives_on() {
+    let (own, peer) = two_workloads();
+    let (sender, policy_now) = changing(policy(Mode::Permissive));
+    let (server, address) = listen().await;
+    let kernel = FakeKernel::steered_to(address);
+    let (plain, plain_log) = proxy_under(policy_now.clone(), kernel, own.clone());
+    let mut plain_app = connect(&plain).await;
+    let mut plain_server = accept(&server).await;
+    let kernel = FakeKernel::steered_to(address).meshed();
+    let (meshed, _) = proxy_under(policy_now, kernel, own);
+    let mut meshed_app = connect(&meshed).await;
+    let (mut meshed_server, _) = peer
+        .accept(accept(&server).await)
+        .await
+        .expect("a handshake");
+    converse(&mut plain_app, &mut plain_server).await;
+    converse(&mut meshed_app, &mut meshed_server).await;
+
+    sender.send_replace(Arc::new(policy(Mode::Strict)));
+
+    assert!(was_reset(plain_app).await);
+    assert!(was_reset(plain_server).await);
+    logged(&plain_log, "sent=8 received=6").await;
+    logged(&plain_log, "close=no_longer_allowed").await;
+    let metrics = plain.telemetry.render().expect("metrics");
+    assert!(
+        metrics.contains(r#"close="no_longer_allowed",direction="outbound""#),
+        "{metrics}"
+    );
+    converse(&mut meshed_app, &mut meshed_server).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_is_busy_is_closed_too() {
+    let (own, _) = two_workloads();
+    let (sender, policy_now) = changing(policy(Mode::Permissive));
+    let (server, address) = listen().await;
+    let (proxy, log) = proxy_under(policy_now, FakeKernel::steered_to(address), own);
+    let mut app = connect(&proxy).await;
+    let mut server = accept(&server).await;
+    let sink =
+        tokio::spawn(async move { tokio::io::copy(&mut server, &mut tokio::io::sink()).await });
+    let flood = tokio::spawn(async move { while app.write_all(&[0; 16_384]).await.is_ok() {} });
+    let begun = async {
+        while !proxy
+            .telemetry
+            .open_connections()
+            .iter()
+            .any(|open| open.sent > 1_000_000)
+        {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(DEADLINE, begun).await.expect("a flood in time");
+    sender.send_replace(Arc::new(policy(Mode::Strict)));
+    timeout(DEADLINE, flood)
+        .await
+        .expect("an end in time")
+        .expect("no panic");
+    let ended = sink.await.expect("no panic");
+    assert!(ended.is_err(), "a reset, not an end: {ended:?}");
+    logged(&log, "close=no_longer_allowed").await;
+}
+
+#[tokio::test]
+async fn a_change_between_admission_and_carrying_is_not_missed() {
+    let (own, _) = two_workloads();
+    let (sender, policy_now) = changing(policy(Mode::Permissive));
+    let (proxy, _) = proxy_under(policy_now, FakeKernel::default(), own);
+    let client = ClientAddr("198.18.0.1:40000".parse().expect("an address"));
+    let destination = OrigDst("198.18.0.2:80".parse().expect("an address"));
+    let tls = crate::telemetry::TlsUse::NoPeerOption;
+    sender.send_replace(Arc::new(policy(Mode::Strict)));
+    let standing = proxy.standing(Direction::Inbound, client, destination, &tls);
+    let lost = timeout(DEADLINE, standing.lost())
+        .await
+        .expect("lost at once");
+    assert_eq!(lost.close, Close::NoLongerAllowed);
+    assert_eq!(
+        lost.explanation,
+        "it is in plaintext, and the mode for 198.18.0.1:40000 is strict now"
+    );
+}
