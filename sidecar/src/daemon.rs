@@ -9,13 +9,12 @@ use crate::{
     admin,
     bpf::{self, Datapath, Listeners, OwnListener, Rules, pins::Pins},
     config::Config,
-    identity::{self, Expiry, watch_expiry},
     logging,
     pod::{self, Cgroup},
     policy::Direction,
     proxy::{Drain, Proxy},
     telemetry::{KernelEvents, Telemetry},
-    tls::Tls,
+    tls,
 };
 
 /// A pod whose connections are captured and served.
@@ -36,8 +35,7 @@ impl Daemon {
     /// Everything that can be refused is refused before anything is attached. Call it inside a
     /// runtime whose threads are all in that namespace.
     pub fn start(config: Config, cgroup: &Cgroup) -> anyhow::Result<Self> {
-        let svid = identity::load(&config.identity)?;
-        let tls = Tls::new(&svid);
+        config.identity.check()?;
         pod::ensure_bpffs(&config.bpffs)?;
         if let Err(error) = pod::raise_descriptor_limit() {
             tracing::warn!(
@@ -57,14 +55,10 @@ impl Daemon {
         let admin = OwnListener::bind(&sockets, config.admin)?;
 
         let (access_log, flush) = logging::access_log(config.access_log);
-        let telemetry = Telemetry::new(tls.own(), access_log)?;
-        let own = tls.own().clone();
-        let not_after = tls.not_after();
+        let telemetry = Telemetry::new(access_log)?;
         telemetry.watch_kernel(KernelEvents::new(move || {
             events.counts().map_err(|error| error.to_string())
         })?)?;
-        telemetry.certificate_expires(tls.not_after());
-
         let drain = Drain::default();
 
         datapath.follow(cgroup)?;
@@ -72,9 +66,10 @@ impl Daemon {
         let netns = bpf::own_netns().context("cannot open the pod's network namespace")?;
         datapath.steer(cgroup, netns.as_fd(), &listeners)?;
 
+        let identity = tls::keep(config.identity, telemetry.clone());
         let proxy = Arc::new(Proxy {
             kernel: sockets,
-            identity: watch::channel(Some(Arc::new(tls))).1,
+            identity: identity.clone(),
             policy: watch::channel(Arc::new(config.policy)).1,
             telemetry,
             limits: config.limits,
@@ -92,17 +87,9 @@ impl Daemon {
         // Last, so that nobody is told of readiness before the pod is captured.
         let admin = TcpListener::from_std(admin.listen()?)?;
         let admin_address = admin.local_addr()?;
-        let admin = tokio::spawn(admin::serve(admin, proxy.telemetry.clone(), drain.clone()));
-        let expires = jiff::Timestamp::try_from(not_after).unwrap_or_default();
-        tokio::spawn(watch_expiry(not_after, move |expiry| match expiry {
-            Expiry::Near => tracing::warn!(
-                "the own certificate expires at {expires}; restart the sidecar with a new one before"
-            ),
-            Expiry::Past => tracing::error!(
-                "the own certificate expired at {expires}, and peers refuse it; restart the sidecar with a new one"
-            ),
-        }));
-        tracing::info!(identity = %own, admin = %admin_address, "captured {cgroup}");
+        let telemetry = proxy.telemetry.clone();
+        let admin = tokio::spawn(admin::serve(admin, telemetry, identity, drain.clone()));
+        tracing::info!(admin = %admin_address, "captured {cgroup}");
         Ok(Self {
             datapath,
             drain,

@@ -181,9 +181,16 @@ impl Pod {
     /// Starts a sidecar with nothing but these flags, and waits until it is ready.
     #[track_caller]
     pub fn mesh_with(&mut self, flags: &[&str]) {
-        let sidecar = Sidecar::start(self.sidecar_run().args(flags), &self.sandbox, self.bpffs());
-        self.sidecar = Some(sidecar);
+        self.start_sidecar(flags);
         self.wait_until_ready();
+    }
+
+    /// Starts a sidecar with nothing but these flags, which may never become ready, and waits until
+    /// it answers.
+    #[track_caller]
+    pub fn start_sidecar(&mut self, flags: &[&str]) {
+        let sidecar = Sidecar::start(self.sidecar_run().args(flags), &self.sandbox, self.bpffs());
+        self.sidecar.insert(sidecar).readiness();
     }
 
     /// Waits until the pod's sidecar, if it has one, steers its traffic.

@@ -76,6 +76,25 @@ impl Sidecar {
         );
     }
 
+    /// Status and body of `/readyz`, once the daemon answers at all.
+    #[track_caller]
+    pub fn readiness(&self) -> (u16, String) {
+        wait::until_some("the admin endpoint answers", || self.request("/readyz"))
+    }
+
+    /// Waits until the daemon has logged a line with all of these words.
+    #[track_caller]
+    pub fn logs(&self, words: &[&str]) {
+        let says = || {
+            let log = self.log();
+            log.lines()
+                .any(|line| words.iter().all(|word| line.contains(word)))
+        };
+        if wait::within(wait::DEADLINE, || says().then_some(())).is_none() {
+            panic!("the sidecar does not say {words:?}:\n{}", self.log());
+        }
+    }
+
     /// What the daemon has logged.
     pub fn log(&self) -> String {
         self.process.stderr()

@@ -42,10 +42,10 @@ fn certificates_from_files_work_and_keys_are_private() {
 }
 
 #[test]
-fn a_wrong_file_is_named_and_nothing_is_attached() {
-    let pods = Pods::plain();
-    let pod = &pods.client;
-    let ca = Ca::new(pod, "sidecar.local");
+fn a_wrong_file_is_named_and_waited_for() {
+    let mut pods = Pods::plain();
+    let ca = Ca::new(&pods.server, "sidecar.local");
+    let pod = &mut pods.client;
     let good = ca.issue("spiffe://sidecar.local/good", "1h");
     let other = ca.issue("spiffe://sidecar.local/other", "1h");
     let garbage = pod.sandbox().file("garbage.pem", "not a certificate\n");
@@ -102,25 +102,44 @@ fn a_wrong_file_is_named_and_nothing_is_attached() {
         ),
     ];
     for (svid, wrong) in &cases {
-        let output = pod.sidecar_run().args(svid.flags()).run();
-        output.assert_one_sentence(&[wrong.to_str().expect("the names are ASCII")]);
-        pod.assert_nothing_left();
+        pod.start_sidecar(&svid.flags());
+        let wrong = wrong.to_str().expect("the names are ASCII");
+        pod.sidecar().logs(&[wrong, "the workload has no identity"]);
+        let unready = (503, "no identity yet\n".to_owned());
+        assert_eq!(pod.sidecar().readiness(), unready);
+        pod.stop_sidecar();
     }
+}
+
+#[test]
+fn what_can_never_be_an_identity_is_refused_and_nothing_is_attached() {
+    let pods = Pods::plain();
+    let pod = &pods.client;
+    let good = Ca::new(pod, "sidecar.local").issue("spiffe://sidecar.local/good", "1h");
     let [flag, certificate, ..] = good.flags();
     let output = pod.sidecar_run().args([flag, certificate]).run();
     output.assert_one_sentence(&["--key", "--trust-bundle"]);
+    pod.assert_nothing_left();
+
+    let directory = Svid {
+        key: pod.sandbox().directory().to_owned(),
+        ..good
+    };
+    let output = pod.sidecar_run().args(directory.flags()).run();
+    output.assert_one_sentence(&[directory.flags()[3], "is a directory"]);
     pod.assert_nothing_left();
 }
 
 #[test]
 fn an_expired_certificate_is_not_used() {
-    let pods = Pods::plain();
+    let mut pods = Pods::plain();
     let svid = Ca::new(&pods.client, "sidecar.local").issue(&pods.client.identity(), "1s");
     // Its clock has whole seconds.
     thread::sleep(Duration::from_secs(2));
-    let output = pods.client.sidecar_run().args(svid.flags()).run();
-    output.assert_one_sentence(&["expired", svid.flags()[1]]);
-    pods.client.assert_nothing_left();
+    pods.client.start_sidecar(&svid.flags());
+    let sidecar = pods.client.sidecar();
+    sidecar.logs(&["expired", svid.flags()[1], "the workload has no identity"]);
+    assert_eq!(sidecar.readiness().0, 503);
 }
 
 #[test]

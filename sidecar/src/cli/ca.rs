@@ -113,7 +113,6 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::identity::{Source, load};
 
     /// Stands in for the program.
     #[derive(Debug, Parser)]
@@ -153,7 +152,7 @@ mod tests {
             ])
             .expect("issue");
         }
-        let svid = load(&Source::Files(Files::in_dir(&out))).expect("identity");
+        let svid = Files::in_dir(&out).load().expect("identity");
         assert_eq!(svid.id().to_string(), id);
         assert!(svid.not_after() <= std::time::SystemTime::now() + Duration::from_secs(5));
     }

@@ -53,7 +53,7 @@ pub struct Config {
     /// How long open connections may go on after the daemon was told to stop.
     pub drain_timeout: Duration,
     /// Where the workload's identity comes from.
-    pub identity: identity::Source,
+    pub identity: identity::Origin,
     /// How long connections may take to be established.
     pub limits: Limits,
     /// Which of the daemon's own messages are logged on standard error, as a filter for `tracing`.
@@ -153,7 +153,7 @@ fn identity_source(
     trust_bundle: Option<PathBuf>,
     dev_ca: Option<PathBuf>,
     identity: Option<value::Identity>,
-) -> Result<identity::Source, Error> {
+) -> Result<identity::Origin, Error> {
     let named =
         |set: &[(&'static str, bool)]| set.iter().find(|(_, set)| *set).map(|(name, _)| *name);
     let files = named(&[
@@ -171,14 +171,14 @@ fn identity_source(
 
     let missing = |missing| Error::IdentityIncomplete { missing };
     if files.is_some() {
-        return Ok(identity::Source::Files(identity::Files {
+        return Ok(identity::Origin::Files(identity::Files {
             certificate: certificate.ok_or(missing("certificate"))?,
             key: key.ok_or(missing("key"))?,
             trust_bundle: trust_bundle.ok_or(missing("trust-bundle"))?,
         }));
     }
 
-    Ok(identity::Source::DevCa {
+    Ok(identity::Origin::DevCa {
         dir: dev_ca.unwrap_or_else(|| DEV_CA.into()),
         id: match identity {
             Some(identity) => identity.0,

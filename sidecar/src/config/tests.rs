@@ -138,7 +138,7 @@ fn nothing_set_gives_the_documented_defaults() {
     assert_eq!(config.log, "info");
     assert_eq!(config.log_format, LogFormat::Text);
     assert_eq!(config.policy.exclusions, Exclusions::default());
-    let identity::Source::DevCa { dir, id } = config.identity else {
+    let identity::Origin::DevCa { dir, id } = config.identity else {
         panic!("{:?}", config.identity);
     };
     assert_eq!(dir, PathBuf::from("/var/lib/sidecar/dev-ca"));

@@ -2,7 +2,9 @@ use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
 use spiffe::SpiffeId;
 use x509_parser::extensions::{GeneralName, ParsedExtension, X509Extension};
-use x509_parser::oid_registry::OID_X509_EXT_BASIC_CONSTRAINTS;
+use x509_parser::oid_registry::{
+    OID_X509_EXT_BASIC_CONSTRAINTS, OID_X509_EXT_SUBJECT_KEY_IDENTIFIER,
+};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::Flaw;
@@ -91,6 +93,18 @@ pub(super) fn not_after(certificate: &X509Certificate<'_>) -> Timestamp {
     // "No well-defined expiry" is the last second of the year 9999 (RFC 5280 section 4.1.2.5),
     // which is past what can be printed in every time zone.
     Timestamp::from_second(certificate.validity().not_after.timestamp()).unwrap_or(Timestamp::MAX)
+}
+
+/// What tells the key of an authority from others (RFC 5280 section 4.2.1.2).
+pub(super) fn key_id(der: &CertificateDer<'_>) -> Result<Option<Vec<u8>>, Flaw> {
+    let certificate = parse(der)?;
+    let extension = certificate
+        .get_extension_unique(&OID_X509_EXT_SUBJECT_KEY_IDENTIFIER)
+        .map_err(|_| Flaw::Malformed)?;
+    match extension.map(X509Extension::parsed_extension) {
+        Some(ParsedExtension::SubjectKeyIdentifier(id)) => Ok(Some(id.0.to_vec())),
+        _ => Ok(None),
+    }
 }
 
 fn check_usage(certificate: &X509Certificate<'_>) -> Result<(), Flaw> {

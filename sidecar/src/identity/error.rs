@@ -2,7 +2,6 @@ use std::io;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
-use rustls::CertificateError;
 use spiffe::{SpiffeId, SpiffeIdError, TrustDomain};
 
 /// Why there is no identity. Each reads as one sentence that names the file and what to do, its
@@ -198,12 +197,15 @@ pub enum Flaw {
     /// No authority of the trust bundle issued it, by way of the other certificates it came with.
     #[error("is not issued by any authority in the trust bundle")]
     Untrusted,
+    /// The authority that issued it has taken it back, or one that it depends on.
+    #[error("is revoked by its authority")]
+    Revoked,
     /// X509-SVID section 4.4.
     #[error("is not meant for both ends of TLS, as its extended key usage says")]
     WrongPurpose,
     /// It fails path validation (RFC 5280 section 6) in another way.
     #[error("does not verify: {0}")]
-    Path(CertificateError),
+    Path(webpki::Error),
 }
 
 impl Flaw {
@@ -220,23 +222,21 @@ impl Flaw {
     }
 }
 
-/// Path validation as rustls reports it.
-impl From<rustls::Error> for Flaw {
-    fn from(error: rustls::Error) -> Self {
-        use CertificateError as E;
+/// Path validation as webpki reports it.
+impl From<webpki::Error> for Flaw {
+    fn from(error: webpki::Error) -> Self {
+        use webpki::Error as E;
 
-        let rustls::Error::InvalidCertificate(error) = error else {
-            return Self::Malformed;
-        };
         match error {
-            E::BadEncoding => Self::Malformed,
-            E::ExpiredContext { not_after, .. } => Self::Expired(timestamp(not_after.as_secs())),
-            E::NotValidYetContext { not_before, .. } => {
+            E::BadDer | E::BadDerTime | E::TrailingData(_) => Self::Malformed,
+            E::CertExpired { not_after, .. } => Self::Expired(timestamp(not_after.as_secs())),
+            E::CertNotValidYet { not_before, .. } => {
                 Self::NotYetValid(timestamp(not_before.as_secs()))
             }
+            E::CertRevoked => Self::Revoked,
             // Two authorities may share a name; then it is the signature that tells them apart.
-            E::UnknownIssuer | E::BadSignature => Self::Untrusted,
-            E::InvalidPurpose | E::InvalidPurposeContext { .. } => Self::WrongPurpose,
+            E::UnknownIssuer | E::InvalidSignatureForPublicKey => Self::Untrusted,
+            E::RequiredEkuNotFoundContext(_) => Self::WrongPurpose,
             error => Self::Path(error),
         }
     }

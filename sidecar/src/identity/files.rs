@@ -35,7 +35,23 @@ impl Files {
         }
     }
 
-    pub(super) fn load(&self) -> Result<Svid, Error> {
+    /// Refuses what can never be an identity, whatever is written later.
+    pub(super) fn check_paths(&self) -> Result<(), Error> {
+        match self.paths().into_iter().find(|path| path.is_dir()) {
+            Some(path) => Err(Error::Read {
+                path: path.clone(),
+                error: io::ErrorKind::IsADirectory.into(),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// All of them.
+    pub(super) fn paths(&self) -> [&PathBuf; 3] {
+        [&self.certificate, &self.key, &self.trust_bundle]
+    }
+
+    pub(crate) fn load(&self) -> Result<Svid, Error> {
         let chain = certificates(&self.certificate)?;
         let key = private_key(&self.key)?;
         let bundle = certificates(&self.trust_bundle)?;

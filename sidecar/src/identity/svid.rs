@@ -7,18 +7,18 @@ use rustls::sign::CertifiedKey;
 use spiffe::SpiffeId;
 use zeroize::Zeroizing;
 
-use super::{Flaw, Leaf, SvidError, TrustBundle};
+use super::{End, Flaw, Leaf, Revocations, SvidError, TrustBundle};
 
 /// A workload's X.509-SVID with its private key and the trust bundle of its trust domain. Was
 /// usable when it was made: the certificate fulfils the SPIFFE rules, is within its lifetime,
 /// belongs to the key, and chains to the bundle for both ends of TLS.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Svid {
     id: SpiffeId,
     /// The leaf first.
     chain: Vec<CertificateDer<'static>>,
     /// To hand on; `signer` is the one at work.
-    key: Zeroizing<PrivateKeyDer<'static>>,
+    key: Arc<Zeroizing<PrivateKeyDer<'static>>>,
     signer: Arc<CertifiedKey>,
     bundle: TrustBundle,
     not_after: SystemTime,
@@ -31,7 +31,7 @@ impl Svid {
         key: PrivateKeyDer<'static>,
         bundle: TrustBundle,
     ) -> Result<Self, SvidError> {
-        let key = Zeroizing::new(key);
+        let key = Arc::new(Zeroizing::new(key));
         let (certificate, intermediates) = chain.split_first().ok_or(Flaw::Malformed)?;
         let leaf = Leaf::parse(certificate)?;
 
@@ -40,8 +40,10 @@ impl Svid {
         signer.keys_match().map_err(|_| SvidError::KeyMismatch)?;
 
         let now = UnixTime::now();
-        bundle.verify_server(certificate, intermediates, now)?;
-        bundle.verify_client(certificate, intermediates, now)?;
+        for end in [End::Server, End::Client] {
+            let revocations = Revocations::default();
+            bundle.verify(end, certificate, intermediates, &revocations, now)?;
+        }
 
         Ok(Self {
             id: leaf.id,
@@ -51,6 +53,11 @@ impl Svid {
             signer: Arc::new(signer),
             bundle,
         })
+    }
+
+    /// Whether this is the same certificate, judging peers by the same bundle.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        self.chain == other.chain && self.bundle == other.bundle
     }
 
     /// Who the workload is.
@@ -100,7 +107,7 @@ impl Svid {
             not_after: SystemTime::now(),
             signer: Arc::new(CertifiedKey::new(chain.clone(), signer)),
             chain,
-            key: Zeroizing::new(key),
+            key: Arc::new(Zeroizing::new(key)),
             bundle,
         }
     }

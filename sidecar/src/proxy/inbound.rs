@@ -138,12 +138,13 @@ async fn handshake<K: Kernel>(
             proxy.limits.identity
         ));
     })?;
+    connection.uses(identity.own());
     let started = Instant::now();
     let handshake = tokio::time::timeout(proxy.limits.handshake, identity.accept(downstream));
     let close = match handshake.await {
         Ok(Ok((downstream, peer))) => {
             connection.handshake_took(started.elapsed());
-            connection.tls(TlsUse::Mutual(peer));
+            connection.tls(TlsUse::Mutual(peer.id().clone()));
             return Ok(Stream::Server(Box::new(downstream)));
         }
         Ok(Err(error)) => {

@@ -95,12 +95,13 @@ async fn open<K: Kernel>(
             proxy.limits.identity
         ));
     })?;
+    connection.uses(identity.own());
     let started = Instant::now();
     let handshake = tokio::time::timeout(proxy.limits.handshake, identity.connect(upstream));
     let (close, explanation) = match handshake.await {
         Ok(Ok((upstream, peer))) => {
             connection.handshake_took(started.elapsed());
-            connection.tls(TlsUse::Mutual(peer));
+            connection.tls(TlsUse::Mutual(peer.id().clone()));
             return Ok(Stream::Client(Box::new(upstream)));
         }
         Ok(Err(error)) => (

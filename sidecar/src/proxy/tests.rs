@@ -129,7 +129,7 @@ fn proxy_under(
     let access_log = AccessLog::new(Format::Text, log.clone());
     let proxy = Proxy {
         kernel: Arc::new(kernel),
-        telemetry: Telemetry::new(tls.own(), access_log).expect("metrics of unique names"),
+        telemetry: Telemetry::new(access_log).expect("metrics of unique names"),
         identity: watch::channel(Some(Arc::new(tls))).1,
         policy,
         limits: Limits {

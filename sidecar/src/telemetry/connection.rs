@@ -60,6 +60,8 @@ pub struct Connection {
     entry: Arc<Entry>,
     /// When it was accepted, for the duration.
     started: Instant,
+    /// Who we are in it: the identity that it uses, or the one there was when it began.
+    own: Arc<str>,
     /// Whether it is encrypted.
     tls: TlsUse,
     /// How long the dial took, until it is counted.
@@ -85,10 +87,12 @@ impl Connection {
             .shared
             .connections
             .add(direction, client, destination);
+        let own = telemetry.shared.own();
         Self {
             telemetry,
             entry,
             started: Instant::now(),
+            own,
             tls: TlsUse::Pending,
             connect: None,
             handshake: None,
@@ -98,9 +102,14 @@ impl Connection {
         }
     }
 
+    /// It is to use this identity of ours, which may be newer than the connection.
+    pub fn uses(&mut self, own: &SpiffeId) {
+        self.own = own.to_string().into();
+    }
+
     /// Whether it is encrypted is now known.
     pub fn tls(&mut self, tls: TlsUse) {
-        self.entry.set_tls(&tls, &self.telemetry.shared.own);
+        self.entry.set_tls(&tls, &self.own);
         self.tls = tls;
     }
 
@@ -218,7 +227,7 @@ impl Connection {
             client: self.entry.client(),
             destination: self.entry.destination,
             tls: &self.tls,
-            own: &shared.own,
+            own: &self.own,
             sent,
             received,
             duration,
@@ -229,7 +238,7 @@ impl Connection {
     fn parties(&self) -> Parties<'_> {
         Parties {
             direction: self.entry.direction,
-            own: &self.telemetry.shared.own,
+            own: &self.own,
             peer: self.tls.peer().map(SpiffeId::to_string).unwrap_or_default(),
             tls: self.tls.as_str(),
         }

@@ -28,6 +28,8 @@ pub(super) struct Metrics {
     duration: HistogramVec,
     failed: IntCounterVec,
     handshake: HistogramVec,
+    identity_failures: IntCounterVec,
+    identity_rotations: IntCounter,
     opened: IntCounterVec,
     received: IntCounterVec,
     registry: Registry,
@@ -90,6 +92,15 @@ impl Metrics {
                 &PARTIES,
                 &SHORT,
             )?,
+            identity_failures: counter(
+                "sidecar_identity_failures_total",
+                "Attempts to get an identity, or what it trusts, that gave nothing usable.",
+                &["source"],
+            )?,
+            identity_rotations: IntCounter::new(
+                "sidecar_identity_rotations_total",
+                "Own certificates that took the place of another.",
+            )?,
             opened: counter(
                 "sidecar_connections_opened_total",
                 "Connections established on both legs.",
@@ -107,13 +118,15 @@ impl Metrics {
                 &PARTIES,
             )?,
         };
-        let collectors: [Box<dyn Collector>; 9] = [
+        let collectors: [Box<dyn Collector>; 11] = [
             Box::new(metrics.certificate_expiry.clone()),
             Box::new(metrics.closed.clone()),
             Box::new(metrics.connect.clone()),
             Box::new(metrics.duration.clone()),
             Box::new(metrics.failed.clone()),
             Box::new(metrics.handshake.clone()),
+            Box::new(metrics.identity_failures.clone()),
+            Box::new(metrics.identity_rotations.clone()),
             Box::new(metrics.opened.clone()),
             Box::new(metrics.received.clone()),
             Box::new(metrics.sent.clone()),
@@ -131,6 +144,14 @@ impl Metrics {
     pub(super) fn certificate_expires(&self, not_after: SystemTime) {
         let since_epoch = not_after.duration_since(UNIX_EPOCH).unwrap_or_default();
         self.certificate_expiry.set(since_epoch.as_secs_f64());
+    }
+
+    pub(super) fn identity_failed(&self, source: &str) {
+        self.identity_failures.with_label_values(&[source]).inc();
+    }
+
+    pub(super) fn identity_rotated(&self) {
+        self.identity_rotations.inc();
     }
 
     pub(super) fn opened(&self, parties: &Parties<'_>) -> ByteCounters {

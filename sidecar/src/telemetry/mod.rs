@@ -8,7 +8,10 @@ mod metrics;
 #[cfg(test)]
 mod tests;
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::SystemTime,
+};
 
 use spiffe::SpiffeId;
 
@@ -37,19 +40,20 @@ struct Shared {
     connections: Connections,
     /// Counters and histograms.
     metrics: Metrics,
-    /// The own identity, a label of every metric of a connection.
-    own: String,
+    /// The own identity as of now, a label of every metric of a connection; empty before there is
+    /// one.
+    own: RwLock<Arc<str>>,
 }
 
 impl Telemetry {
     /// Begins with nothing counted.
-    pub fn new(own: &SpiffeId, access_log: AccessLog) -> Result<Self, prometheus::Error> {
+    pub fn new(access_log: AccessLog) -> Result<Self, prometheus::Error> {
         Ok(Self {
             shared: Arc::new(Shared {
                 access_log,
                 connections: Connections::default(),
                 metrics: Metrics::new()?,
-                own: own.to_string(),
+                own: RwLock::new("".into()),
             }),
         })
     }
@@ -59,9 +63,24 @@ impl Telemetry {
         self.shared.metrics.register(Box::new(events))
     }
 
-    /// Adds the expiry of the own certificate.
-    pub fn certificate_expires(&self, not_after: SystemTime) {
+    /// The workload is `own` from now on, by a certificate that expires at `not_after`.
+    pub fn identity(&self, own: &SpiffeId, not_after: SystemTime) {
+        *self
+            .shared
+            .own
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = own.to_string().into();
         self.shared.metrics.certificate_expires(not_after);
+    }
+
+    /// A new certificate has taken the place of another.
+    pub fn identity_rotated(&self) {
+        self.shared.metrics.identity_rotated();
+    }
+
+    /// `source` gave nothing that can be used.
+    pub fn identity_failed(&self, source: &'static str) {
+        self.shared.metrics.identity_failed(source);
     }
 
     /// A connection was accepted.
@@ -87,5 +106,13 @@ impl Telemetry {
     /// The connections that are open, oldest first.
     pub fn open_connections(&self) -> Vec<Snapshot> {
         self.shared.connections.snapshot()
+    }
+}
+
+impl Shared {
+    /// The own identity as of now.
+    fn own(&self) -> Arc<str> {
+        let own = self.own.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&own)
     }
 }

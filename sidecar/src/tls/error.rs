@@ -40,13 +40,16 @@ pub enum Refused {
         /// What is wrong with the certificate.
         flaw: Flaw,
     },
-    /// Its certificate names another trust domain than ours. Whether it holds was not looked at.
-    #[error("the peer claims to be {shown}, which is not in trust domain {own}")]
+    /// Its certificate names a trust domain that is not trusted. Whether it holds was not looked at.
+    #[error(
+        "the peer claims to be {shown}, which is not in trust domain {}",
+        among(trusted)
+    )]
     ForeignTrustDomain {
         /// The identity the certificate names. Nothing vouches for it.
         shown: SpiffeId,
-        /// Our own trust domain.
-        own: TrustDomain,
+        /// The trust domains that are.
+        trusted: Vec<TrustDomain>,
     },
     /// It showed a valid certificate, and has not the key for it.
     #[error("the peer did not prove that it holds the key of the certificate it showed: {0}")]
@@ -112,6 +115,11 @@ impl From<io::Error> for HandshakeError {
             Err(error) => Self::Broken(error),
         }
     }
+}
+
+fn among(domains: &[TrustDomain]) -> String {
+    let names: Vec<_> = domains.iter().map(TrustDomain::as_str).collect();
+    names.join(" or ")
 }
 
 fn claim(shown: Option<&SpiffeId>) -> String {

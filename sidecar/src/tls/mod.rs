@@ -2,6 +2,8 @@
 
 mod error;
 mod hello;
+mod keeper;
+mod peer;
 mod verifier;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -15,16 +17,18 @@ use rustls::pki_types::ServerName;
 use rustls::server::NoServerSessionStorage;
 use rustls::sign::SingleCertAndKey;
 use rustls::version::TLS13;
-use rustls::{ClientConfig, CommonState, ServerConfig};
+use rustls::{ClientConfig, ServerConfig};
 use spiffe::SpiffeId;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
 use self::verifier::Verifier;
-use crate::identity::{Leaf, Svid};
+use crate::identity::{End, Svid, Trust};
 
 pub use self::error::{HandshakeError, Refused};
 pub use self::hello::begins_with_our_hello;
+pub use self::keeper::keep;
+pub use self::peer::Peer;
 
 /// The protocol between sidecars, as ALPN names it (RFC 7301): the application's bytes, encrypted
 /// and otherwise as they are. Changes when that does.
@@ -32,28 +36,36 @@ pub const ALPN: &[u8] = b"sidecar/1";
 
 /// Makes and takes connections under one identity.
 ///
-/// Only TLS 1.3, both sides show an X.509-SVID of the same trust domain, both speak [`ALPN`]. No
+/// Only TLS 1.3, both sides show an X.509-SVID that the other trusts, both speak [`ALPN`]. No
 /// session is ever resumed: a ticket could outlive the identity it was given to.
 #[derive(Clone)]
 pub struct Tls {
     own: SpiffeId,
     not_after: SystemTime,
+    /// Judges peers, those of open connections again.
+    verifier: Arc<Verifier>,
     connector: TlsConnector,
     acceptor: TlsAcceptor,
 }
 
 impl Tls {
-    /// Prepares for connections as `svid`, with its bundle to judge peers by. The private key's
-    /// encoded form is not kept.
+    /// Prepares for connections as `svid` with peers of its own trust domain.
     pub fn new(svid: &Svid) -> Self {
+        Self::trusting(svid, Trust::of(svid))
+    }
+
+    /// Prepares for connections as `svid` with peers that `trust` holds for trustworthy. The
+    /// private key's encoded form is not kept.
+    pub fn trusting(svid: &Svid, trust: Trust) -> Self {
         let provider = Arc::new(provider());
-        let verifier = Arc::new(Verifier::new(svid, &provider));
+        let verifier = Arc::new(Verifier::new(trust, &provider));
         let signer = Arc::new(SingleCertAndKey::from(svid.signer()));
         Self {
             own: svid.id().clone(),
             not_after: svid.not_after(),
             connector: Arc::new(client_config(&provider, &verifier, &signer)).into(),
             acceptor: Arc::new(server_config(&provider, &verifier, &signer)).into(),
+            verifier,
         }
     }
 
@@ -79,11 +91,11 @@ impl Tls {
     pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         stream: S,
-    ) -> Result<(client::TlsStream<S>, SpiffeId), HandshakeError> {
+    ) -> Result<(client::TlsStream<S>, Peer), HandshakeError> {
         // Names take no part in this: SPIFFE IDs do. An address keeps SNI off the wire.
         let no_name = ServerName::from(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         let stream = self.connector.connect(no_name, stream).await?;
-        let peer = peer(stream.get_ref().1)?;
+        let peer = Peer::of(stream.get_ref().1, End::Server)?;
         Ok((stream, peer))
     }
 
@@ -93,10 +105,37 @@ impl Tls {
     pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         stream: S,
-    ) -> Result<(server::TlsStream<S>, SpiffeId), HandshakeError> {
+    ) -> Result<(server::TlsStream<S>, Peer), HandshakeError> {
         let stream = self.acceptor.accept(stream).await?;
-        let peer = peer(stream.get_ref().1)?;
+        let peer = Peer::of(stream.get_ref().1, End::Client)?;
         Ok((stream, peer))
+    }
+
+    /// Whether `peer`, to whom there is an open connection, could still connect: its authority is
+    /// still trusted, and has not revoked its certificate.
+    ///
+    /// A certificate that has expired since does not end a connection: who held it then is still at
+    /// the other end.
+    pub fn still_trusts(&self, peer: &Peer) -> Result<(), Refused> {
+        let (certificate, intermediates) =
+            peer.chain().split_first().ok_or(Refused::NoCertificate)?;
+        self.verifier
+            .verify(peer.end(), certificate, intermediates, peer.judged())
+    }
+
+    /// Shakes hands with itself in memory: whether a peer that trusts whom we trust would take us
+    /// for who we are, as either end.
+    ///
+    /// It goes through all that a peer looks at, down to the proof that the key is held.
+    pub(crate) async fn would_be_accepted(&self) -> Result<(), HandshakeError> {
+        /// More than one side sends before it waits for the other.
+        const BUFFER: usize = 1 << 17;
+        let (client, server) = tokio::io::duplex(BUFFER);
+        let (connected, accepted) = tokio::join!(self.connect(client), self.accept(server));
+        // The client first: a server that it refuses knows but the alert.
+        connected?;
+        accepted?;
+        Ok(())
     }
 }
 
@@ -143,22 +182,6 @@ fn server_config(
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config
-}
-
-/// Who is at the other end of a connection whose handshake is done.
-fn peer(connection: &CommonState) -> Result<SpiffeId, HandshakeError> {
-    // To rustls a peer that names no protocol at all is fine.
-    if connection.alpn_protocol() != Some(ALPN) {
-        return Err(rustls::Error::NoApplicationProtocol.into());
-    }
-    let certificate = connection
-        .peer_certificates()
-        .and_then(<[_]>::first)
-        .ok_or(Refused::NoCertificate)?;
-    // The verifier let it pass, so this does.
-    let leaf =
-        Leaf::parse(certificate).map_err(|flaw| Refused::Certificate { shown: None, flaw })?;
-    Ok(leaf.id)
 }
 
 #[cfg(test)]

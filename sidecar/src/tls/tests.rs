@@ -15,8 +15,8 @@ use crate::identity::testing::{ca, id};
 /// Far longer than anything here takes.
 pub(super) const DEADLINE: Duration = Duration::from_secs(10);
 
-type Connected = Result<(client::TlsStream<TcpStream>, SpiffeId), HandshakeError>;
-type Accepted = Result<(server::TlsStream<TcpStream>, SpiffeId), HandshakeError>;
+type Connected = Result<(client::TlsStream<TcpStream>, Peer), HandshakeError>;
+type Accepted = Result<(server::TlsStream<TcpStream>, Peer), HandshakeError>;
 
 /// The two ends of a connection: who made it, who took it.
 pub(super) async fn connected() -> (TcpStream, TcpStream) {
@@ -52,8 +52,8 @@ async fn both_sides_learn_who_the_other_is() {
     let (connected, accepted) = shake_hands(&web, &db).await;
     let (mut connected, server) = connected.expect("connected");
     let (mut accepted, client) = accepted.expect("accepted");
-    assert_eq!(server, *db.own());
-    assert_eq!(client, *web.own());
+    assert_eq!(server.id(), db.own());
+    assert_eq!(client.id(), web.own());
     assert_eq!(accepted.get_ref().1.server_name(), None);
 
     connected.write_all(b"ping").await.expect("write");

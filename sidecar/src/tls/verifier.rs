@@ -3,48 +3,51 @@ use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls13_sig
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible, SignatureScheme};
-use spiffe::TrustDomain;
 
 use super::Refused;
-use crate::identity::{Flaw, Leaf, Svid, TrustBundle, shown_id};
+use crate::identity::{End, Leaf, Trust, shown_id};
 
-/// Judges peers, as either end: a peer is a workload of our own trust domain that the trust bundle
-/// vouches for (X509-SVID section 5).
+/// Judges peers: a peer is a workload of a trust domain that we trust, and an authority of that
+/// domain vouches for it (X509-SVID section 5).
 #[derive(Debug)]
 pub(super) struct Verifier {
-    own: TrustDomain,
-    bundle: TrustBundle,
+    trust: Trust,
     /// Checks the peer's proof that it holds its key.
     algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl Verifier {
-    pub(super) fn new(svid: &Svid, provider: &CryptoProvider) -> Self {
+    pub(super) fn new(trust: Trust, provider: &CryptoProvider) -> Self {
         Self {
-            own: svid.id().trust_domain().clone(),
-            bundle: svid.bundle().clone(),
+            trust,
             algorithms: provider.signature_verification_algorithms,
         }
     }
 
-    fn verify(
+    /// Who whoever showed these certificates as `end` is, if they hold at the time `now`.
+    pub(super) fn verify(
         &self,
+        end: End,
         certificate: &CertificateDer<'_>,
-        is_vouched_for: impl FnOnce() -> Result<(), Flaw>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
     ) -> Result<(), Refused> {
         let refuse = |flaw| Refused::Certificate {
             shown: shown_id(certificate),
             flaw,
         };
         let leaf = Leaf::parse(certificate).map_err(refuse)?;
-        // Before the chain, which cannot hold either: this is the reason that helps.
-        if !leaf.id.is_member_of(&self.own) {
-            return Err(Refused::ForeignTrustDomain {
+        let domain = leaf.id.trust_domain();
+        let verified = self
+            .trust
+            .verify(domain, end, certificate, intermediates, now);
+        match verified {
+            Some(verified) => verified.map_err(refuse),
+            None => Err(Refused::ForeignTrustDomain {
                 shown: leaf.id,
-                own: self.own.clone(),
-            });
+                trusted: self.trust.domains().cloned().collect(),
+            }),
         }
-        is_vouched_for().map_err(refuse)
     }
 }
 
@@ -57,9 +60,7 @@ impl ServerCertVerifier for Verifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.verify(certificate, || {
-            self.bundle.verify_server(certificate, intermediates, now)
-        })?;
+        self.verify(End::Server, certificate, intermediates, now)?;
         Ok(ServerCertVerified::assertion())
     }
 
@@ -98,9 +99,7 @@ impl ClientCertVerifier for Verifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.verify(certificate, || {
-            self.bundle.verify_client(certificate, intermediates, now)
-        })?;
+        self.verify(End::Client, certificate, intermediates, now)?;
         Ok(ClientCertVerified::assertion())
     }
 

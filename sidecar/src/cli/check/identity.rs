@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use jiff::Timestamp;
 
 use super::{Context, Outcome};
-use crate::identity::{self, Ca, Source};
+use crate::identity::{self, Ca, Origin};
 
 /// What should be left of a certificate's life.
 const AHEAD: Duration = Duration::from_hours(24);
@@ -15,15 +15,15 @@ pub(super) fn loadable(context: &Context) -> Outcome {
         return Outcome::NO_SETTINGS;
     };
     match &config.identity {
-        Source::Files(_) => match identity::load(&config.identity) {
+        Origin::Files(files) => match files.load() {
             Ok(svid) => Outcome::found(svid.id().to_string()),
             Err(error) => Outcome::error(&error),
         },
         // Loading would create the CA, and a check changes nothing.
-        Source::DevCa { dir, id } if !dir.exists() => {
+        Origin::DevCa { dir, id } if !dir.exists() => {
             Outcome::found(format!("{id}, by a development CA yet to be made"))
         }
-        Source::DevCa { dir, id } => {
+        Origin::DevCa { dir, id } => {
             match Ca::open(dir).and_then(|ca| ca.issue(id, identity::SVID_LIFETIME)) {
                 Ok(svid) => Outcome::found(format!("{}, by a development CA", svid.id())),
                 Err(error) => Outcome::error(&error),
@@ -37,12 +37,12 @@ pub(super) fn lasting(context: &Context) -> Outcome {
         return Outcome::NO_SETTINGS;
     };
     let (what, not_after) = match &config.identity {
-        Source::Files(_) => match identity::load(&config.identity) {
+        Origin::Files(files) => match files.load() {
             Ok(svid) => ("certificate", svid.not_after()),
             Err(_) => return UNKNOWN,
         },
-        Source::DevCa { dir, .. } if !dir.exists() => return Outcome::PASS,
-        Source::DevCa { dir, .. } => match Ca::open(dir) {
+        Origin::DevCa { dir, .. } if !dir.exists() => return Outcome::PASS,
+        Origin::DevCa { dir, .. } => match Ca::open(dir) {
             Ok(ca) => ("development CA", ca.not_after()),
             Err(_) => return UNKNOWN,
         },
@@ -55,8 +55,8 @@ pub(super) fn fit_for_production(context: &Context) -> Outcome {
         return Outcome::NO_SETTINGS;
     };
     match &config.identity {
-        Source::Files(_) => Outcome::PASS,
-        Source::DevCa { dir, .. } => Outcome::warn(
+        Origin::Files(_) => Outcome::PASS,
+        Origin::DevCa { dir, .. } => Outcome::warn(
             format!(
                 "it comes from the development CA: who can read {} can be any workload",
                 dir.display()

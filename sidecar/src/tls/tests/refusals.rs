@@ -78,7 +78,7 @@ async fn a_client_of_another_trust_domain_is_refused() {
     let (connected, accepted) = shake_hands(&client, &workload(&ours, "db")).await;
     assert!(matches!(
         refused(accepted),
-        Refused::ForeignTrustDomain { own, .. } if own == TrustDomain::new("example.org").expect("name")
+        Refused::ForeignTrustDomain { trusted, .. } if trusted == [TrustDomain::new("example.org").expect("name")]
     ));
     assert!(matches!(
         first_read(connected).await,
@@ -220,7 +220,7 @@ async fn a_client_without_certificate_is_refused() {
         .with_protocol_versions(&[&TLS13])
         .expect("TLS 1.3")
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Verifier::new(&svid, &provider)))
+        .with_custom_certificate_verifier(Arc::new(Verifier::new(Trust::of(&svid), &provider)))
         .with_no_client_auth();
     anonymous.alpn_protocols = vec![ALPN.to_vec()];
     client.connector = Arc::new(anonymous).into();

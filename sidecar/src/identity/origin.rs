@@ -1,0 +1,54 @@
+use std::path::PathBuf;
+
+use spiffe::SpiffeId;
+use tokio::sync::mpsc;
+
+use super::source::{DevCa, PemFiles, follow};
+use super::{Ca, Error, Files, Identity, ROOT_LIFETIME, SVID_LIFETIME};
+
+/// What to take an identity from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// PEM files that something else issued and renews.
+    Files(Files),
+    /// A certificate authority in a directory, made on first use. Workloads that share the
+    /// directory trust each other, so whoever can read it can be any of them.
+    DevCa {
+        /// Where the authority lives.
+        dir: PathBuf,
+        /// The identity to have issued. Its trust domain becomes that of a new authority.
+        id: SpiffeId,
+    },
+}
+
+impl Origin {
+    /// Refuses what nobody else will put right while we wait: a path that is no file, a development
+    /// CA that cannot issue. Files that are missing or damaged may yet come. Blocks on file access.
+    pub fn check(&self) -> Result<(), Error> {
+        match self {
+            Self::Files(files) => files.check_paths(),
+            Self::DevCa { dir, id } => {
+                Ca::open_or_create(dir, id.trust_domain(), ROOT_LIFETIME)?
+                    .issue(id, SVID_LIFETIME)?;
+                Ok(())
+            }
+        }
+    }
+
+    /// The word for it in metrics.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Files(_) => "files",
+            Self::DevCa { .. } => "dev_ca",
+        }
+    }
+
+    /// Takes identities from it, one after the other, as long as somebody listens. Call it inside a
+    /// runtime.
+    pub fn follow(self) -> mpsc::Receiver<Result<Identity, Error>> {
+        match self {
+            Self::Files(files) => follow(PemFiles::new(files)),
+            Self::DevCa { dir, id } => follow(DevCa::new(dir, id)),
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Places that identities come from.
+
+mod backoff;
+mod dev_ca;
+mod pem_files;
+
+use std::collections::BTreeMap;
+
+use spiffe::TrustDomain;
+use tokio::sync::mpsc;
+
+pub(super) use self::{backoff::Backoff, dev_ca::DevCa, pem_files::PemFiles};
+use super::{Error, Svid, TrustBundle};
+
+/// Gives the workload an identity, and a new one each time there is one.
+pub trait Source: Send + 'static {
+    /// Waits for the next identity. The first time, it is what the source has now.
+    ///
+    /// An error says why there is none at the moment. Called again, it waits until there is a
+    /// reason to try again: sources have their own idea of when that is.
+    fn next(&mut self) -> impl Future<Output = Result<Identity, Error>> + Send;
+}
+
+/// What a source gives: who the workload is, and whom else it can tell.
+#[derive(Debug)]
+pub struct Identity {
+    /// The workload's own certificate, key and trust bundle.
+    pub svid: Svid,
+    /// The trust bundles of other trust domains.
+    pub federated: BTreeMap<TrustDomain, TrustBundle>,
+}
+
+/// The identity of a source that knows no other trust domains.
+impl From<Svid> for Identity {
+    fn from(svid: Svid) -> Self {
+        Self {
+            svid,
+            federated: BTreeMap::new(),
+        }
+    }
+}
+
+/// Asks `source` in a task of its own, as long as somebody listens. A source need not bear being
+/// cancelled.
+pub(super) fn follow(mut source: impl Source) -> mpsc::Receiver<Result<Identity, Error>> {
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::spawn(async move {
+        loop {
+            let next = tokio::select! {
+                next = source.next() => next,
+                () = sender.closed() => return,
+            };
+            if sender.send(next).await.is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
