@@ -50,6 +50,8 @@ events! {
     OutboundBoundDevice = "outbound_bound_device",
     /// A connection to an IPv6 link-local address was left alone: its interface is not known here.
     OutboundLinkLocal = "outbound_link_local",
+    /// A connection was left alone because no proxy listens and `outbound-failure` is `open`.
+    OutboundFailedOpen = "outbound_failed_open",
     /// A connection was refused that could not be redirected: in mode `strict`, or for want of a port.
     DroppedCannotRedirect = "dropped_cannot_redirect",
     /// A connection was refused because the kernel had no memory to remember its destination.
@@ -68,6 +70,8 @@ events! {
     InboundExcludedPort = "inbound_excluded_port",
     /// A connection whose mode is `off` was left alone.
     InboundOff = "inbound_off",
+    /// A connection was left alone because no proxy listens and `inbound-failure` is `open`.
+    InboundFailedOpen = "inbound_failed_open",
     /// A connection was refused because no proxy listens.
     DroppedNoListener = "dropped_no_listener",
     /// A connection was refused because the kernel would not assign it to the proxy's listener.

@@ -36,6 +36,26 @@ pub enum Slot {
 impl Slot {
     /// How many slots the socket map has.
     pub const COUNT: usize = 4;
+
+    /// The slot for connections from the network to this address of the pod.
+    #[inline]
+    pub const fn inbound(server: &Endpoint) -> Self {
+        if server.is_v4() {
+            Self::Inbound4
+        } else {
+            Self::Inbound6
+        }
+    }
+
+    /// The slot for connections that are redirected to this address.
+    #[inline]
+    pub const fn outbound(place: &Endpoint) -> Self {
+        if place.is_v4() {
+            Self::Outbound4
+        } else {
+            Self::Outbound6
+        }
+    }
 }
 
 /// First address of the loopback block that redirected IPv4 connections are spread over.

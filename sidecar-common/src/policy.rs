@@ -14,6 +14,11 @@ pub enum Direction {
     Outbound = 1,
 }
 
+impl Direction {
+    /// How many there are.
+    pub const COUNT: usize = 2;
+}
+
 /// What happens to a connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(transparent)]
@@ -26,6 +31,20 @@ impl Mode {
     pub const PERMISSIVE: Self = Self(1);
     /// Mutual TLS or nothing.
     pub const STRICT: Self = Self(2);
+}
+
+/// What happens to a connection while no proxy serves.
+///
+/// Connections whose mode is [`Mode::STRICT`] are refused either way.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(transparent)]
+pub struct Failure(pub u32);
+
+impl Failure {
+    /// It is refused. What a table says that nobody has written to.
+    pub const CLOSED: Self = Self(0);
+    /// It goes past the proxy, in plaintext.
+    pub const OPEN: Self = Self(1);
 }
 
 /// Bits in front of the address in [`ModeKey`]: direction, padding and port.

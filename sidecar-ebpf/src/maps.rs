@@ -7,13 +7,15 @@ use aya_ebpf::{
         BPF_F_CLONE, BPF_F_NO_PREALLOC, BPF_NOEXIST, BPF_SK_STORAGE_GET_F_CREATE,
         bpf_map_type::BPF_MAP_TYPE_SK_STORAGE,
     },
-    btf_maps::{HashMap, LpmTrie, PerCpuArray, SockMap, lpm_trie::Key},
-    helpers::generated::{bpf_sk_storage_delete, bpf_sk_storage_get},
+    btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, SockMap, lpm_trie::Key},
+    helpers::generated::{
+        bpf_map_lookup_elem, bpf_sk_release, bpf_sk_storage_delete, bpf_sk_storage_get,
+    },
     macros::btf_map,
 };
 use sidecar_common::{
     Endpoint, Event, Flow, Slot, SocketFacts, Tuple,
-    policy::{Direction, Mode, ModeKey, port_key},
+    policy::{Direction, Failure, Mode, ModeKey, port_key},
 };
 
 use crate::ctx::Socket;
@@ -42,6 +44,10 @@ static SC_LISTENERS: SockMap<{ Slot::COUNT }> = SockMap::new();
 /// What happens to a connection, by direction, port and remote address.
 #[btf_map]
 static SC_MODES: LpmTrie<ModeKey, u32, 16_384> = LpmTrie::new();
+
+/// What happens to connections of each direction while no proxy serves.
+#[btf_map]
+static SC_FAILURES: Array<u32, { Direction::COUNT }> = Array::new();
 
 /// Networks to which connections are left alone.
 #[btf_map]
@@ -91,6 +97,15 @@ pub fn mode(direction: Direction, port: u32, remote: &Endpoint) -> Mode {
         Some(mode) => Mode(*mode),
         None => Mode::PERMISSIVE,
     }
+}
+
+/// May connections of this direction pass in plaintext while no proxy serves? Those whose mode is
+/// [`Mode::STRICT`] never may.
+#[inline(always)]
+pub fn fails_open(direction: Direction) -> bool {
+    SC_FAILURES
+        .get(direction as u32)
+        .is_some_and(|failure| Failure(*failure) == Failure::OPEN)
 }
 
 /// Is the port excluded in this direction?
@@ -204,6 +219,25 @@ fn add(sockets: *mut u64, number: u64) {
 #[inline(always)]
 pub fn listeners() -> &'static SockMap<{ Slot::COUNT }> {
     &SC_LISTENERS
+}
+
+/// Does a listener of the proxy stand in this slot?
+#[inline(always)]
+pub fn has_listener(slot: Slot) -> bool {
+    let slot = slot as u32;
+    // SAFETY: the map holds sockets by a `u32`, which the pointer is to.
+    let listener = unsafe {
+        bpf_map_lookup_elem(
+            core::ptr::from_ref(&SC_LISTENERS).cast_mut().cast(),
+            core::ptr::from_ref(&slot).cast(),
+        )
+    };
+    if listener.is_null() {
+        return false;
+    }
+    // SAFETY: the look-up took a reference to the socket, and nothing else has given it back.
+    let _ = unsafe { bpf_sk_release(listener) };
+    true
 }
 
 /// What is known of the socket, if anything.

@@ -54,7 +54,16 @@ pub fn sc_sk_lookup(ctx: SkLookupContext) -> u32 {
 #[inline(always)]
 fn published(ctx: &SkLookupContext, flow: &Flow, server: &Endpoint) -> u32 {
     match flow.route {
-        Route::OUTBOUND => assign(ctx, by_family(server, Slot::Outbound4, Slot::Outbound6)),
+        // Its address on loopback leads nowhere else, so this is never open.
+        Route::OUTBOUND => match assign(ctx, Slot::outbound(server)) {
+            Assigned::Done => SK_PASS,
+            Assigned::NobodyListens => {
+                maps::count(Event::DroppedNoListener);
+                warn!(ctx, "refused a connection of the app: no proxy listens");
+                SK_DROP
+            }
+            Assigned::Failed => SK_DROP,
+        },
         // Our own dial, which must not come back to us.
         Route::TO_APP => {
             maps::count(Event::InboundDialledApp);
@@ -79,45 +88,55 @@ fn from_network(ctx: &SkLookupContext, client: &Endpoint, server: &Endpoint) -> 
         maps::count(Event::InboundExcludedPort);
         return SK_PASS;
     }
-    if maps::mode(Direction::Inbound, server.port, client) == Mode::OFF {
+    let mode = maps::mode(Direction::Inbound, server.port, client);
+    if mode == Mode::OFF {
         maps::count(Event::InboundOff);
         return SK_PASS;
     }
-    let verdict = assign(ctx, by_family(server, Slot::Inbound4, Slot::Inbound6));
-    if verdict == SK_PASS {
-        maps::count(Event::InboundSteered);
+    match assign(ctx, Slot::inbound(server)) {
+        Assigned::Done => {
+            maps::count(Event::InboundSteered);
+            SK_PASS
+        }
+        Assigned::NobodyListens if mode != Mode::STRICT && maps::fails_open(Direction::Inbound) => {
+            maps::count(Event::InboundFailedOpen);
+            SK_PASS
+        }
+        Assigned::NobodyListens => {
+            maps::count(Event::DroppedNoListener);
+            warn!(ctx, "refused a connection to the app: no proxy listens");
+            SK_DROP
+        }
+        Assigned::Failed => SK_DROP,
     }
-    verdict
 }
 
-/// Gives the connection to a listener of the proxy. Without one it is refused, never let through
-/// to the app: the client sees `ECONNREFUSED` at once, and nothing travels in plaintext.
+/// What came of handing a connection to the proxy.
+enum Assigned {
+    /// The proxy has it.
+    Done,
+    /// The slot is empty. Unless the rules say otherwise the connection is refused: the client sees
+    /// `ECONNREFUSED` at once, and nothing travels in plaintext.
+    NobodyListens,
+    /// The kernel would not, which is counted and logged. The connection is refused.
+    Failed,
+}
+
+/// Gives the connection to a listener of the proxy.
 #[inline(always)]
-fn assign(ctx: &SkLookupContext, slot: Slot) -> u32 {
+fn assign(ctx: &SkLookupContext, slot: Slot) -> Assigned {
     /// Negated errno of an empty slot.
     const NO_ENTRY: i32 = -2;
     match maps::listeners().redirect_sk_lookup(ctx, slot as u32, 0) {
-        Ok(()) => SK_PASS,
-        Err(NO_ENTRY) => {
-            maps::count(Event::DroppedNoListener);
-            warn!(
-                ctx,
-                "refused a connection: no proxy listens in slot {}", slot as u32
-            );
-            SK_DROP
-        }
+        Ok(()) => Assigned::Done,
+        Err(NO_ENTRY) => Assigned::NobodyListens,
         Err(errno) => {
             maps::count(Event::DroppedAssignFailed);
             warn!(
                 ctx,
                 "refused a connection: errno {} on assigning slot {}", errno, slot as u32
             );
-            SK_DROP
+            Assigned::Failed
         }
     }
-}
-
-#[inline(always)]
-fn by_family(endpoint: &Endpoint, v4: Slot, v6: Slot) -> Slot {
-    if endpoint.is_v4() { v4 } else { v6 }
 }

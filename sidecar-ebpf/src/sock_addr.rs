@@ -5,7 +5,7 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::{debug, warn};
 use sidecar_common::{
-    BLOCK4_MASK, Endpoint, Event, Role, SPREAD4_BASE, SocketFacts,
+    BLOCK4_MASK, Endpoint, Event, Role, SPREAD4_BASE, Slot, SocketFacts,
     policy::{Direction, Mode},
 };
 
@@ -115,6 +115,16 @@ fn connect<const V6: bool>(log: &SockAddrContext, call: &SockAddr<'_, V6>) -> i3
             return REFUSE;
         }
         maps::count(event);
+        return PROCEED;
+    }
+
+    // Asked here, because once it is redirected its server does not matter: it is refused. And
+    // asked only if it may pass, because most pods are closed.
+    if mode != Mode::STRICT
+        && maps::fails_open(Direction::Outbound)
+        && !maps::has_listener(Slot::outbound(&destination))
+    {
+        maps::count(Event::OutboundFailedOpen);
         return PROCEED;
     }
 

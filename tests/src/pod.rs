@@ -242,6 +242,17 @@ impl Pod {
             .arg(self.bpffs())
     }
 
+    /// How often the kernel side has counted `event`, also while the sidecar is dead.
+    #[track_caller]
+    pub fn kernel_events(&self, event: &str) -> u64 {
+        let pods: Vec<Status> = self.sidecar_command("status").args(["-o", "json"]).facts();
+        let counts = pods.into_iter().flat_map(|pod| pod.events);
+        counts
+            .filter(|count| count.event == event)
+            .map(|count| count.count)
+            .sum()
+    }
+
     /// Everything that sidecars have pinned for this pod.
     pub fn pins(&self) -> Vec<PathBuf> {
         sidecar::pins(&self.bpffs())
@@ -303,6 +314,19 @@ impl Drop for Pod {
 #[derive(Deserialize)]
 struct Outcome {
     outcome: String,
+}
+
+/// What `sidecar status` says of one pod.
+#[derive(Deserialize)]
+struct Status {
+    events: Vec<Count>,
+}
+
+/// One counter in it.
+#[derive(Deserialize)]
+struct Count {
+    event: String,
+    count: u64,
 }
 
 /// Where the scripts are that run in pods.

@@ -2,13 +2,13 @@ use std::net::IpAddr;
 
 use aya::{
     Ebpf, Pod,
-    maps::{HashMap, LpmTrie, MapData, MapError, lpm_trie::Key},
+    maps::{Array, HashMap, LpmTrie, MapData, MapError, lpm_trie::Key},
 };
 use ipnet::IpNet;
 use sidecar_common::policy::{self as key, ModeKey};
 
 use super::Error;
-use crate::policy::{Direction, Mode, Policy};
+use crate::policy::{Direction, Failure, Mode, Policy};
 
 /// What the programs decide by.
 pub struct Rules<'a> {
@@ -31,6 +31,18 @@ impl Rules<'_> {
                     ModeKey::prefix(direction.into(), port, net.addr(), net.prefix_len());
                 modes.insert(key, bits, key::Mode::from(mode).0)?;
             }
+        }
+
+        let mut failures = Array::<_, u32>::try_from(map(ebpf, "SC_FAILURES"))
+            .map_err(|source| error("SC_FAILURES", source))?;
+        for (direction, failure) in [
+            (Direction::Inbound, self.policy.inbound_failure),
+            (Direction::Outbound, self.policy.outbound_failure),
+        ] {
+            let index = key::Direction::from(direction) as u32;
+            failures
+                .set(index, key::Failure::from(failure).0, 0)
+                .map_err(|source| error("SC_FAILURES", source))?;
         }
 
         let exclusions = &self.policy.exclusions;
@@ -105,6 +117,15 @@ impl From<Direction> for key::Direction {
         match direction {
             Direction::Inbound => Self::Inbound,
             Direction::Outbound => Self::Outbound,
+        }
+    }
+}
+
+impl From<Failure> for key::Failure {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Closed => Self::CLOSED,
+            Failure::Open => Self::OPEN,
         }
     }
 }

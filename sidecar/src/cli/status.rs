@@ -35,7 +35,7 @@ fn text(pods: &[PodStatus]) -> String {
         let state = if pod.alive {
             "running"
         } else {
-            "not running: its connections are refused"
+            "not running: connections are refused, or pass where a failure setting says open"
         };
         // Writing to a string cannot fail.
         let _ = writeln!(
@@ -87,7 +87,7 @@ mod tests {
         };
         assert_eq!(
             text(&[pod]),
-            "cgroup 42: sidecar 7 is not running: its connections are refused\n\
+            "cgroup 42: sidecar 7 is not running: connections are refused, or pass where a failure setting says open\n\
              \x20 program sc_connect4      id 3      link 4\n\
              \x20 map     SC_EVENTS        id 5\n\
              \x20 counted dropped_no_listener      6\n"

@@ -2,11 +2,20 @@ use std::{io, path::PathBuf};
 
 use thiserror::Error;
 
-use crate::policy::OverrideError;
+use crate::policy::{Direction, OverrideError};
 
 /// Settings that cannot be carried out.
 #[derive(Debug, Error)]
 pub enum Error {
+    /// Plaintext is forbidden and allowed at once.
+    #[error(
+        "{direction}-failure is open, which lets plaintext pass while no sidecar serves, but \
+         {direction} is strict; set {direction}-failure to closed, or {direction} to permissive"
+    )]
+    FailureOpen {
+        /// The direction of both settings.
+        direction: Direction,
+    },
     /// The machine's name does not make a SPIFFE ID.
     #[error("the host name `{0}` cannot be part of a SPIFFE ID; set --identity")]
     Hostname(String),

@@ -25,7 +25,7 @@ pub use self::{
 };
 use crate::{
     identity,
-    policy::{Cidr, Direction, Exclusions, ModeTable, Policy, Port},
+    policy::{Cidr, Direction, Exclusions, Failure, Mode, ModeTable, Policy, Port},
     proxy::Limits,
 };
 
@@ -91,11 +91,13 @@ impl TryFrom<Settings> for Config {
             identity,
             identity_timeout,
             inbound,
+            inbound_failure,
             key,
             log,
             log_format,
             netns,
             outbound,
+            outbound_failure,
             overrides,
             trust_bundle,
             workers,
@@ -105,6 +107,14 @@ impl TryFrom<Settings> for Config {
         let modes = |direction, default: Option<_>| {
             ModeTable::new(direction, default.unwrap_or_default(), &overrides)
         };
+        for (direction, mode, failure) in [
+            (Direction::Inbound, inbound, inbound_failure),
+            (Direction::Outbound, outbound, outbound_failure),
+        ] {
+            if (mode, failure) == (Some(Mode::Strict), Some(Failure::Open)) {
+                return Err(Error::FailureOpen { direction });
+            }
+        }
         let ports =
             |ports: Option<Vec<Port>>| ports.into_iter().flatten().map(Port::number).collect();
 
@@ -126,6 +136,8 @@ impl TryFrom<Settings> for Config {
             policy: Policy {
                 inbound: modes(Direction::Inbound, inbound)?,
                 outbound: modes(Direction::Outbound, outbound)?,
+                inbound_failure: inbound_failure.unwrap_or_default(),
+                outbound_failure: outbound_failure.unwrap_or_default(),
                 exclusions: Exclusions {
                     inbound_ports: ports(exclude_inbound_ports),
                     outbound_cidrs: exclude_outbound_cidrs

@@ -6,7 +6,7 @@ use super::{
     AccessLog, Config, Error, LogFilter, LogFormat, Timeout, Workers,
     value::{AdminAddress, Identity, Uid},
 };
-use crate::policy::{Cidr, Mode, ModeOverride, Port};
+use crate::policy::{Cidr, Failure, Mode, ModeOverride, Port};
 
 /// The settings of a command, and the file that holds those the command line leaves out.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -76,6 +76,24 @@ pub struct Settings {
         help_heading = "Policy"
     )]
     pub outbound: Option<Mode>,
+
+    /// What happens to clients of the workload while no sidecar serves [default: closed]
+    #[arg(
+        long,
+        env = "SIDECAR_INBOUND_FAILURE",
+        value_name = "FAILURE",
+        help_heading = "Policy"
+    )]
+    pub inbound_failure: Option<Failure>,
+
+    /// What happens to connections of the workload while no sidecar serves [default: closed]
+    #[arg(
+        long,
+        env = "SIDECAR_OUTBOUND_FAILURE",
+        value_name = "FAILURE",
+        help_heading = "Policy"
+    )]
+    pub outbound_failure: Option<Failure>,
 
     /// Another mode for one port or range: DIRECTION[,cidr=RANGE][,port=PORT],mode=MODE.
     /// Repeatable; in one value, separated by semicolons
@@ -274,6 +292,8 @@ impl Settings {
             netns: self.netns.or(below.netns),
             inbound: self.inbound.or(below.inbound),
             outbound: self.outbound.or(below.outbound),
+            inbound_failure: self.inbound_failure.or(below.inbound_failure),
+            outbound_failure: self.outbound_failure.or(below.outbound_failure),
             overrides: self.overrides.or(below.overrides),
             exclude_inbound_ports: self.exclude_inbound_ports.or(below.exclude_inbound_ports),
             exclude_outbound_ports: self.exclude_outbound_ports.or(below.exclude_outbound_ports),

@@ -111,7 +111,8 @@ fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
 #[test]
 fn each_setting_of_the_upper_layer_wins() {
     let every = yaml(
-        "{cgroup: a, netns: a, inbound: off, outbound: off, overrides: [], \
+        "{cgroup: a, netns: a, inbound: off, outbound: off, inbound-failure: open, \
+         outbound-failure: open, overrides: [], \
          exclude-inbound-ports: [], exclude-outbound-ports: [], exclude-outbound-cidrs: [], \
          exclude-uids: [], certificate: a, key: a, trust-bundle: a, dev-ca: a, \
          identity: 'spiffe://a/a', admin: '[::]:1', access-log: off, log: off, \
@@ -138,6 +139,8 @@ fn nothing_set_gives_the_documented_defaults() {
     assert_eq!(config.log, "info");
     assert_eq!(config.log_format, LogFormat::Text);
     assert_eq!(config.policy.exclusions, Exclusions::default());
+    assert_eq!(config.policy.inbound_failure, Failure::Closed);
+    assert_eq!(config.policy.outbound_failure, Failure::Closed);
     let identity::Origin::DevCa { dir, id } = config.identity else {
         panic!("{:?}", config.identity);
     };
@@ -256,6 +259,16 @@ fn settings_that_contradict_each_other_are_refused() {
             "{certificate: a, key: b, trust-bundle: c, identity: 'spiffe://a/b'}",
             "identity comes from files or from the development CA, \
              but --certificate and --identity are both set; remove one of them",
+        ),
+        (
+            "{outbound: strict, outbound-failure: open}",
+            "outbound-failure is open, which lets plaintext pass while no sidecar serves, but \
+             outbound is strict; set outbound-failure to closed, or outbound to permissive",
+        ),
+        (
+            "{inbound: strict, inbound-failure: open}",
+            "inbound-failure is open, which lets plaintext pass while no sidecar serves, but \
+             inbound is strict; set inbound-failure to closed, or inbound to permissive",
         ),
         (
             "{overrides: [{direction: inbound, port: 1, mode: off}, \

@@ -8,6 +8,7 @@
 mod cidr;
 mod direction;
 mod exclusions;
+mod failure;
 mod mode;
 mod mode_override;
 mod mode_table;
@@ -18,6 +19,7 @@ pub use self::{
     cidr::{Cidr, ParseCidrError},
     direction::Direction,
     exclusions::Exclusions,
+    failure::Failure,
     mode::{Mode, ParseModeError},
     mode_override::{ModeOverride, ParseOverrideError},
     mode_table::{ModeTable, OverrideError},
@@ -31,6 +33,10 @@ pub struct Policy {
     pub inbound: ModeTable,
     /// What happens to connections from the app to the network.
     pub outbound: ModeTable,
+    /// What happens to connections from the network while no proxy serves.
+    pub inbound_failure: Failure,
+    /// What happens to connections of the app while no proxy serves.
+    pub outbound_failure: Failure,
     /// What is left alone whatever the mode.
     pub exclusions: Exclusions,
 }

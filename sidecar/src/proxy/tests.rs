@@ -23,7 +23,7 @@ use tokio::{
 use super::{accept::Accepted, tcp::Tcp, *};
 use crate::{
     identity::testing::{ca, id},
-    policy::{Exclusions, Mode, ModeTable},
+    policy::{Exclusions, Failure, Mode, ModeTable},
     telemetry::{AccessLog, Format},
 };
 
@@ -109,6 +109,8 @@ fn policy(mode: Mode) -> Policy {
     Policy {
         inbound: modes(Direction::Inbound, mode),
         outbound: modes(Direction::Outbound, mode),
+        inbound_failure: Failure::Closed,
+        outbound_failure: Failure::Closed,
         exclusions: Exclusions::default(),
     }
 }
