@@ -169,6 +169,56 @@ mod tests {
     }
 
     #[test]
+    fn mistakes_in_rules_are_named_as_exactly() {
+        for (text, line, sentence) in [
+            (
+                "authorization:\n  rules:\n    - name: a\n      action: block\n      ports: [80]",
+                4,
+                "unknown value `block`; known are deny, allow, audit",
+            ),
+            (
+                "authorization:\n  rules:\n    - name: a\n      action: deny\n      port: [80]",
+                5,
+                "unknown key `port`; did you mean `ports`?",
+            ),
+            (
+                "authorization:\n  rules:\n    - name: a\n      action: deny\n      ports: 80",
+                5,
+                "a list belongs here; write `key: [first, second]`",
+            ),
+            (
+                "authorization:\n  rules:\n    - name: a\n      action: deny\n      \
+                 identities:\n        - spiffe://a/b\n        - spiffe://a",
+                7,
+                "`spiffe://a` is a trust domain and no workload; \
+                 write `spiffe://a/*` for all of its workloads",
+            ),
+            (
+                "authorization:\n  rules:\n    - name: a\n      action: deny\n      \
+                 ports: [80]\n    - name: b\n      action: allow\n",
+                6,
+                "the rule `b` has no condition and would fit every connection; \
+                 add one, or set `default` instead",
+            ),
+            (
+                "authorization:\n  rules:\n    - {name: a, action: deny, ports: [80]}\n    \
+                 - {name: a, action: deny, ports: [81]}\n",
+                2,
+                "two rules are called `a`; give each a name of its own",
+            ),
+            (
+                "expect:\n  - port: 80\n    identities: [web]\n",
+                3,
+                "`web` names no identities; \
+                 write one such as spiffe://example.org/ns/shop/sa/web, \
+                 or spiffe://example.org/ns/shop/* for all below",
+            ),
+        ] {
+            assert_eq!(refusal(text), (line, sentence.to_owned()), "{text:?}");
+        }
+    }
+
+    #[test]
     fn a_key_like_none_is_answered_with_all() {
         let (_, sentence) = refusal("zzz: 1");
         assert!(

@@ -77,6 +77,7 @@ impl TryFrom<Settings> for Config {
         let Settings {
             access_log,
             admin,
+            authorization,
             bpffs,
             certificate,
             cgroup,
@@ -87,6 +88,7 @@ impl TryFrom<Settings> for Config {
             exclude_outbound_cidrs,
             exclude_outbound_ports,
             exclude_uids,
+            expect,
             handshake_timeout,
             identity,
             identity_timeout,
@@ -104,6 +106,7 @@ impl TryFrom<Settings> for Config {
         } = settings;
 
         let overrides = overrides.unwrap_or_default();
+        let expectations = expect.unwrap_or_default();
         let modes = |direction, default: Option<_>| {
             ModeTable::new(direction, default.unwrap_or_default(), &overrides)
         };
@@ -135,9 +138,9 @@ impl TryFrom<Settings> for Config {
             netns,
             policy: Policy {
                 inbound: modes(Direction::Inbound, inbound)?,
-                outbound: modes(Direction::Outbound, outbound)?,
                 inbound_failure: inbound_failure.unwrap_or_default(),
                 outbound_failure: outbound_failure.unwrap_or_default(),
+                outbound: modes(Direction::Outbound, outbound)?.expecting(&expectations)?,
                 exclusions: Exclusions {
                     inbound_ports: ports(exclude_inbound_ports),
                     outbound_cidrs: exclude_outbound_cidrs
@@ -152,6 +155,8 @@ impl TryFrom<Settings> for Config {
                         .map(|uid| uid.0)
                         .collect(),
                 },
+                authorization,
+                expectations,
             },
             workers: workers.unwrap_or_default().number(),
         })

@@ -6,7 +6,7 @@ use super::{
     AccessLog, Config, Error, LogFilter, LogFormat, Timeout, Workers,
     value::{AdminAddress, Identity, Uid},
 };
-use crate::policy::{Cidr, Failure, Mode, ModeOverride, Port};
+use crate::policy::{Authorization, Cidr, Expectations, Failure, Mode, ModeOverride, Port};
 
 /// The settings of a command, and the file that holds those the command line leaves out.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -146,6 +146,14 @@ pub struct Settings {
     )]
     pub exclude_uids: Option<Vec<Uid>>,
 
+    /// Who may reach the workload. It takes more than a flag can say, so it stands in the file only.
+    #[arg(skip)]
+    pub authorization: Option<Authorization>,
+
+    /// Who must answer when the workload dials. It stands in the file only, too.
+    #[arg(skip)]
+    pub expect: Option<Expectations>,
+
     /// The workload's X.509-SVID, a PEM file; needs --key and --trust-bundle
     #[arg(
         long,
@@ -283,37 +291,56 @@ pub struct Settings {
     pub bpffs: Option<PathBuf>,
 }
 
-impl Settings {
-    /// These settings, and those of `below` where these say nothing. A list is taken whole.
-    #[must_use]
-    pub fn or(self, below: Self) -> Self {
-        Self {
-            cgroup: self.cgroup.or(below.cgroup),
-            netns: self.netns.or(below.netns),
-            inbound: self.inbound.or(below.inbound),
-            outbound: self.outbound.or(below.outbound),
-            inbound_failure: self.inbound_failure.or(below.inbound_failure),
-            outbound_failure: self.outbound_failure.or(below.outbound_failure),
-            overrides: self.overrides.or(below.overrides),
-            exclude_inbound_ports: self.exclude_inbound_ports.or(below.exclude_inbound_ports),
-            exclude_outbound_ports: self.exclude_outbound_ports.or(below.exclude_outbound_ports),
-            exclude_outbound_cidrs: self.exclude_outbound_cidrs.or(below.exclude_outbound_cidrs),
-            exclude_uids: self.exclude_uids.or(below.exclude_uids),
-            certificate: self.certificate.or(below.certificate),
-            key: self.key.or(below.key),
-            trust_bundle: self.trust_bundle.or(below.trust_bundle),
-            dev_ca: self.dev_ca.or(below.dev_ca),
-            identity: self.identity.or(below.identity),
-            admin: self.admin.or(below.admin),
-            access_log: self.access_log.or(below.access_log),
-            log: self.log.or(below.log),
-            log_format: self.log_format.or(below.log_format),
-            connect_timeout: self.connect_timeout.or(below.connect_timeout),
-            handshake_timeout: self.handshake_timeout.or(below.handshake_timeout),
-            identity_timeout: self.identity_timeout.or(below.identity_timeout),
-            drain_timeout: self.drain_timeout.or(below.drain_timeout),
-            workers: self.workers.or(below.workers),
-            bpffs: self.bpffs.or(below.bpffs),
+/// What is done with each setting, one by one. A setting that is missing here does not compile.
+macro_rules! each {
+    ($($setting:ident),+ $(,)?) => {
+        impl Settings {
+            /// These settings, and those of `below` where these say nothing. A list is taken whole.
+            #[must_use]
+            pub fn or(self, below: Self) -> Self {
+                Self { $($setting: self.$setting.or(below.$setting),)+ }
+            }
+
+            /// The keys of settings that are not what they are in `other`.
+            pub fn differing(&self, other: &Self) -> Vec<String> {
+                let differs = [$((stringify!($setting), self.$setting != other.$setting),)+];
+                differs
+                    .into_iter()
+                    .filter(|(_, differs)| *differs)
+                    .map(|(name, _)| name.replace('_', "-"))
+                    .collect()
+            }
         }
-    }
+    };
 }
+
+each!(
+    access_log,
+    admin,
+    authorization,
+    bpffs,
+    certificate,
+    cgroup,
+    connect_timeout,
+    dev_ca,
+    drain_timeout,
+    exclude_inbound_ports,
+    exclude_outbound_cidrs,
+    exclude_outbound_ports,
+    exclude_uids,
+    expect,
+    handshake_timeout,
+    identity,
+    identity_timeout,
+    inbound,
+    inbound_failure,
+    key,
+    log,
+    log_format,
+    netns,
+    outbound,
+    outbound_failure,
+    overrides,
+    trust_bundle,
+    workers,
+);

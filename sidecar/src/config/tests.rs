@@ -43,6 +43,9 @@ fn key(flag: &str) -> String {
     }
 }
 
+/// What takes more than a flag can say, and so stands in the file alone.
+const FILE_ONLY: [&str; 2] = ["authorization", "expect"];
+
 #[test]
 fn every_setting_has_a_flag_a_key_and_a_variable_of_one_name() {
     let mut from_flags = BTreeSet::new();
@@ -53,6 +56,7 @@ fn every_setting_has_a_flag_a_key_and_a_variable_of_one_name() {
         assert!(arg.get_help().is_some(), "{key} has no help");
         assert!(from_flags.insert(key));
     }
+    from_flags.extend(FILE_ONLY.map(str::to_owned));
     assert_eq!(from_flags, keys());
 }
 
@@ -86,6 +90,13 @@ fn the_reference_has_a_row_for_every_setting() {
         assert!(section.contains(&variable), "{key}: its variable");
         assert!(section.contains("Default:"), "{key}: its default");
     }
+    for key in FILE_ONLY {
+        let (_, section) = text
+            .split_once(&format!("### `{key}`"))
+            .unwrap_or_else(|| panic!("no section for {key}"));
+        let section = section.split("\n#").next().unwrap_or_default();
+        assert!(section.contains("Default:"), "{key}: its default");
+    }
     let sections = text.matches("\n### `").count();
     assert_eq!(sections, keys().len(), "a section for what is no setting");
 }
@@ -114,7 +125,7 @@ fn each_setting_of_the_upper_layer_wins() {
         "{cgroup: a, netns: a, inbound: off, outbound: off, inbound-failure: open, \
          outbound-failure: open, overrides: [], \
          exclude-inbound-ports: [], exclude-outbound-ports: [], exclude-outbound-cidrs: [], \
-         exclude-uids: [], certificate: a, key: a, trust-bundle: a, dev-ca: a, \
+         exclude-uids: [], authorization: {rules: []}, expect: [], certificate: a, key: a, trust-bundle: a, dev-ca: a, \
          identity: 'spiffe://a/a', admin: '[::]:1', access-log: off, log: off, \
          log-format: json, connect-timeout: 1s, handshake-timeout: 1s, identity-timeout: 1s, \
          drain-timeout: 1s, workers: 1, bpffs: a}",
@@ -125,6 +136,15 @@ fn each_setting_of_the_upper_layer_wins() {
     );
     assert_eq!(every.clone().or(Settings::default()), every);
     assert_eq!(Settings::default().or(every.clone()), every);
+}
+
+#[test]
+fn settings_that_differ_are_named_by_their_keys() {
+    let settings = |text| yaml(text);
+    let one = settings("{inbound: off, workers: 1, exclude-uids: [1]}");
+    let other = settings("{workers: 2, exclude-uids: [1], dev-ca: a}");
+    assert_eq!(one.differing(&one), [""; 0]);
+    assert_eq!(one.differing(&other), ["dev-ca", "inbound", "workers"]);
 }
 
 #[test]

@@ -1,29 +1,39 @@
-//! Which connections are steered, and which of them must be mutual TLS.
+//! Which connections are steered, which of them must be mutual TLS, and with whom.
 //!
-//! Two questions, answered in this order:
+//! Three questions, answered in this order:
 //!
 //! 1. Is the connection ours at all? [`Exclusions`] name what the kernel leaves alone.
 //! 2. If it is ours, how strict are we? A [`ModeTable`] per [`Direction`] answers with a [`Mode`].
+//! 3. Is the peer the right one? [`Authorization`] says who may reach the app, [`Expectations`] who
+//!    must answer when the app dials.
 
+pub mod authorization;
 mod cidr;
 mod direction;
 mod exclusions;
+mod expectations;
 mod failure;
+mod identity_pattern;
 mod mode;
 mod mode_override;
 mod mode_table;
 mod port;
+mod port_range;
 pub(crate) mod text;
 
 pub use self::{
+    authorization::Authorization,
     cidr::{Cidr, ParseCidrError},
     direction::Direction,
     exclusions::Exclusions,
+    expectations::{DuplicateExpectation, Expectation, Expectations},
     failure::Failure,
+    identity_pattern::{IdentityPattern, ParsePatternError},
     mode::{Mode, ParseModeError},
     mode_override::{ModeOverride, ParseOverrideError},
     mode_table::{ModeTable, OverrideError},
     port::{ParsePortError, Port},
+    port_range::{ParsePortRangeError, PortRange},
 };
 
 /// What connections need, and who may open them. One value is always in force as a whole.
@@ -39,4 +49,8 @@ pub struct Policy {
     pub outbound_failure: Failure,
     /// What is left alone whatever the mode.
     pub exclusions: Exclusions,
+    /// Who may reach the app, where anything is said about that.
+    pub authorization: Option<Authorization>,
+    /// Who must answer when the app dials.
+    pub expectations: Expectations,
 }

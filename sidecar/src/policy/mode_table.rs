@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use thiserror::Error;
 
-use super::{Direction, Mode, ModeOverride, cidr::apart_from_mapped};
+use super::{Direction, Expectations, Mode, ModeOverride, cidr::apart_from_mapped};
 
 /// Every address of a family, for entries that name no range.
 const EVERYWHERE: [IpNet; 2] = [
@@ -55,6 +55,28 @@ impl ModeTable {
             entries.entry((None, range)).or_insert(default);
         }
         Ok(Self { entries })
+    }
+
+    /// The same table, but strict where somebody is expected: one who is expected can only be
+    /// told from others by TLS.
+    ///
+    /// Refused: an expectation where an override, or the default, leaves connections alone.
+    pub fn expecting(mut self, expectations: &Expectations) -> Result<Self, OverrideError> {
+        for expected in expectations.iter() {
+            let port = expected.port().map(super::Port::number);
+            let one = expected.cidr().map(super::Cidr::net);
+            for range in one.as_ref().map_or(&EVERYWHERE[..], std::slice::from_ref) {
+                if self.entries.insert((port, *range), Mode::Strict) == Some(Mode::Off) {
+                    return Err(OverrideError::NobodyLooks(expected.place()));
+                }
+            }
+        }
+        Ok(self)
+    }
+
+    /// Does the mode depend on where the other side is?
+    pub fn asks_for_remote(&self) -> bool {
+        self.entries.keys().any(|(_, range)| range.prefix_len() > 0)
     }
 
     /// The mode of a connection whose destination port is `port` and whose remote side (outbound
@@ -109,6 +131,12 @@ pub enum OverrideError {
         dir = .0.direction, mode = .0.mode
     )]
     CoversEverything(ModeOverride),
+    /// Somebody is expected where the kernel leaves connections alone.
+    #[error(
+        "somebody is expected at {0}, where the mode off leaves connections alone; \
+         set the mode to permissive or strict, or expect nobody there"
+    )]
+    NobodyLooks(String),
 }
 
 #[cfg(test)]

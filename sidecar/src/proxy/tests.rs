@@ -23,7 +23,7 @@ use tokio::{
 use super::{accept::Accepted, tcp::Tcp, *};
 use crate::{
     identity::testing::{ca, id},
-    policy::{Exclusions, Failure, Mode, ModeTable},
+    policy::{Exclusions, Expectations, Failure, Mode, ModeTable},
     telemetry::{AccessLog, Format},
 };
 
@@ -112,6 +112,8 @@ fn policy(mode: Mode) -> Policy {
         inbound_failure: Failure::Closed,
         outbound_failure: Failure::Closed,
         exclusions: Exclusions::default(),
+        authorization: None,
+        expectations: Expectations::default(),
     }
 }
 
