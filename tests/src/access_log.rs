@@ -28,6 +28,8 @@ pub struct Connection {
     pub received: u64,
     /// How long it lasted, in seconds.
     pub duration: f64,
+    /// The rule of the authorization that decided, if it was asked.
+    pub rule: Option<String>,
     /// What ended it.
     pub close: String,
 }

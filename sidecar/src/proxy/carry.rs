@@ -32,6 +32,9 @@ pub(super) async fn carry(
         // First, or a connection that always has bytes to carry would never be told.
         biased;
         lost = standing.lost() => {
+            if let Some(decision) = lost.decision {
+                connection.decided(&decision);
+            }
             connection.cut(lost.close, &lost.explanation);
             return;
         }

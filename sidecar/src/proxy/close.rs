@@ -18,6 +18,8 @@ pub enum Close {
     ConnectTimeout,
     /// No route leads to the destination.
     ConnectUnreachable,
+    /// The policy does not let the client in.
+    Denied,
     /// The drain ended before the connection did.
     Drained,
     /// Both sides finished.
@@ -36,7 +38,7 @@ pub enum Close {
     NoLongerAllowed,
     /// The connection did not come through the kernel side: somebody dialled the listener itself.
     NotSteered,
-    /// The peer's certificate was refused.
+    /// The peer's certificate was refused, or somebody else was expected.
     PeerIdentity,
     /// The peer does not speak mutual TLS, and the mode is `strict`.
     PlaintextRefused,
@@ -46,12 +48,13 @@ pub enum Close {
 
 impl Close {
     /// Every reason, in the order in which documents list them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::ClientReset,
         Self::ConnectFailed,
         Self::ConnectRefused,
         Self::ConnectTimeout,
         Self::ConnectUnreachable,
+        Self::Denied,
         Self::Drained,
         Self::Eof,
         Self::FdLimit,
@@ -74,6 +77,7 @@ impl Close {
             Self::ConnectRefused => "connect_refused",
             Self::ConnectTimeout => "connect_timeout",
             Self::ConnectUnreachable => "connect_unreachable",
+            Self::Denied => "denied",
             Self::Drained => "drained",
             Self::Eof => "eof",
             Self::FdLimit => "fd_limit",

@@ -3,11 +3,14 @@
 use std::{io, os::fd::AsFd, time::Instant};
 
 use super::{
-    ClientAddr, Close, Kernel, OrigDst, Proxy, accept::Accepted, addr::canonical, carry::carry,
-    dial, stream::Stream, tcp::Tcp,
+    ClientAddr, Close, Kernel, OrigDst, Proxy, accept::Accepted, addr::canonical,
+    admission::denial, carry::carry, dial, stream::Stream, tcp::Tcp,
 };
 use crate::{
-    policy::{Direction, Mode},
+    policy::{
+        Direction, Mode,
+        authorization::{Decision, Verdict},
+    },
     telemetry::{Connection, TlsUse},
     tls::begins_with_our_hello,
 };
@@ -80,12 +83,24 @@ async fn open<K: Kernel>(
         .inbound
         .mode(destination.0.port(), client.0.ip());
 
-    // The app is not bothered before the client has proved who it is.
-    if meshed || mode == Mode::Strict {
-        if !meshed {
-            expect_hello(proxy, connection, &downstream, client).await?;
+    // The app is not bothered before the client has proved who it is, where that matters.
+    let denied_in_plaintext = proxy
+        .policy
+        .borrow()
+        .decide(client, destination, None)
+        .filter(|decision| decision.verdict == Verdict::Deny);
+    if meshed || mode == Mode::Strict || denied_in_plaintext.is_some() {
+        if !meshed && !begins_tls(proxy, &downstream).await {
+            return Err(match denied_in_plaintext {
+                Some(decision) if mode != Mode::Strict => {
+                    connection.tls(TlsUse::NoPeerOption);
+                    denied(connection, client, destination, &decision)
+                }
+                _ => plaintext_refused(connection, client),
+            });
         }
         let downstream = handshake(proxy, connection, downstream, client).await?;
+        authorize(proxy, connection, client, destination)?;
         let upstream = dial_app(proxy, connection, client, destination).await?;
         return Ok((downstream, Stream::Plain(upstream)));
     }
@@ -104,25 +119,55 @@ async fn open<K: Kernel>(
         connection.tls(TlsUse::NoPeerOption);
         Stream::Plain(downstream)
     };
+    authorize(proxy, connection, client, destination)?;
     Ok((downstream, Stream::Plain(upstream)))
 }
 
 /// Waits for a client without option to begin the TLS handshake nevertheless.
-async fn expect_hello<K: Kernel>(
-    proxy: &Proxy<K>,
-    connection: &mut Connection,
-    downstream: &Tcp,
-    client: ClientAddr,
-) -> Result<(), Close> {
+async fn begins_tls<K: Kernel>(proxy: &Proxy<K>, downstream: &Tcp) -> bool {
     let begins = tokio::time::timeout(proxy.limits.handshake, begins_with_our_hello(downstream));
-    if matches!(begins.await, Ok(Ok(true))) {
-        return Ok(());
-    }
+    matches!(begins.await, Ok(Ok(true)))
+}
+
+fn plaintext_refused(connection: &mut Connection, client: ClientAddr) -> Close {
     connection.tls(TlsUse::Failed);
     connection.explain(format!(
         "{client} does not speak mutual TLS, and the mode is strict"
     ));
-    Err(Close::PlaintextRefused)
+    Close::PlaintextRefused
+}
+
+/// Asks the policy whether the client, who is known by now, may reach the app.
+fn authorize<K: Kernel>(
+    proxy: &Proxy<K>,
+    connection: &mut Connection,
+    client: ClientAddr,
+    destination: OrigDst,
+) -> Result<(), Close> {
+    let peer = connection.tls_use().peer();
+    let decision = proxy.policy.borrow().decide(client, destination, peer);
+    match decision {
+        Some(decision) if decision.verdict == Verdict::Deny => {
+            Err(denied(connection, client, destination, &decision))
+        }
+        Some(decision) => {
+            connection.decided(&decision);
+            Ok(())
+        }
+        None => Ok(()),
+    }
+}
+
+fn denied(
+    connection: &mut Connection,
+    client: ClientAddr,
+    destination: OrigDst,
+    decision: &Decision,
+) -> Close {
+    connection.decided(decision);
+    let peer = connection.tls_use().peer();
+    connection.explain(denial(client, destination, peer, &decision.rule));
+    Close::Denied
 }
 
 async fn handshake<K: Kernel>(

@@ -5,6 +5,7 @@
 
 mod accept;
 mod addr;
+mod admission;
 mod carry;
 mod close;
 mod copy;

@@ -1,6 +1,6 @@
 //! From the app to the network.
 
-use std::{os::fd::AsFd, time::Instant};
+use std::{os::fd::AsFd, sync::Arc, time::Instant};
 
 use super::{
     ClientAddr, Close, Kernel, OrigDst, Proxy, accept::Accepted, carry::carry, dial, stream::Stream,
@@ -78,12 +78,10 @@ async fn open<K: Kernel>(
             Close::KernelFailed
         })?;
     // The option can be lost on the way. Under `strict` that costs nothing: TLS or nothing.
-    let mode = proxy
-        .policy
-        .borrow()
-        .outbound
-        .mode(destination.0.port(), destination.0.ip());
-    if !meshed && mode != Mode::Strict {
+    let policy = Arc::clone(&proxy.policy.borrow());
+    let (port, remote) = (destination.0.port(), destination.0.ip());
+    let expected = policy.expectations.of(port, remote);
+    if !meshed && expected.is_none() && policy.outbound.mode(port, remote) != Mode::Strict {
         connection.tls(TlsUse::NoPeerOption);
         return Ok(Stream::Plain(upstream));
     }
@@ -101,7 +99,12 @@ async fn open<K: Kernel>(
     let (close, explanation) = match handshake.await {
         Ok(Ok((upstream, peer))) => {
             connection.handshake_took(started.elapsed());
+            let unexpected = policy.unexpected(destination, Some(peer.id()));
             connection.tls(TlsUse::Mutual(peer.id().clone()));
+            if let Some(explanation) = unexpected {
+                connection.explain(explanation);
+                return Err(Close::PeerIdentity);
+            }
             return Ok(Stream::Client(Box::new(upstream)));
         }
         Ok(Err(error)) => (
@@ -121,8 +124,10 @@ async fn open<K: Kernel>(
         connection.explain(explanation);
         return Err(close);
     }
-    connection.explain(format!(
-        "{explanation}; it shows no sidecar, and the mode is strict"
-    ));
+    let demand = expected.map_or_else(
+        || "the mode is strict".to_owned(),
+        |expected| format!("{expected} is expected"),
+    );
+    connection.explain(format!("{explanation}; it shows no sidecar, and {demand}"));
     Err(Close::PlaintextRefused)
 }

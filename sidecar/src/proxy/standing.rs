@@ -3,9 +3,12 @@ use std::{future::pending, sync::Arc};
 use spiffe::SpiffeId;
 use tokio::sync::watch;
 
-use super::{ClientAddr, Close, OrigDst, Proxy};
+use super::{ClientAddr, Close, OrigDst, Proxy, admission::denial};
 use crate::{
-    policy::{Direction, Mode, Policy},
+    policy::{
+        Direction, Mode, Policy,
+        authorization::{Decision, Verdict},
+    },
     telemetry::TlsUse,
 };
 
@@ -38,6 +41,8 @@ pub(super) struct Lost {
     pub(super) close: Close,
     /// One sentence more.
     pub(super) explanation: String,
+    /// The decision that denies it, if that is the reason.
+    pub(super) decision: Option<Decision>,
 }
 
 impl<K> Proxy<K> {
@@ -67,11 +72,8 @@ impl Standing {
         loop {
             // Looked at before the first change too: it may have come since the admission.
             let policy = Arc::clone(&self.policy.borrow_and_update());
-            if let Some(explanation) = self.facts.violated(&policy) {
-                return Lost {
-                    close: Close::NoLongerAllowed,
-                    explanation,
-                };
+            if let Some(lost) = self.facts.lost_under(&policy) {
+                return lost;
             }
             if self.policy.changed().await.is_err() {
                 // Nobody is left who could change it.
@@ -83,17 +85,31 @@ impl Standing {
 
 impl Facts {
     /// What the policy has against the connection, if anything.
-    fn violated(&self, policy: &Policy) -> Option<String> {
-        let (table, other, remote) = match self.direction {
-            Direction::Inbound => (&policy.inbound, self.client.0, self.client.0.ip()),
-            Direction::Outbound => (
-                &policy.outbound,
-                self.destination.0,
-                self.destination.0.ip(),
-            ),
+    fn lost_under(&self, policy: &Policy) -> Option<Lost> {
+        let lost = |explanation| Lost {
+            close: Close::NoLongerAllowed,
+            explanation,
+            decision: None,
         };
-        let mode = table.mode(self.destination.0.port(), remote);
-        (mode == Mode::Strict && self.peer.is_none())
-            .then(|| format!("it is in plaintext, and the mode for {other} is strict now"))
+        let (port, peer) = (self.destination.0.port(), self.peer.as_ref());
+        let (table, other) = match self.direction {
+            Direction::Inbound => (&policy.inbound, self.client.0),
+            Direction::Outbound => (&policy.outbound, self.destination.0),
+        };
+        if peer.is_none() && table.mode(port, other.ip()) == Mode::Strict {
+            let explanation = format!("it is in plaintext, and the mode for {other} is strict now");
+            return Some(lost(explanation));
+        }
+        match self.direction {
+            Direction::Inbound => {
+                let decision = policy.decide(self.client, self.destination, peer)?;
+                (decision.verdict == Verdict::Deny).then(|| Lost {
+                    explanation: denial(self.client, self.destination, peer, &decision.rule),
+                    decision: Some(decision),
+                    ..lost(String::new())
+                })
+            }
+            Direction::Outbound => policy.unexpected(self.destination, peer).map(lost),
+        }
     }
 }

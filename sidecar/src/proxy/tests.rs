@@ -1,5 +1,6 @@
 //! The proxy between real sockets on loopback, with a kernel that says what the test wants.
 
+mod admission;
 mod standing;
 
 use std::{

@@ -7,7 +7,7 @@ use std::{
 
 use super::TlsUse;
 use crate::{
-    policy::Direction,
+    policy::{Direction, authorization::RuleName},
     proxy::{ClientAddr, Close, OrigDst},
 };
 use jiff::Timestamp;
@@ -36,6 +36,7 @@ pub(super) struct Line<'a> {
     pub(super) destination: OrigDst,
     pub(super) tls: &'a TlsUse,
     pub(super) own: &'a str,
+    pub(super) rule: Option<&'a RuleName>,
     pub(super) sent: u64,
     pub(super) received: u64,
     pub(super) duration: Duration,
@@ -89,6 +90,9 @@ impl Line<'_> {
         if let Some((own, peer)) = self.identities() {
             let _ = write!(text, " own={own} peer={peer}");
         }
+        if let Some(rule) = self.rule {
+            let _ = write!(text, " rule={rule}");
+        }
         let _ = write!(
             text,
             " sent={} received={} duration={:.3}ms close={}",
@@ -116,6 +120,9 @@ impl Line<'_> {
             line["own"] = own.into();
             line["peer"] = peer.into();
         }
+        if let Some(rule) = self.rule {
+            line["rule"] = rule.as_str().into();
+        }
         line.to_string()
     }
 }
@@ -139,6 +146,7 @@ mod tests {
             destination: OrigDst("[fd00::2]:8080".parse().expect("an address")),
             tls,
             own,
+            rule: None,
             sent: 120,
             received: 4096,
             duration: Duration::from_micros(1234),
@@ -171,6 +179,21 @@ mod tests {
             assert!(json.get("own").is_none() && json.get("peer").is_none());
             assert_eq!(json["tls"], tls.as_str());
         }
+    }
+
+    #[test]
+    fn the_rule_that_decided_is_named() {
+        let rule = "shop".parse().expect("a name");
+        let line = Line {
+            rule: Some(&rule),
+            ..line(&TlsUse::NoPeerOption, "")
+        };
+        assert!(
+            line.text()
+                .contains(" tls=no_peer_option rule=shop sent=120")
+        );
+        let json: serde_json::Value = serde_json::from_str(&line.json()).expect("JSON");
+        assert_eq!(json["rule"], "shop");
     }
 
     #[test]

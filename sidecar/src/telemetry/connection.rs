@@ -13,7 +13,10 @@ use super::{
     metrics::{ByteCounters, Parties},
 };
 use crate::{
-    policy::Direction,
+    policy::{
+        Direction,
+        authorization::{Decision, RuleName},
+    },
     proxy::{ClientAddr, Close, Meter, OrigDst},
     tls::HandshakeError,
 };
@@ -70,6 +73,8 @@ pub struct Connection {
     handshake: Option<Duration>,
     /// Looked up when both legs are established, and only then counted as open.
     counters: Option<ByteCounters>,
+    /// The rule that let it in or refused it, where rules are asked.
+    rule: Option<RuleName>,
     /// More about a failure than its reason.
     explanation: Option<String>,
     /// The record has been written.
@@ -97,6 +102,7 @@ impl Connection {
             connect: None,
             handshake: None,
             counters: None,
+            rule: None,
             explanation: None,
             written: false,
         }
@@ -116,6 +122,22 @@ impl Connection {
     /// Whether it is encrypted, as far as that is known.
     pub fn tls_use(&self) -> &TlsUse {
         &self.tls
+    }
+
+    /// The policy has decided whether it is let in.
+    pub fn decided(&mut self, decision: &Decision) {
+        self.telemetry.shared.metrics.decided(decision);
+        for rule in &decision.audits {
+            tracing::info!(
+                direction = %self.entry.direction,
+                client = %self.entry.client(),
+                destination = %self.entry.destination,
+                peer = self.tls.peer().map(tracing::field::display),
+                %rule,
+                "an audit rule fits this connection"
+            );
+        }
+        self.rule = Some(decision.rule.clone());
     }
 
     /// The peer sees the connection come from here. An app's own end is on loopback once it is
@@ -228,6 +250,7 @@ impl Connection {
             destination: self.entry.destination,
             tls: &self.tls,
             own: &self.own,
+            rule: self.rule.as_ref(),
             sent,
             received,
             duration,

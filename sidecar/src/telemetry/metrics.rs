@@ -5,7 +5,10 @@ use prometheus::{
     TextEncoder, core::Collector,
 };
 
-use crate::{policy::Direction, proxy::Close};
+use crate::{
+    policy::{Direction, authorization::Decision},
+    proxy::Close,
+};
 
 /// Labels that tell apart who talks to whom, and how.
 const PARTIES: [&str; 4] = ["direction", "own", "peer", "tls"];
@@ -22,9 +25,11 @@ const LONG: [f64; 10] = [
 
 /// Every metric of the proxy.
 pub(super) struct Metrics {
+    audits: IntCounterVec,
     certificate_expiry: Gauge,
     closed: IntCounterVec,
     connect: HistogramVec,
+    decisions: IntCounterVec,
     duration: HistogramVec,
     failed: IntCounterVec,
     handshake: HistogramVec,
@@ -60,6 +65,11 @@ impl Metrics {
     pub(super) fn new() -> Result<Self, prometheus::Error> {
         let with_close = [&PARTIES[..], &["close"]].concat();
         let metrics = Self {
+            audits: counter(
+                "sidecar_authorization_audits_total",
+                "Connections that a rule with the action `audit` fits.",
+                &["rule"],
+            )?,
             certificate_expiry: Gauge::new(
                 "sidecar_certificate_expiry_timestamp_seconds",
                 "When the own certificate expires, in seconds since the epoch.",
@@ -74,6 +84,11 @@ impl Metrics {
                 "Time that the dial to the destination or to the app took.",
                 &PARTIES,
                 &SHORT,
+            )?,
+            decisions: counter(
+                "sidecar_authorization_decisions_total",
+                "Connections from the network that were let in or not, by the rule that says so.",
+                &["decision", "rule"],
             )?,
             duration: histogram(
                 "sidecar_connection_duration_seconds",
@@ -118,10 +133,12 @@ impl Metrics {
                 &PARTIES,
             )?,
         };
-        let collectors: [Box<dyn Collector>; 11] = [
+        let collectors: [Box<dyn Collector>; 13] = [
+            Box::new(metrics.audits.clone()),
             Box::new(metrics.certificate_expiry.clone()),
             Box::new(metrics.closed.clone()),
             Box::new(metrics.connect.clone()),
+            Box::new(metrics.decisions.clone()),
             Box::new(metrics.duration.clone()),
             Box::new(metrics.failed.clone()),
             Box::new(metrics.handshake.clone()),
@@ -171,6 +188,15 @@ impl Metrics {
         self.duration
             .with_label_values(&parties.values())
             .observe(duration.as_secs_f64());
+    }
+
+    pub(super) fn decided(&self, decision: &Decision) {
+        self.decisions
+            .with_label_values(&[decision.verdict.as_str(), decision.rule.as_str()])
+            .inc();
+        for rule in &decision.audits {
+            self.audits.with_label_values(&[rule.as_str()]).inc();
+        }
     }
 
     pub(super) fn failed(&self, direction: Direction, close: Close) {

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use sidecar_common::Event;
 
 use super::*;
+use crate::policy::authorization::{Decision, RuleName, Verdict};
 
 const DOCUMENT: &str = include_str!("../../../docs/metrics.md");
 
@@ -41,7 +42,13 @@ fn every_metric_is_documented() {
     carried.tls(TlsUse::NoPeerOption);
     carried.established();
     carried.closed(Close::Eof, None);
-    begin().failed(Close::ConnectRefused);
+    let mut denied = begin();
+    denied.decided(&Decision {
+        verdict: Verdict::Deny,
+        rule: RuleName::of_default(),
+        audits: vec![RuleName::of_default()],
+    });
+    denied.failed(Close::Denied);
 
     let text = telemetry.render().expect("metrics");
     let rendered: BTreeSet<_> = text

@@ -100,3 +100,68 @@ async fn a_change_between_admission_and_carrying_is_not_missed() {
         "it is in plaintext, and the mode for 198.18.0.1:40000 is strict now"
     );
 }
+
+/// A connection of a client in TLS, which has been used: the client, and the app's end of it.
+async fn admitted(
+    proxy: &Arc<Proxy<FakeKernel>>,
+    client: &Tls,
+    app: &TcpListener,
+    address: SocketAddr,
+) -> (tokio_rustls::client::TlsStream<TcpStream>, TcpStream) {
+    let peer = arrive(proxy, address).await;
+    let (mut peer, _) = client.connect(peer).await.expect("a handshake");
+    let mut app = accept(app).await;
+    converse(&mut app, &mut peer).await;
+    (peer, app)
+}
+
+#[tokio::test]
+async fn exactly_those_that_are_no_longer_let_in_are_closed() {
+    let (_dir, ca) = ca("example.org");
+    let [own, b, c] = ["a", "b", "c"].map(|path| {
+        let svid = ca.issue(&id(path), Duration::from_hours(1));
+        Tls::new(&svid.expect("an SVID"))
+    });
+    let (sender, policy_now) = changing(policy(Mode::Permissive));
+    let (app, address) = listen().await;
+    let (proxy, log) = proxy_under(policy_now, FakeKernel::default().meshed(), own);
+    let (mut b, mut app_of_b) = admitted(&proxy, &b, &app, address).await;
+    let (mut c, app_of_c) = admitted(&proxy, &c, &app, address).await;
+
+    let not_c = "rules: [{name: not-c, action: deny, identities: ['spiffe://example.org/c']}]";
+    sender.send_replace(Arc::new(admission::authorization(not_c)));
+
+    assert!(was_reset(app_of_c).await);
+    assert!(c.read_u8().await.is_err());
+    logged(&log, "peer=spiffe://example.org/c rule=not-c").await;
+    logged(&log, "close=no_longer_allowed").await;
+    converse(&mut app_of_b, &mut b).await;
+    let deny_all = "default: deny";
+    sender.send_replace(Arc::new(admission::authorization(deny_all)));
+    assert!(was_reset(app_of_b).await);
+    logged(&log, "peer=spiffe://example.org/b rule=default").await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_no_longer_expected_is_left() {
+    let (own, peer) = two_workloads();
+    let (sender, policy_now) = changing(admission::expectations(
+        "[{identities: ['spiffe://example.org/b']}]",
+    ));
+    let (server, address) = listen().await;
+    let kernel = FakeKernel::steered_to(address).meshed();
+    let (proxy, log) = proxy_under(policy_now, kernel, own);
+    let mut app = connect(&proxy).await;
+    let (mut server, _) = peer
+        .accept(accept(&server).await)
+        .await
+        .expect("a handshake");
+    converse(&mut app, &mut server).await;
+    let others = "[{identities: ['spiffe://example.org/b', 'spiffe://example.org/c']}]";
+    sender.send_replace(Arc::new(admission::expectations(others)));
+    converse(&mut app, &mut server).await;
+    let another = "[{identities: ['spiffe://example.org/c']}]";
+    sender.send_replace(Arc::new(admission::expectations(another)));
+    assert!(was_reset(app).await);
+    logged(&log, "close=no_longer_allowed").await;
+}
