@@ -9,32 +9,36 @@ use crate::{
     admin,
     bpf::{self, Datapath, Listeners, OwnListener, Rules, pins::Pins},
     config::Config,
+    identity::Origin,
     logging,
     pod::{self, Cgroup},
     policy::Direction,
     proxy::{Drain, Proxy},
+    sandbox::Sandbox,
     telemetry::{KernelEvents, Telemetry},
     tls,
 };
 
-/// A pod whose connections are captured and served.
-pub struct Daemon {
-    /// What is attached, until the end.
+/// A pod whose connections are captured, and wait in the proxy's listeners to be served.
+///
+/// Everything that takes privileges has been done, and nothing that takes a thread.
+pub struct Captured {
+    config: Config,
+    /// What is attached.
     datapath: Datapath,
-    /// Ends the proxy.
-    drain: Drain,
-    /// Serves the admin endpoint until the drain is over.
-    admin: tokio::task::JoinHandle<()>,
-    /// Writes the last lines of the access log.
-    flush: Option<logging::Flush>,
+    /// The proxy's ends of the connections.
+    listeners: Listeners,
+    /// The admin endpoint's, bound.
+    admin: OwnListener,
+    /// For messages.
+    cgroup: String,
 }
 
-impl Daemon {
+impl Captured {
     /// Captures the pod: the processes of `cgroup`, in the current network namespace.
     ///
-    /// Everything that can be refused is refused before anything is attached. Call it inside a
-    /// runtime whose threads are all in that namespace.
-    pub fn start(config: Config, cgroup: &Cgroup) -> anyhow::Result<Self> {
+    /// Everything that can be refused is refused before anything is attached.
+    pub fn new(config: Config, cgroup: &Cgroup) -> anyhow::Result<Self> {
         config.identity.check()?;
         pod::ensure_bpffs(&config.bpffs)?;
         if let Err(error) = pod::raise_descriptor_limit() {
@@ -45,30 +49,70 @@ impl Daemon {
 
         let pins = Pins::create(&config.bpffs, cgroup)?;
         let mut datapath = Datapath::load(cgroup, pins)?;
-        bpf::forward_logs(&mut datapath);
-        let sockets = datapath.sockets();
-        let events = datapath.events()?;
         datapath.configure(&Rules {
             policy: &config.policy,
             own_addrs: &pod::own_addresses(),
         })?;
+        let sockets = datapath.sockets();
         let admin = OwnListener::bind(&sockets, config.admin)?;
-
-        let (access_log, flush) = logging::access_log(config.access_log);
-        let telemetry = Telemetry::new(access_log)?;
-        telemetry.watch_kernel(KernelEvents::new(move || {
-            events.counts().map_err(|error| error.to_string())
-        })?)?;
-        let drain = Drain::default();
 
         datapath.follow(cgroup)?;
         let listeners = Listeners::open(&sockets)?;
         let netns = bpf::own_netns().context("cannot open the pod's network namespace")?;
         datapath.steer(cgroup, netns.as_fd(), &listeners)?;
+        Ok(Self {
+            config,
+            datapath,
+            listeners,
+            admin,
+            cgroup: cgroup.to_string(),
+        })
+    }
 
+    /// What serving the pod goes on to need of the machine.
+    pub fn sandbox(&self, cgroup: &Cgroup) -> Sandbox {
+        let (files, directories) = match &self.config.identity {
+            Origin::Files(files) => (
+                vec![
+                    files.certificate.clone(),
+                    files.key.clone(),
+                    files.trust_bundle.clone(),
+                ],
+                Vec::new(),
+            ),
+            Origin::DevCa { dir, .. } => (Vec::new(), vec![dir.clone()]),
+        };
+        Sandbox {
+            admin_port: self.config.admin.port(),
+            cgroup: cgroup.path().to_owned(),
+            directories,
+            files,
+            pins: self.datapath.pins().to_owned(),
+        }
+    }
+
+    /// Begins to serve the connections. Call it inside a runtime whose threads are all in the
+    /// pod's network namespace.
+    pub fn serve(self) -> anyhow::Result<Daemon> {
+        let Self {
+            config,
+            mut datapath,
+            listeners,
+            admin,
+            cgroup,
+        } = self;
+        bpf::forward_logs(&mut datapath);
+        let events = datapath.events()?;
+        let (access_log, flush) = logging::access_log(config.access_log);
+        let telemetry = Telemetry::new(access_log)?;
+        telemetry.watch_kernel(KernelEvents::new(move || {
+            events.counts().map_err(|error| error.to_string())
+        })?)?;
+
+        let drain = Drain::default();
         let identity = tls::keep(config.identity, telemetry.clone());
         let proxy = Arc::new(Proxy {
-            kernel: sockets,
+            kernel: datapath.sockets(),
             identity: identity.clone(),
             policy: watch::channel(Arc::new(config.policy)).1,
             telemetry,
@@ -90,14 +134,28 @@ impl Daemon {
         let telemetry = proxy.telemetry.clone();
         let admin = tokio::spawn(admin::serve(admin, telemetry, identity, drain.clone()));
         tracing::info!(admin = %admin_address, "captured {cgroup}");
-        Ok(Self {
+        Ok(Daemon {
             datapath,
             drain,
             admin,
             flush,
         })
     }
+}
 
+/// A pod whose connections are captured and served.
+pub struct Daemon {
+    /// What is attached, until the end.
+    datapath: Datapath,
+    /// Ends the proxy.
+    drain: Drain,
+    /// Serves the admin endpoint until the drain is over.
+    admin: tokio::task::JoinHandle<()>,
+    /// Writes the last lines of the access log.
+    flush: Option<logging::Flush>,
+}
+
+impl Daemon {
     /// Stops taking connections, lets those that are open end until `grace` is over, and detaches.
     ///
     /// New connections are refused while it lasts: nothing travels in plaintext that should not.

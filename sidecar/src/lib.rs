@@ -14,5 +14,6 @@ pub mod logging;
 pub mod pod;
 pub mod policy;
 pub mod proxy;
+pub mod sandbox;
 pub mod telemetry;
 pub mod tls;

@@ -1,9 +1,15 @@
 //! Where the daemon's own messages and the access log go.
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Stderr, Write},
+    sync::{Arc, OnceLock},
+};
 
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{
+    EnvFilter,
+    fmt::{MakeWriter, writer::EitherWriter},
+};
 
 use crate::{
     config::{self, LogFormat},
@@ -23,12 +29,12 @@ pub struct Flush {
 /// Begins to write the daemon's messages to standard error.
 ///
 /// `filter` was checked when the configuration was read.
-pub fn init(filter: &str, format: LogFormat) -> Flush {
-    let (output, flush) = non_blocking(io::stderr());
+pub fn init(filter: &str, format: LogFormat) -> Messages {
+    let messages = Messages::default();
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(filter))
         .with_target(false)
-        .with_writer(output);
+        .with_writer(messages.clone());
     match format {
         LogFormat::Json => subscriber.json().init(),
         LogFormat::Text => {
@@ -36,7 +42,37 @@ pub fn init(filter: &str, format: LogFormat) -> Flush {
             subscriber.with_ansi(colours).init();
         }
     }
-    flush
+    messages
+}
+
+/// The way of the daemon's messages to standard error: at first each is written where it comes up,
+/// so that there is no thread yet.
+#[derive(Clone, Default)]
+#[must_use = "a slow reader of standard error stops the proxy unless they are queued"]
+pub struct Messages {
+    /// Where they wait for a thread of their own.
+    queue: Arc<OnceLock<NonBlocking>>,
+}
+
+impl Messages {
+    /// Leaves the writing to a thread of its own from here on, so that it never blocks the caller.
+    pub fn queue(self) -> Flush {
+        let (output, flush) = non_blocking(io::stderr());
+        // There is one daemon in a process, which asks once.
+        let _ = self.queue.set(output);
+        flush
+    }
+}
+
+impl<'a> MakeWriter<'a> for Messages {
+    type Writer = EitherWriter<NonBlocking, Stderr>;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        match self.queue.get() {
+            Some(queue) => EitherWriter::A(queue.clone()),
+            None => EitherWriter::B(io::stderr()),
+        }
+    }
 }
 
 /// Begins to write the access log to standard output, unless it is off.

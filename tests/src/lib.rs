@@ -74,6 +74,7 @@ pub const PACKAGES: &[(&str, &str)] = &[
     ("/usr/bin/redis-cli", "redis-tools"),
     ("/usr/bin/redis-server", "redis-server"),
     ("/usr/bin/scp", "openssh-client"),
+    ("/usr/bin/setpriv", "util-linux"),
     ("/usr/bin/socat", "socat"),
     ("/usr/bin/tcpdump", "tcpdump"),
     ("/usr/bin/wrk", "wrk"),

@@ -56,6 +56,24 @@ fn exec_says_which_command_it_did_not_find() {
     pods.client.assert_nothing_left();
 }
 
+#[test]
+fn exec_does_not_confine_the_command() {
+    let pods = Pods::plain();
+    let command = [
+        "grep",
+        "-E",
+        "^(CapEff|NoNewPrivs|Seccomp):",
+        "/proc/self/status",
+    ];
+    let own = pods
+        .client
+        .program(command[0])
+        .args(&command[1..])
+        .succeed();
+    let under_exec = exec(&pods).arg("--").args(command).succeed();
+    assert_eq!(under_exec, own);
+}
+
 /// `sidecar exec` in the client pod, with the identity and the authority of the other pods.
 fn exec(pods: &Pods) -> Program<'_> {
     let exec = pods

@@ -1,6 +1,7 @@
 use std::{
     fs::File,
     os::fd::{AsFd, BorrowedFd},
+    path::Path,
     sync::Arc,
 };
 
@@ -82,6 +83,11 @@ impl Datapath {
     /// Facts about sockets, as the proxy needs them.
     pub fn sockets(&self) -> Arc<Sockets> {
         Arc::clone(&self.sockets)
+    }
+
+    /// The directory of what is pinned.
+    pub fn pins(&self) -> &Path {
+        self.pins.directory()
     }
 
     /// The programs, for whoever forwards their messages.

@@ -43,6 +43,11 @@ impl Pins {
         Ok(Self { pod, generation })
     }
 
+    /// The directory of this daemon.
+    pub(super) fn directory(&self) -> &Path {
+        &self.generation
+    }
+
     /// Pins a map.
     pub(super) fn pin_map(&self, name: &str, map: &Map) -> Result<(), Error> {
         let path = maps(&self.generation).join(name);

@@ -1,7 +1,7 @@
 //! What can be said of the kernel side without loading it: is it here, and would the kernel take
 //! programs of its kinds from us?
 
-use std::{fmt, io};
+use std::{fmt, fs, io};
 
 use aya::{
     programs::{ProgramError, ProgramType},
@@ -29,6 +29,27 @@ impl fmt::Display for Kind {
             Self::SkLookup => "sk_lookup",
             Self::SockOps => "sock_ops",
         })
+    }
+}
+
+/// A release of the kernel: major and minor number.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Release(pub u32, pub u32);
+
+impl Release {
+    /// The first that lets a process without capabilities use maps it was handed ("bpf: refine
+    /// `kernel.unprivileged_bpf_disabled` behaviour").
+    pub const UNPRIVILEGED: Self = Self(5, 19);
+
+    /// The release of the running kernel, if it tells one.
+    pub fn of_this_kernel() -> Option<Self> {
+        Self::parse(&fs::read_to_string("/proc/sys/kernel/osrelease").ok()?)
+    }
+
+    /// Reads a release as `uname -r` prints it.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+        Some(Self(numbers.next()?.ok()?, numbers.next()?.ok()?))
     }
 }
 

@@ -98,6 +98,11 @@ const CLAIMS: &[Claim] = &[
         check: kernel::unprivileged_bpf,
     },
     Claim {
+        category: "kernel",
+        text: "the kernel can confine the proxy",
+        check: kernel::sandbox,
+    },
+    Claim {
         category: "privileges",
         text: "the sidecar is not confined to a user namespace",
         check: privileges::user_namespace,

@@ -15,7 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::run::runtime;
 use crate::{
     config::{self, AdminAddress, Settings},
-    daemon::Daemon,
+    daemon::Captured,
     logging,
     pod::{self, Cgroup},
 };
@@ -39,7 +39,7 @@ impl Exec {
             admin: Some(AdminAddress::ANY_LOOPBACK_PORT),
             ..Settings::default()
         })?;
-        let _flush = logging::init(&config.log, config.log_format);
+        let _flush = logging::init(&config.log, config.log_format).queue();
         let parent = match &config.cgroup {
             Some(path) => path.clone(),
             None => pod::own_cgroup()?,
@@ -48,9 +48,10 @@ impl Exec {
             pod::enter_netns(netns)?;
         }
         let place = Place::create(&parent)?;
-        let status = runtime(&config)?.block_on(async {
+        let status = runtime(config.workers)?.block_on(async {
             let grace = config.drain_timeout;
-            let daemon = Daemon::start(config, &place.pod)?;
+            // Not confined: the command would be, too.
+            let daemon = Captured::new(config, &place.pod)?.serve()?;
             let status = supervise(&self.command, &place.app).await;
             daemon.stop(grace).await?;
             status

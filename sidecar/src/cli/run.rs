@@ -1,12 +1,13 @@
 use anyhow::Context;
+use nix::sys::signal::{SigSet, Signal};
 use tokio::{
     runtime::{Builder, Runtime},
     signal::unix::{SignalKind, signal},
 };
 
 use crate::{
-    config::{self, Config},
-    daemon::Daemon,
+    config,
+    daemon::Captured,
     logging,
     pod::{self, Cgroup},
 };
@@ -19,10 +20,13 @@ pub struct Run {
 }
 
 impl Run {
-    /// Captures the pod and serves it until SIGTERM or SIGINT.
+    /// Captures the pod, gives up all privileges, and serves it until SIGTERM or SIGINT.
+    ///
+    /// The order is what keeps it safe: what takes privileges comes first, on the only thread;
+    /// then the sandbox, which threads inherit; then the threads.
     pub fn run(self) -> anyhow::Result<()> {
         let config = self.config.load()?;
-        let _flush = logging::init(&config.log, config.log_format);
+        let messages = logging::init(&config.log, config.log_format);
         let cgroup = match &config.cgroup {
             Some(path) => Cgroup::open(path)?,
             None => Cgroup::open(&pod::own_cgroup()?)?,
@@ -30,11 +34,21 @@ impl Run {
         if let Some(netns) = &config.netns {
             pod::enter_netns(netns)?;
         }
-        runtime(&config)?.block_on(async {
+        let grace = config.drain_timeout;
+        let workers = config.workers;
+        // Whoever stops us meanwhile is heard later, so that nothing is left half attached.
+        let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
+        signals.thread_block()?;
+
+        let captured = Captured::new(config, &cgroup)?;
+        captured.sandbox(&cgroup).enter()?;
+
+        let _flush = messages.queue();
+        runtime(workers)?.block_on(async {
             let mut terminate = signal(SignalKind::terminate())?;
             let mut interrupt = signal(SignalKind::interrupt())?;
-            let grace = config.drain_timeout;
-            let daemon = Daemon::start(config, &cgroup)?;
+            signals.thread_unblock()?;
+            let daemon = captured.serve()?;
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
@@ -46,9 +60,9 @@ impl Run {
 }
 
 /// The runtime that carries connections. Its threads inherit the network namespace.
-pub(super) fn runtime(config: &Config) -> anyhow::Result<Runtime> {
+pub(super) fn runtime(workers: usize) -> anyhow::Result<Runtime> {
     Builder::new_multi_thread()
-        .worker_threads(config.workers)
+        .worker_threads(workers)
         .enable_all()
         .build()
         .context("cannot start the worker threads")

@@ -2,12 +2,13 @@
 
 use super::{Context, Outcome, kernel};
 use crate::{
+    bpf::probe::Release,
     config::Config,
     pod::{Cgroup, CgroupError, cgroup2_mount, own_cgroup},
 };
 
 /// The first kernel on which a version 1 controller leaves the version 2 cgroup of a socket alone.
-const UNHIDDEN: kernel::Release = (5, 15);
+const UNHIDDEN: Release = Release(5, 15);
 
 pub(super) fn mounted(_: &Context) -> Outcome {
     match cgroup2_mount() {

@@ -1,15 +1,13 @@
 //! What the kernel can do.
 
 use super::{Context, Outcome};
-use crate::bpf::probe::{self, Kind};
-
-/// A release of the kernel: major and minor number.
-pub(super) type Release = (u32, u32);
+use crate::{
+    bpf::probe::{self, Kind, Release},
+    sandbox::{Landlock, Sandbox},
+};
 
 /// The first with everything the kernel side uses.
-const FLOOR: Release = (5, 10);
-/// The first that lets a process without capabilities use maps it was handed.
-const UNPRIVILEGED: Release = (5, 19);
+const FLOOR: Release = Release(5, 10);
 
 const BPF_HINT: &str = "use a kernel built with CONFIG_BPF_SYSCALL, CONFIG_CGROUP_BPF and \
                         CONFIG_INET";
@@ -28,7 +26,7 @@ pub(super) fn floor(context: &Context) -> Outcome {
 
 pub(super) fn unprivileged_proxy(context: &Context) -> Outcome {
     match release(context) {
-        Some((_, release)) if release >= UNPRIVILEGED => Outcome::PASS,
+        Some((_, release)) if release >= Release::UNPRIVILEGED => Outcome::PASS,
         _ => Outcome::warn(
             "before Linux 5.19 whoever uses a map needs CAP_BPF, so the proxy has to keep it",
             "nothing now; plan for a newer kernel",
@@ -70,6 +68,17 @@ pub(super) fn unprivileged_bpf(context: &Context) -> Outcome {
     }
 }
 
+pub(super) fn sandbox(_: &Context) -> Outcome {
+    match Sandbox::try_on_a_thread() {
+        Ok(Landlock::Missing) => Outcome::warn(
+            "it has no Landlock, so file permissions alone tell which files the proxy may open",
+            "boot Linux 5.13 or newer with `landlock` among its security modules (lsm=)",
+        ),
+        Ok(landlock) => Outcome::found(landlock.to_string()),
+        Err(error) => Outcome::error(&error),
+    }
+}
+
 /// Loads a program of this kind that does nothing.
 fn loadable(kind: Kind) -> Outcome {
     match probe::is_supported(kind) {
@@ -88,8 +97,7 @@ fn loadable(kind: Kind) -> Outcome {
 /// The release as the kernel writes it, and as numbers.
 pub(super) fn release(context: &Context) -> Option<(String, Release)> {
     let text = context.read("/proc/sys/kernel/osrelease")?;
-    let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(str::parse);
-    let release = (numbers.next()?.ok()?, numbers.next()?.ok()?);
+    let release = Release::parse(&text)?;
     Some((text, release))
 }
 
