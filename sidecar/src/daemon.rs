@@ -40,6 +40,7 @@ impl Captured {
     /// Everything that can be refused is refused before anything is attached.
     pub fn new(config: Config, cgroup: &Cgroup) -> anyhow::Result<Self> {
         config.identity.check()?;
+        config.trust_files.check()?;
         pod::ensure_bpffs(&config.bpffs)?;
         if let Err(error) = pod::raise_descriptor_limit() {
             tracing::warn!(
@@ -71,17 +72,11 @@ impl Captured {
 
     /// What serving the pod goes on to need of the machine.
     pub fn sandbox(&self, cgroup: &Cgroup) -> Sandbox {
-        let (files, directories) = match &self.config.identity {
-            Origin::Files(files) => (
-                vec![
-                    files.certificate.clone(),
-                    files.key.clone(),
-                    files.trust_bundle.clone(),
-                ],
-                Vec::new(),
-            ),
+        let (mut files, directories) = match &self.config.identity {
+            Origin::Files(files) => (files.paths().map(Clone::clone).into(), Vec::new()),
             Origin::DevCa { dir, .. } => (Vec::new(), vec![dir.clone()]),
         };
+        files.extend(self.config.trust_files.paths().map(ToOwned::to_owned));
         Sandbox {
             admin_port: self.config.admin.port(),
             cgroup: cgroup.path().to_owned(),
@@ -110,7 +105,7 @@ impl Captured {
         })?)?;
 
         let drain = Drain::default();
-        let identity = tls::keep(config.identity, telemetry.clone());
+        let identity = tls::keep(config.identity, config.trust_files, telemetry.clone());
         let proxy = Arc::new(Proxy {
             kernel: datapath.sockets(),
             identity: identity.clone(),

@@ -12,7 +12,7 @@ use spiffe::{SpiffeId, TrustDomain};
 
 use crate::identity::{Ca, Files};
 
-/// Make a development CA, or issue a workload's identity from one.
+/// Make a development CA, issue a workload's identity from one, or revoke it.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -47,6 +47,21 @@ enum Command {
         /// How long the identity lasts, as in 24h; no longer than the CA.
         #[arg(long, default_value = "24h", value_parser = lifetime)]
         lifetime: Duration,
+    },
+    /// Revoke certificates: write a revocation list that names these and no others.
+    Revoke {
+        /// Where the CA is.
+        #[arg(long)]
+        dir: PathBuf,
+        /// The file to write; one that is there is replaced.
+        #[arg(long)]
+        out: PathBuf,
+        /// When the list is to be replaced, as in 7d.
+        #[arg(long, default_value = "7d", value_parser = lifetime)]
+        lifetime: Duration,
+        /// Certificates that the CA has issued; none to revoke none.
+        #[arg(value_name = "CERTIFICATE")]
+        certificates: Vec<PathBuf>,
     },
 }
 
@@ -84,6 +99,15 @@ impl Args {
                     files.key.display(),
                     files.trust_bundle.display(),
                 )
+            }
+            Command::Revoke {
+                dir,
+                out,
+                lifetime,
+                certificates,
+            } => {
+                Ca::open(&dir)?.revoke(&certificates, lifetime, &out)?;
+                format!("{} revoked\n--crl {}", certificates.len(), out.display())
             }
         };
         writeln!(io::stdout(), "{said}").context("cannot write to standard output")

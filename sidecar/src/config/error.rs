@@ -1,5 +1,6 @@
 use std::{io, path::PathBuf};
 
+use spiffe::TrustDomain;
 use thiserror::Error;
 
 use crate::policy::{Direction, OverrideError};
@@ -15,6 +16,18 @@ pub enum Error {
     FailureOpen {
         /// The direction of both settings.
         direction: Direction,
+    },
+    /// Two bundles are named for one trust domain.
+    #[error(
+        "federated-bundles names {} and {} for trust domain {trust_domain}; put all of its \
+         authorities into one file",
+        .files[0].display(), .files[1].display()
+    )]
+    FederatedTwice {
+        /// The trust domain.
+        trust_domain: TrustDomain,
+        /// The two files.
+        files: [PathBuf; 2],
     },
     /// The machine's name does not make a SPIFFE ID.
     #[error("the host name `{0}` cannot be part of a SPIFFE ID; set --identity")]

@@ -10,18 +10,19 @@ mod settings;
 mod value;
 
 use std::{
+    collections::BTreeMap,
     fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     time::Duration,
 };
 
-use spiffe::SpiffeId;
+use spiffe::{SpiffeId, TrustDomain};
 
 pub use self::{
     error::Error,
     settings::{Args, Settings},
-    value::{AccessLog, AdminAddress, LogFilter, LogFormat, Timeout, Workers},
+    value::{AccessLog, AdminAddress, FederatedBundle, LogFilter, LogFormat, Timeout, Workers},
 };
 use crate::{
     identity,
@@ -54,6 +55,8 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// Where the workload's identity comes from.
     pub identity: identity::Origin,
+    /// Files that say whom else to trust, and whom no longer.
+    pub trust_files: identity::TrustFiles,
     /// How long connections may take to be established.
     pub limits: Limits,
     /// Which of the daemon's own messages are logged on standard error, as a filter for `tracing`.
@@ -82,6 +85,7 @@ impl TryFrom<Settings> for Config {
             certificate,
             cgroup,
             connect_timeout,
+            crl,
             dev_ca,
             drain_timeout,
             exclude_inbound_ports,
@@ -89,6 +93,7 @@ impl TryFrom<Settings> for Config {
             exclude_outbound_ports,
             exclude_uids,
             expect,
+            federated_bundles,
             handshake_timeout,
             identity,
             identity_timeout,
@@ -132,6 +137,10 @@ impl TryFrom<Settings> for Config {
                 connect: connect_timeout.unwrap_or(Timeout::CONNECT).duration(),
                 handshake: handshake_timeout.unwrap_or(Timeout::HANDSHAKE).duration(),
                 identity: identity_timeout.unwrap_or(Timeout::IDENTITY).duration(),
+            },
+            trust_files: identity::TrustFiles {
+                federated: federated(federated_bundles.unwrap_or_default())?,
+                crls: crl.unwrap_or_default(),
             },
             log: log.unwrap_or_default().to_string(),
             log_format: log_format.unwrap_or_default(),
@@ -202,6 +211,20 @@ fn identity_source(
             None => dev_identity()?,
         },
     })
+}
+
+/// The bundle of each trust domain, of which there may be one.
+fn federated(bundles: Vec<FederatedBundle>) -> Result<BTreeMap<TrustDomain, PathBuf>, Error> {
+    let mut federated = BTreeMap::new();
+    for FederatedBundle { trust_domain, file } in bundles {
+        if let Some(other) = federated.insert(trust_domain.0.clone(), file.clone()) {
+            return Err(Error::FederatedTwice {
+                trust_domain: trust_domain.0,
+                files: [other, file],
+            });
+        }
+    }
+    Ok(federated)
 }
 
 /// The identity the development CA issues when none is named: the machine's name makes it one's

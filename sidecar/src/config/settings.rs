@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::{
-    AccessLog, Config, Error, LogFilter, LogFormat, Timeout, Workers,
+    AccessLog, Config, Error, FederatedBundle, LogFilter, LogFormat, Timeout, Workers,
     value::{AdminAddress, Identity, Uid},
 };
 use crate::policy::{Authorization, Cidr, Expectations, Failure, Mode, ModeOverride, Port};
@@ -181,6 +181,26 @@ pub struct Settings {
     )]
     pub trust_bundle: Option<PathBuf>,
 
+    /// Other trust domains to trust, each by the roots in a PEM file: DOMAIN=FILE
+    #[arg(
+        long,
+        env = "SIDECAR_FEDERATED_BUNDLES",
+        value_name = "DOMAIN=FILE,…",
+        value_delimiter = ',',
+        help_heading = "Identity"
+    )]
+    pub federated_bundles: Option<Vec<FederatedBundle>>,
+
+    /// Certificate revocation lists to refuse peers by, in PEM files
+    #[arg(
+        long,
+        env = "SIDECAR_CRL",
+        value_name = "FILE,…",
+        value_delimiter = ',',
+        help_heading = "Identity"
+    )]
+    pub crl: Option<Vec<PathBuf>>,
+
     /// Without files: the directory of the development CA [default: /var/lib/sidecar/dev-ca]
     #[arg(
         long,
@@ -322,6 +342,7 @@ each!(
     certificate,
     cgroup,
     connect_timeout,
+    crl,
     dev_ca,
     drain_timeout,
     exclude_inbound_ports,
@@ -329,6 +350,7 @@ each!(
     exclude_outbound_ports,
     exclude_uids,
     expect,
+    federated_bundles,
     handshake_timeout,
     identity,
     identity_timeout,

@@ -126,7 +126,8 @@ fn each_setting_of_the_upper_layer_wins() {
          outbound-failure: open, overrides: [], \
          exclude-inbound-ports: [], exclude-outbound-ports: [], exclude-outbound-cidrs: [], \
          exclude-uids: [], authorization: {rules: []}, expect: [], certificate: a, key: a, trust-bundle: a, dev-ca: a, \
-         identity: 'spiffe://a/a', admin: '[::]:1', access-log: off, log: off, \
+         identity: 'spiffe://a/a', crl: [a], \
+         federated-bundles: [{trust-domain: a, file: a}], admin: '[::]:1', access-log: off, log: off, \
          log-format: json, connect-timeout: 1s, handshake-timeout: 1s, identity-timeout: 1s, \
          drain-timeout: 1s, workers: 1, bpffs: a}",
     );
@@ -289,6 +290,11 @@ fn settings_that_contradict_each_other_are_refused() {
             "{inbound: strict, inbound-failure: open}",
             "inbound-failure is open, which lets plaintext pass while no sidecar serves, but \
              inbound is strict; set inbound-failure to closed, or inbound to permissive",
+        ),
+        (
+            "federated-bundles: [{trust-domain: a, file: b}, {trust-domain: a, file: c}]",
+            "federated-bundles names b and c for trust domain a; \
+             put all of its authorities into one file",
         ),
         (
             "{overrides: [{direction: inbound, port: 1, mode: off}, \

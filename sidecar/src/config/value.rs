@@ -4,6 +4,7 @@ use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     num::NonZeroUsize,
+    path::PathBuf,
     str::FromStr,
     thread,
     time::Duration,
@@ -12,7 +13,7 @@ use std::{
 use clap::ValueEnum;
 use jiff::fmt::friendly::SpanParser;
 use serde::Deserialize;
-use spiffe::SpiffeId;
+use spiffe::{SpiffeId, TrustDomain};
 use thiserror::Error;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
@@ -81,6 +82,55 @@ impl FromStr for Identity {
                 what: "the SPIFFE ID of a workload",
                 form: "one such as spiffe://example.org/ns/default/sa/web",
             })
+    }
+}
+
+/// The name of a trust domain.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct TrustDomainName(pub(super) TrustDomain);
+
+impl FromStr for TrustDomainName {
+    type Err = ParseValueError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        // The type would also take the trust domain out of a whole SPIFFE ID.
+        let name = Some(text).filter(|text| !text.contains('/'));
+        name.and_then(|name| TrustDomain::new(name).ok())
+            .map(Self)
+            .ok_or_else(|| ParseValueError {
+                text: text.to_owned(),
+                what: "the name of a trust domain",
+                form: "one such as example.org",
+            })
+    }
+}
+
+/// The authorities of another trust domain. On the command line `example.org=FILE`, in a file a
+/// mapping.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct FederatedBundle {
+    /// Whose authorities they are.
+    pub(super) trust_domain: TrustDomainName,
+    /// The PEM file that holds them.
+    pub(super) file: PathBuf,
+}
+
+impl FromStr for FederatedBundle {
+    type Err = ParseValueError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once('=') {
+            Some((trust_domain, file)) if !file.is_empty() => Ok(Self {
+                trust_domain: trust_domain.parse()?,
+                file: file.into(),
+            }),
+            _ => Err(ParseValueError {
+                text: text.to_owned(),
+                what: "a trust domain and the file of its roots",
+                form: "them as in example.org=/etc/sidecar/example.org.pem",
+            }),
+        }
     }
 }
 
@@ -219,7 +269,15 @@ impl FromStr for Workers {
     }
 }
 
-deserialize_from_str!(AdminAddress, Identity, LogFilter, Timeout, Uid, Workers);
+deserialize_from_str!(
+    AdminAddress,
+    Identity,
+    LogFilter,
+    Timeout,
+    TrustDomainName,
+    Uid,
+    Workers
+);
 
 /// A text that a setting cannot take.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
@@ -303,6 +361,23 @@ mod tests {
                 )
             );
         }
+    }
+
+    #[test]
+    fn a_federated_bundle_is_a_trust_domain_and_a_file() {
+        let bundle: FederatedBundle = "example.com=/a=b.pem".parse().expect("valid");
+        assert_eq!(bundle.trust_domain.0.as_str(), "example.com");
+        assert_eq!(bundle.file, PathBuf::from("/a=b.pem"));
+        assert_eq!(
+            refusal::<FederatedBundle>("example.com"),
+            "`example.com` is not a trust domain and the file of its roots; \
+             write them as in example.org=/etc/sidecar/example.org.pem"
+        );
+        assert_eq!(
+            refusal::<FederatedBundle>("spiffe://example.com/web=/a.pem"),
+            "`spiffe://example.com/web` is not the name of a trust domain; \
+             write one such as example.org"
+        );
     }
 
     #[test]

@@ -1,10 +1,11 @@
 use std::sync::Arc;
 
 use rustls::crypto::aws_lc_rs::default_provider;
-use rustls::pki_types::{CertificateDer, SignatureVerificationAlgorithm, TrustAnchor, UnixTime};
-use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
+use rustls::pki_types::{CertificateDer, SignatureVerificationAlgorithm, UnixTime};
+use webpki::{EndEntityCert, KeyUsage};
 
-use super::{Flaw, Revocations, certificate};
+use super::authority::Authority;
+use super::{Flaw, Revocations};
 
 /// The authorities of one trust domain: what its workloads' certificates must chain to (X509-SVID
 /// section 5.1).
@@ -13,17 +14,9 @@ pub struct TrustBundle {
     /// As they were given, to hand on.
     authorities: Vec<CertificateDer<'static>>,
     /// The same, parsed.
-    anchors: Arc<[Anchor]>,
+    parsed: Arc<[Authority]>,
     /// What certificates may be signed with.
     algorithms: &'static [&'static dyn SignatureVerificationAlgorithm],
-}
-
-/// What is needed of an authority to check what it signed.
-#[derive(Debug)]
-struct Anchor {
-    anchor: TrustAnchor<'static>,
-    /// Tells apart authorities of one name (RFC 5280 section 4.2.1.2).
-    key_id: Option<Vec<u8>>,
 }
 
 /// An end of a TLS connection: what a certificate has to be good for.
@@ -38,16 +31,16 @@ pub(crate) enum End {
 impl TrustBundle {
     /// Trusts `authorities`, of which there is at least one.
     pub fn new(authorities: Vec<CertificateDer<'static>>) -> Result<Self, Flaw> {
-        let anchors: Arc<[_]> = authorities
+        let parsed: Arc<[_]> = authorities
             .iter()
-            .map(Anchor::of)
-            .collect::<Result<_, Flaw>>()?;
-        if anchors.is_empty() {
+            .map(Authority::parse)
+            .collect::<Result<_, _>>()?;
+        if parsed.is_empty() {
             return Err(Flaw::Malformed);
         }
         Ok(Self {
             authorities,
-            anchors,
+            parsed,
             algorithms: default_provider().signature_verification_algorithms.all,
         })
     }
@@ -69,15 +62,15 @@ impl TrustBundle {
     ) -> Result<(), Flaw> {
         let leaf = EndEntityCert::try_from(leaf)?;
         let mut flaw = Flaw::Untrusted;
-        for Anchor { anchor, key_id } in &*self.anchors {
-            let lists = revocations.under(anchor, key_id.as_deref());
+        for authority in &*self.parsed {
+            let lists = revocations.under(authority);
             let usage = match end {
                 End::Client => KeyUsage::client_auth(),
                 End::Server => KeyUsage::server_auth(),
             };
             let verified = leaf.verify_for_usage(
                 self.algorithms,
-                std::slice::from_ref(anchor),
+                std::slice::from_ref(authority.anchor()),
                 intermediates,
                 now,
                 usage,
@@ -93,6 +86,12 @@ impl TrustBundle {
         }
         Err(flaw)
     }
+
+    /// What is wrong with a revocation list that claims to be of one of the authorities.
+    pub(super) fn fault_of(&self, revocations: &Revocations) -> Option<webpki::Error> {
+        let mut authorities = self.parsed.iter();
+        authorities.find_map(|authority| revocations.fault_under(authority, self.algorithms))
+    }
 }
 
 /// Two bundles are the same if they trust the same authorities, in whatever order.
@@ -104,14 +103,5 @@ impl PartialEq for TrustBundle {
             authorities
         };
         sorted(self) == sorted(other)
-    }
-}
-
-impl Anchor {
-    fn of(authority: &CertificateDer<'static>) -> Result<Self, Flaw> {
-        Ok(Self {
-            anchor: anchor_from_trusted_cert(authority)?.to_owned(),
-            key_id: certificate::key_id(authority)?,
-        })
     }
 }

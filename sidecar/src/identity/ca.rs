@@ -6,9 +6,10 @@ use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
-    PublicKeyData, SanType,
+    BasicConstraints, Certificate, CertificateParams, CertificateRevocationListParams,
+    DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, RevokedCertParams, SanType,
+    SerialNumber,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use spiffe::{SpiffeId, TrustDomain};
@@ -140,6 +141,61 @@ impl Ca {
         })
     }
 
+    /// Writes a revocation list to `file`, over what is there: these certificates are revoked, and no
+    /// others. It is due to be replaced after `lifetime`.
+    pub fn revoke(
+        &self,
+        certificates: &[PathBuf],
+        lifetime: Duration,
+        file: &Path,
+    ) -> Result<(), Error> {
+        let serials = certificates
+            .iter()
+            .map(|path| {
+                let certificate = files::certificates(path)?.swap_remove(0);
+                let serial = certificate::serial(&certificate);
+                serial.map_err(|flaw| Error::Certificate {
+                    path: path.clone(),
+                    flaw,
+                })
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let list = self
+            .revocation_list(serials, lifetime)
+            .map_err(|error| Error::Issue {
+                dir: self.dir.clone(),
+                error: error.into(),
+            })?;
+        files::write(file, PUBLIC, list.as_bytes())
+    }
+
+    /// A revocation list of these serial numbers, in PEM form.
+    pub(super) fn revocation_list(
+        &self,
+        serials: Vec<SerialNumber>,
+        lifetime: Duration,
+    ) -> Result<String, rcgen::Error> {
+        let now = SystemTime::now();
+        let since_epoch = now.duration_since(SystemTime::UNIX_EPOCH);
+        let revoked = |serial_number| RevokedCertParams {
+            serial_number,
+            revocation_time: now.into(),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = CertificateRevocationListParams {
+            this_update: now.into(),
+            next_update: expiry(lifetime).into(),
+            // It has to grow from list to list.
+            crl_number: since_epoch.unwrap_or_default().as_secs().into(),
+            issuing_distribution_point: None,
+            revoked_certs: serials.into_iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let issuer = Issuer::from_ca_cert_der(&self.root, &*self.key)?;
+        list.signed_by(&issuer)?.pem()
+    }
+
     /// What it issues for.
     pub fn trust_domain(&self) -> &TrustDomain {
         &self.trust_domain
@@ -231,7 +287,7 @@ fn root(
         .push(DnType::CommonName, "development CA");
     // It issues to workloads, not to other authorities.
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     Ok((params.self_signed(&*key)?, key))
 }
 

@@ -1,4 +1,5 @@
 use jiff::Timestamp;
+use rcgen::SerialNumber;
 use rustls::pki_types::CertificateDer;
 use spiffe::SpiffeId;
 use x509_parser::extensions::{GeneralName, ParsedExtension, X509Extension};
@@ -95,9 +96,13 @@ pub(super) fn not_after(certificate: &X509Certificate<'_>) -> Timestamp {
     Timestamp::from_second(certificate.validity().not_after.timestamp()).unwrap_or(Timestamp::MAX)
 }
 
+/// What tells it from others of its authority.
+pub(super) fn serial(der: &CertificateDer<'_>) -> Result<SerialNumber, Flaw> {
+    Ok(parse(der)?.raw_serial().to_vec().into())
+}
+
 /// What tells the key of an authority from others (RFC 5280 section 4.2.1.2).
-pub(super) fn key_id(der: &CertificateDer<'_>) -> Result<Option<Vec<u8>>, Flaw> {
-    let certificate = parse(der)?;
+pub(super) fn key_id(certificate: &X509Certificate<'_>) -> Result<Option<Vec<u8>>, Flaw> {
     let extension = certificate
         .get_extension_unique(&OID_X509_EXT_SUBJECT_KEY_IDENTIFIER)
         .map_err(|_| Flaw::Malformed)?;

@@ -75,6 +75,22 @@ pub enum Error {
         /// What is wrong with the certificate.
         flaw: Flaw,
     },
+    /// A revocation list cannot be used.
+    #[error("a revocation list in {path} cannot be used ({fault}); replace it with an intact one")]
+    RevocationList {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with the list.
+        fault: webpki::Error,
+    },
+    /// A file is larger than anything that belongs into it.
+    #[error("{path} is larger than {limit} MiB; check that it is the right file")]
+    TooLarge {
+        /// Which file.
+        path: PathBuf,
+        /// The limit, in MiB.
+        limit: u64,
+    },
     /// There is no development CA in the directory.
     #[error("{dir} holds no development CA; make one with `sidecar ca root --dir {dir}`")]
     NoCa {

@@ -1,5 +1,5 @@
-use std::fs::{self, Permissions};
-use std::io::{self, Write};
+use std::fs::{File, Permissions};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +13,9 @@ use super::{Error, Svid, SvidError, TrustBundle};
 pub(super) const PUBLIC: u32 = 0o644;
 /// Permissions of a file that holds a private key.
 pub(super) const PRIVATE: u32 = 0o600;
+
+/// The largest file that is read, in bytes: a revocation list of half a million certificates.
+const LARGEST: u64 = 32 << 20;
 
 /// An identity in PEM files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,28 +40,18 @@ impl Files {
 
     /// Refuses what can never be an identity, whatever is written later.
     pub(super) fn check_paths(&self) -> Result<(), Error> {
-        match self.paths().into_iter().find(|path| path.is_dir()) {
-            Some(path) => Err(Error::Read {
-                path: path.clone(),
-                error: io::ErrorKind::IsADirectory.into(),
-            }),
-            None => Ok(()),
-        }
+        refuse_directories(self.paths().into_iter().map(PathBuf::as_path))
     }
 
     /// All of them.
-    pub(super) fn paths(&self) -> [&PathBuf; 3] {
+    pub fn paths(&self) -> [&PathBuf; 3] {
         [&self.certificate, &self.key, &self.trust_bundle]
     }
 
     pub(crate) fn load(&self) -> Result<Svid, Error> {
         let chain = certificates(&self.certificate)?;
         let key = private_key(&self.key)?;
-        let bundle = certificates(&self.trust_bundle)?;
-        let bundle = TrustBundle::new(bundle).map_err(|flaw| Error::Authority {
-            path: self.trust_bundle.clone(),
-            flaw,
-        })?;
+        let bundle = TrustBundle::parse(&self.trust_bundle, &read(&self.trust_bundle)?)?;
         Svid::new(chain, key, bundle).map_err(|error| match error {
             SvidError::Certificate(flaw) => Error::Certificate {
                 path: self.certificate.clone(),
@@ -87,14 +80,40 @@ impl Files {
     }
 }
 
+impl TrustBundle {
+    /// Trusts the authorities in the text of a PEM file.
+    pub(super) fn parse(path: &Path, text: &[u8]) -> Result<Self, Error> {
+        Self::new(parse_certificates(path, text)?).map_err(|flaw| Error::Authority {
+            path: path.to_owned(),
+            flaw,
+        })
+    }
+}
+
+/// None of these will ever be a file to read.
+pub(super) fn refuse_directories<'a>(
+    mut paths: impl Iterator<Item = &'a Path>,
+) -> Result<(), Error> {
+    match paths.find(|path| path.is_dir()) {
+        Some(path) => Err(Error::Read {
+            path: path.to_owned(),
+            error: io::ErrorKind::IsADirectory.into(),
+        }),
+        None => Ok(()),
+    }
+}
+
 /// Every certificate in a PEM file; at least one.
 pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
-    let text = read(path)?;
-    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&text)
+    parse_certificates(path, &read(path)?)
+}
+
+fn parse_certificates(path: &Path, text: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(text)
         .collect::<Result<_, _>>()
         .map_err(|error| damaged(path, &error))?;
     if certificates.is_empty() {
-        return Err(lacks(path, "certificate", &text));
+        return Err(lacks(path, "certificate", text));
     }
     Ok(certificates)
 }
@@ -110,12 +129,22 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
 
 /// Any file may hold a key, in the wrong place too.
 pub(super) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
-    fs::read(path)
-        .map(Zeroizing::new)
-        .map_err(|error| Error::Read {
+    let read = || -> io::Result<Zeroizing<Vec<u8>>> {
+        let mut contents = Zeroizing::new(Vec::new());
+        let mut file = File::open(path)?.take(LARGEST + 1);
+        file.read_to_end(&mut contents)?;
+        Ok(contents)
+    };
+    match read() {
+        Ok(contents) if contents.len() as u64 > LARGEST => Err(Error::TooLarge {
+            path: path.to_owned(),
+            limit: LARGEST >> 20,
+        }),
+        contents => contents.map_err(|error| Error::Read {
             path: path.to_owned(),
             error,
-        })
+        }),
+    }
 }
 
 /// Puts a file in place in one step.
@@ -137,7 +166,7 @@ pub(super) fn write(path: &Path, mode: u32, contents: &[u8]) -> Result<(), Error
 }
 
 /// rustls has the same, with the bytes in question as numbers.
-fn damaged(path: &Path, error: &pem::Error) -> Error {
+pub(super) fn damaged(path: &Path, error: &pem::Error) -> Error {
     let fault = match error {
         pem::Error::MissingSectionEnd { .. } => "the END line of a PEM block is missing",
         pem::Error::IllegalSectionStart { .. } => "a BEGIN line is malformed",
@@ -150,7 +179,7 @@ fn damaged(path: &Path, error: &pem::Error) -> Error {
     }
 }
 
-fn lacks(path: &Path, wanted: &'static str, text: &[u8]) -> Error {
+pub(super) fn lacks(path: &Path, wanted: &'static str, text: &[u8]) -> Error {
     let says = |label: &str| {
         text.windows(label.len())
             .any(|window| window == label.as_bytes())

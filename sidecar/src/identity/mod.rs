@@ -1,6 +1,7 @@
 //! Where the workload's identity comes from: an X.509-SVID, its private key and the trust bundles
 //! that peers are judged by.
 
+mod authority;
 mod bundle;
 mod ca;
 mod certificate;
@@ -13,6 +14,7 @@ mod svid;
 #[cfg(test)]
 pub(crate) mod testing;
 mod trust;
+mod trust_files;
 
 use std::time::Duration;
 
@@ -27,6 +29,7 @@ pub use self::revocation::Revocations;
 pub use self::source::{Identity, Source};
 pub use self::svid::Svid;
 pub use self::trust::Trust;
+pub use self::trust_files::{TrustContent, TrustFile, TrustFiles, TrustNews};
 
 /// How long a root made by [`Origin::DevCa`] lasts.
 pub const ROOT_LIFETIME: Duration = Duration::from_hours(365 * 24);

@@ -1,14 +1,14 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use rustls::pki_types::{CertificateRevocationListDer, TrustAnchor};
+use rustls::pki_types::{CertificateRevocationListDer, SignatureVerificationAlgorithm};
 use webpki::{
     CertRevocationList, ExpirationPolicy, OwnedCertRevocationList, RevocationCheckDepth,
     RevocationOptions, RevocationOptionsBuilder, UnknownStatusPolicy,
 };
 use x509_parser::prelude::{ASN1Time, CertificateRevocationList, FromDer, ParsedExtension};
 
-use super::Flaw;
+use super::authority::Authority;
 
 /// Certificates that authorities have taken back (RFC 5280 section 5).
 #[derive(Clone, Debug, Default)]
@@ -18,7 +18,11 @@ pub struct Revocations {
 
 #[derive(Debug)]
 struct List {
-    list: CertRevocationList<'static>,
+    parsed: CertRevocationList<'static>,
+    /// What its issuer signed.
+    message: Vec<u8>,
+    /// By which its issuer signed that.
+    signature: Vec<u8>,
     /// Which of several authorities of one name signed it (RFC 5280 section 5.2.1).
     key_id: Option<Vec<u8>>,
     /// When it was made.
@@ -29,7 +33,7 @@ struct List {
 
 impl Revocations {
     /// Takes revocation lists. Who signed them is looked at when a certificate is verified.
-    pub fn new(lists: &[CertificateRevocationListDer<'_>]) -> Result<Self, Flaw> {
+    pub fn new(lists: &[CertificateRevocationListDer<'_>]) -> Result<Self, webpki::Error> {
         let mut all = Self::default();
         for list in lists {
             all.add(Arc::new(List::parse(list)?));
@@ -38,7 +42,7 @@ impl Revocations {
     }
 
     /// Adds those of `others`.
-    pub(super) fn extend(&mut self, others: &Self) {
+    pub(crate) fn extend(&mut self, others: &Self) {
         for list in &others.lists {
             self.add(Arc::clone(list));
         }
@@ -58,25 +62,38 @@ impl Revocations {
         self.lists.iter().map(|list| list.due).min()
     }
 
-    /// The lists to look at in chains that end in `anchor`, whose key is `key_id`.
+    /// The lists to look at in chains that end in `authority`.
     ///
     /// A list is found by its issuer's name, and two authorities may have the same one, as when a
     /// root is replaced. Then the list of one must not be held against the other, which it would
     /// be: its signature does not verify with the other's key.
-    pub(super) fn under<'a>(
-        &'a self,
-        anchor: &TrustAnchor<'_>,
-        key_id: Option<&[u8]>,
-    ) -> Vec<&'a CertRevocationList<'a>> {
-        let is_of_another = |list: &List| {
-            list.list.issuer() == anchor.subject.as_ref()
-                && matches!((&list.key_id, key_id), (Some(list), Some(anchor)) if list != anchor)
-        };
-        self.lists
-            .iter()
-            .filter(|list| !is_of_another(list))
-            .map(|list| &list.list)
-            .collect()
+    pub(super) fn under<'a>(&'a self, authority: &Authority) -> Vec<&'a CertRevocationList<'a>> {
+        let is_of_another =
+            |list: &&Arc<List>| list.names(authority) && !list.may_be_of_key(authority);
+        let lists = self.lists.iter().filter(|list| !is_of_another(list));
+        lists.map(|list| &list.parsed).collect()
+    }
+
+    /// What is wrong with a list that claims to be of `authority`.
+    ///
+    /// Used nevertheless, it would have everything refused that the authority has issued.
+    pub(super) fn fault_under(
+        &self,
+        authority: &Authority,
+        algorithms: &[&'static dyn SignatureVerificationAlgorithm],
+    ) -> Option<webpki::Error> {
+        let mut lists = self.lists.iter();
+        lists.find_map(|list| {
+            if !list.names(authority) || !list.may_be_of_key(authority) {
+                None
+            } else if !authority.signs_revocations() {
+                Some(webpki::Error::IssuerNotCrlSigner)
+            } else if !authority.signed(&list.message, &list.signature, algorithms) {
+                Some(webpki::Error::InvalidCrlSignatureForPublicKey)
+            } else {
+                None
+            }
+        })
     }
 
     /// How `lists` are used: on the leaf and on intermediates. A certificate whose issuer gave no
@@ -98,36 +115,45 @@ impl Revocations {
 }
 
 impl List {
-    fn parse(der: &CertificateRevocationListDer<'_>) -> Result<Self, Flaw> {
-        let Ok(([], parsed)) = CertificateRevocationList::from_der(der) else {
-            return Err(Flaw::Malformed);
+    fn parse(der: &CertificateRevocationListDer<'_>) -> Result<Self, webpki::Error> {
+        let Ok(([], list)) = CertificateRevocationList::from_der(der) else {
+            return Err(webpki::Error::BadDer);
         };
-        let key_id =
-            parsed
-                .extensions()
-                .iter()
-                .find_map(|extension| match extension.parsed_extension() {
-                    ParsedExtension::AuthorityKeyIdentifier(authority) => {
-                        authority.key_identifier.as_ref().map(|id| id.0.to_vec())
-                    }
-                    _ => None,
-                });
-        let time = |time: ASN1Time| Timestamp::from_second(time.timestamp());
+        let mut extensions = list.extensions().iter();
+        let key_id = extensions.find_map(|extension| match extension.parsed_extension() {
+            ParsedExtension::AuthorityKeyIdentifier(authority) => {
+                authority.key_identifier.as_ref().map(|id| id.0.to_vec())
+            }
+            _ => None,
+        });
+        let time = |time: ASN1Time| Timestamp::from_second(time.timestamp()).ok();
         Ok(Self {
+            parsed: OwnedCertRevocationList::from_der(der)?.into(),
+            message: list.tbs_cert_list.as_ref().to_vec(),
+            signature: list.signature_value.data.to_vec(),
             key_id,
-            made: time(parsed.last_update()).unwrap_or(Timestamp::MIN),
-            due: parsed
-                .next_update()
-                .and_then(|due| time(due).ok())
-                .unwrap_or(Timestamp::MAX),
-            list: OwnedCertRevocationList::from_der(der)?.into(),
+            made: time(list.last_update()).unwrap_or(Timestamp::MIN),
+            due: list.next_update().and_then(time).unwrap_or(Timestamp::MAX),
         })
+    }
+
+    /// Whether it is of an authority of this name.
+    fn names(&self, authority: &Authority) -> bool {
+        self.parsed.issuer() == authority.name()
+    }
+
+    /// Whether nothing says that it was signed by another key.
+    fn may_be_of_key(&self, authority: &Authority) -> bool {
+        match (&self.key_id, authority.key_id()) {
+            (Some(signer), Some(key)) => signer == key,
+            _ => true,
+        }
     }
 
     /// Whether only one of both can count: same authority, same part of its certificates.
     fn is_in_place_of(&self, other: &Self) -> bool {
-        self.list.issuer() == other.list.issuer()
+        self.parsed.issuer() == other.parsed.issuer()
             && self.key_id == other.key_id
-            && self.list.issuing_distribution_point() == other.list.issuing_distribution_point()
+            && self.parsed.issuing_distribution_point() == other.parsed.issuing_distribution_point()
     }
 }

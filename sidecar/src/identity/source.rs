@@ -22,12 +22,19 @@ pub trait Source: Send + 'static {
 }
 
 /// What a source gives: who the workload is, and whom else it can tell.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Identity {
     /// The workload's own certificate, key and trust bundle.
     pub svid: Svid,
     /// The trust bundles of other trust domains.
     pub federated: BTreeMap<TrustDomain, TrustBundle>,
+}
+
+impl Identity {
+    /// Whether this says the same.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        self.svid.is(&other.svid) && self.federated == other.federated
+    }
 }
 
 /// The identity of a source that knows no other trust domains.

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 use rustls::pki_types::{CertificateDer, UnixTime};
 use spiffe::TrustDomain;
@@ -42,6 +43,17 @@ impl Trust {
         self
     }
 
+    /// What is wrong with a revocation list that claims to be of an authority that is trusted.
+    pub(crate) fn fault_of(&self, revocations: &Revocations) -> Option<webpki::Error> {
+        let mut bundles = self.bundles.values();
+        bundles.find_map(|bundle| bundle.fault_of(revocations))
+    }
+
+    /// From when on a revocation list is overdue.
+    pub(crate) fn overdue(&self) -> Option<SystemTime> {
+        Some(self.revocations.due()?.into())
+    }
+
     /// The trust domains whose workloads may be trusted.
     pub fn domains(&self) -> impl Iterator<Item = &TrustDomain> {
         self.bundles.keys()
@@ -61,3 +73,6 @@ impl Trust {
         Some(bundle.verify(end, leaf, intermediates, &self.revocations, now))
     }
 }
+
+#[cfg(test)]
+mod tests;

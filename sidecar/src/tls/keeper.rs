@@ -1,4 +1,12 @@
-use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
+mod other_trust;
+
+use std::{
+    cmp::Reverse,
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
+};
 
 use jiff::Timestamp;
 use tokio::{
@@ -6,24 +14,33 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
+use self::other_trust::OtherTrust;
 use super::Tls;
 use crate::{
-    identity::{Error, Identity, Origin, Trust},
+    identity::{Error, Identity, Origin, TrustFile, TrustFiles, TrustNews},
     telemetry::Telemetry,
 };
 
-/// Follows `origin` from now on. What it gives appears at the receiver once it was tried: new
-/// connections use it, and those that are open live on. Call it inside a runtime.
+/// Follows `origin`, and the files that say whom else to trust, from now on. What they give appears
+/// at the receiver once it was tried: new connections use it, and those that are open live on if
+/// their peer is still trusted. Call it inside a runtime.
 ///
-/// What cannot be used is logged and counted, and changes nothing: the identity before it stays.
-pub fn keep(origin: Origin, telemetry: Telemetry) -> watch::Receiver<Option<Arc<Tls>>> {
+/// What cannot be used is logged and counted, and changes nothing: what was there before it stays.
+pub fn keep(
+    origin: Origin,
+    files: TrustFiles,
+    telemetry: Telemetry,
+) -> watch::Receiver<Option<Arc<Tls>>> {
     let (publish, receiver) = watch::channel(None);
     let keeper = Keeper {
         label: origin.as_str(),
         identities: origin.follow(),
+        others: OtherTrust::new(&files),
+        news: files.follow(),
         publish,
         telemetry,
         identity: None,
+        offered: None,
         failures: BTreeMap::new(),
         notices: Vec::new(),
     };
@@ -31,30 +48,38 @@ pub fn keep(origin: Origin, telemetry: Telemetry) -> watch::Receiver<Option<Arc<
     receiver
 }
 
-/// Keeps the identity that connections use up to date.
+/// Keeps the identity that connections use up to date, and whom they trust.
 struct Keeper {
     /// What new identities come from, as metrics name it.
     label: &'static str,
     /// New identities, or why there is none.
     identities: mpsc::Receiver<Result<Identity, Error>>,
-    /// Where connections find the one to use.
+    /// What the files beside the identity say, when that is new.
+    news: mpsc::Receiver<TrustNews>,
+    /// What they have said so far.
+    others: OtherTrust,
+    /// Where connections find what to use.
     publish: watch::Sender<Option<Arc<Tls>>>,
     telemetry: Telemetry,
-    /// What was published last.
+    /// The identity that was published last.
     identity: Option<Identity>,
+    /// One that was not tried yet.
+    offered: Option<Identity>,
     /// What each source has last failed with, so that it is said once.
-    failures: BTreeMap<&'static str, String>,
-    /// When to tell of the end of the identity, the next at the end.
+    failures: BTreeMap<PathBuf, String>,
+    /// When there is something to tell, the next at the end.
     notices: Vec<(Instant, Notice)>,
 }
 
-/// How close an identity is to its end.
+/// Something that the passing of time brings about.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Notice {
-    /// A fifth of the time that was left when it came is left.
+    /// A fifth of the time that was left when the identity came is left.
     Near,
-    /// It has ended: peers refuse it.
+    /// The identity has ended: peers refuse it.
     Past,
+    /// A revocation list should have been replaced by now.
+    Overdue,
 }
 
 impl Keeper {
@@ -62,11 +87,14 @@ impl Keeper {
         loop {
             let notice = self.notices.last().copied();
             tokio::select! {
-                next = self.identities.recv() => match next {
-                    Some(Ok(identity)) => self.take(identity).await,
-                    Some(Err(error)) => self.failed(self.label, &error.to_string()),
-                    None => return,
+                Some(next) = self.identities.recv() => match next {
+                    Ok(identity) => {
+                        self.offered = Some(identity);
+                        self.update(false).await;
+                    }
+                    Err(error) => self.failed(&error),
                 },
+                Some(news) = self.news.recv() => self.hear(news).await,
                 () = self.publish.closed() => return,
                 Some(notice) = come(notice) => {
                     self.notices.pop();
@@ -76,21 +104,66 @@ impl Keeper {
         }
     }
 
-    /// Uses a new identity, if peers would.
-    async fn take(&mut self, identity: Identity) {
-        let trust = Trust::of(&identity.svid).with_federated(&identity.federated);
-        let tls = Tls::trusting(&identity.svid, trust);
-        if let Err(error) = tls.would_be_accepted().await {
-            self.failed(
-                self.label,
-                &format!("peers would not accept the new identity: {error}; have another issued"),
-            );
+    /// Takes what the files beside the identity say.
+    async fn hear(&mut self, news: TrustNews) {
+        let mut changed = false;
+        for (file, content) in news {
+            match content {
+                Ok(content) => {
+                    self.failures.remove(file.path());
+                    self.others.take(file, content);
+                    changed = true;
+                }
+                Err(error) => self.file_failed(&file, &error),
+            }
+        }
+        if changed {
+            self.update(true).await;
+        }
+    }
+
+    /// Publishes what is new: an identity, or whom to trust.
+    async fn update(&mut self, trust_changed: bool) {
+        let Some(identity) = self.offered.take().or_else(|| self.identity.clone()) else {
+            return;
+        };
+        let is_new = !matches!(&self.identity, Some(old) if old.is(&identity));
+        if !is_new && !trust_changed {
+            self.failures.remove(Path::new(self.label));
             return;
         }
-        self.failures.remove(self.label);
+        let (trust, refused) = self.others.trust(&identity);
+        for (file, error) in refused {
+            self.file_failed(&file, &error);
+        }
+        let Some(trust) = trust else {
+            // The lists that are missing come later.
+            self.offered = Some(identity);
+            return;
+        };
+        let overdue = trust.overdue();
+        let tls = Tls::trusting(&identity.svid, trust);
+        match tls.would_be_accepted().await {
+            Ok(()) => {
+                self.failures.remove(Path::new(self.label));
+            }
+            Err(refused) if is_new => {
+                self.failed(&format!(
+                    "peers would not accept the new identity: {refused}; have another issued"
+                ));
+                if trust_changed && self.identity.is_some() {
+                    Box::pin(self.update(true)).await;
+                }
+                return;
+            }
+            // Whom to trust is not up to the own certificate.
+            Err(refused) => tracing::error!(
+                "peers that trust whom we trust do not accept the own identity any more: {refused}; have another issued"
+            ),
+        }
         self.say(&identity);
         self.telemetry.identity(tls.own(), tls.not_after());
-        self.notices = notices(tls.not_after());
+        self.notices = notices(tls.not_after(), overdue);
         self.identity = Some(identity);
         self.publish.send_replace(Some(Arc::new(tls)));
     }
@@ -103,7 +176,7 @@ impl Keeper {
             return;
         };
         if old.svid.chain() == new.svid.chain() {
-            tracing::info!("the trust bundle has changed");
+            tracing::info!("whom to trust has changed");
             return;
         }
         self.telemetry.identity_rotated();
@@ -117,22 +190,48 @@ impl Keeper {
         }
     }
 
-    /// Something is wrong with a source. What was taken before stays.
-    fn failed(&mut self, source: &'static str, error: &str) {
-        self.telemetry.identity_failed(source);
-        let known = self.failures.insert(source, error.to_owned());
-        if known.as_deref() == Some(error) {
+    /// No identity came. What was taken before stays.
+    fn failed(&mut self, error: &impl ToString) {
+        let error = error.to_string();
+        if !self.is_new_failure(self.label, Path::new(self.label), &error) {
             return;
         }
-        match &self.identity {
-            Some(identity) => tracing::warn!(
-                "{error}; until then the identity before it is used, which is valid until {}",
-                timestamp(identity.svid.not_after())
-            ),
-            None => tracing::warn!(
+        let Some(identity) = &self.identity else {
+            tracing::warn!(
                 "{error}; until then the workload has no identity, and connections that need one wait"
-            ),
+            );
+            return;
+        };
+        tracing::warn!(
+            "{error}; until then the identity before it is used, which is valid until {}",
+            timestamp(identity.svid.not_after())
+        );
+    }
+
+    /// A file beside the identity cannot be used. What it said before stays.
+    fn file_failed(&mut self, file: &TrustFile, error: &Error) {
+        let error = error.to_string();
+        if !self.is_new_failure(file.as_str(), file.path(), &error) {
+            return;
         }
+        match file {
+            _ if self.others.holds(file) => {
+                tracing::warn!("{error}; until then what it said before holds");
+            }
+            TrustFile::Crl(_) => tracing::warn!(
+                "{error}; until then nobody knows who is revoked, and connections that need an identity wait"
+            ),
+            TrustFile::Federated(domain, _) => {
+                tracing::warn!("{error}; until then workloads of {domain} are refused");
+            }
+        }
+    }
+
+    /// Counts a failure. Whether it is another than the last of this source.
+    fn is_new_failure(&mut self, kind: &'static str, source: &Path, error: &str) -> bool {
+        self.telemetry.identity_failed(kind);
+        let known = self.failures.insert(source.to_owned(), error.to_owned());
+        known.as_deref() != Some(error)
     }
 
     fn tell(&self, notice: Notice) {
@@ -147,6 +246,9 @@ impl Keeper {
             Notice::Past => tracing::error!(
                 "the own certificate expired at {until}, and peers refuse it; see to it that a new one comes"
             ),
+            Notice::Overdue => tracing::warn!(
+                "a certificate revocation list is overdue; what it revokes stays revoked, but see to it that a new one comes"
+            ),
         }
     }
 }
@@ -158,17 +260,22 @@ async fn come(notice: Option<(Instant, Notice)>) -> Option<Notice> {
     Some(notice)
 }
 
-/// When to tell of the end of an identity.
-fn notices(not_after: SystemTime) -> Vec<(Instant, Notice)> {
+/// When to tell of the end of an identity, and of revocation lists that are overdue from a time on.
+fn notices(not_after: SystemTime, overdue: Option<SystemTime>) -> Vec<(Instant, Notice)> {
     let now = Instant::now();
-    let left = not_after
-        .duration_since(SystemTime::now())
-        .unwrap_or_default();
+    let left = |end: SystemTime| end.duration_since(SystemTime::now()).unwrap_or_default();
+    let life = left(not_after);
+    let mut notices: Vec<_> = [
+        (Some(life), Notice::Past),
+        (Some(life.mul_f64(0.8)), Notice::Near),
+        (overdue.map(left), Notice::Overdue),
+    ]
+    .into_iter()
     // Ends beyond what the clock can count are not waited for.
-    [(left, Notice::Past), (left.mul_f64(0.8), Notice::Near)]
-        .into_iter()
-        .filter_map(|(wait, notice)| Some((now.checked_add(wait)?, notice)))
-        .collect()
+    .filter_map(|(wait, notice)| Some((now.checked_add(wait?)?, notice)))
+    .collect();
+    notices.sort_by_key(|(due, _)| Reverse(*due));
+    notices
 }
 
 /// Certificates may be valid longer than time can be printed (RFC 5280 section 4.1.2.5).

@@ -65,7 +65,7 @@ mod tests {
     }
 
     async fn next(source: &mut PemFiles) -> Result<Svid, Error> {
-        timeout(Duration::from_secs(60), source.next())
+        timeout(Duration::from_mins(1), source.next())
             .await
             .expect("something new")
             .map(|identity| identity.svid)

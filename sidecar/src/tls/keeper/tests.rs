@@ -1,6 +1,7 @@
 use std::{
     fs,
     io::{self, Write},
+    path::Path,
     sync::Mutex,
     time::Duration,
 };
@@ -63,11 +64,17 @@ struct Kept {
 impl Kept {
     /// A workload that has no files yet.
     fn new() -> Self {
+        Self::with(|_| TrustFiles::default())
+    }
+
+    /// The same, with other files of trust in its directory.
+    fn with(files_in: impl FnOnce(&Path) -> TrustFiles) -> Self {
         let dir = tempfile::tempdir().expect("temporary directory");
+        let trust_files = files_in(dir.path());
         let files = Files::in_dir(dir.path());
         let telemetry = Telemetry::new(AccessLog::off()).expect("metrics of unique names");
         Self {
-            identity: keep(Origin::Files(files.clone()), telemetry.clone()),
+            identity: keep(Origin::Files(files.clone()), trust_files, telemetry.clone()),
             dir,
             files,
             telemetry,
@@ -89,15 +96,26 @@ impl Kept {
         identity.expect("an identity")
     }
 
-    async fn metric(&self, line: &str) {
-        let found = async {
-            while !self.telemetry.render().expect("metrics").contains(line) {
+    /// Waits until a metric is at least this much.
+    async fn metric(&self, name: &str, least: u64) {
+        let value = || {
+            let text = self.telemetry.render().expect("metrics");
+            let line = text.lines().find_map(|line| line.strip_prefix(name));
+            line.and_then(|value| value.trim().parse::<u64>().ok())
+        };
+        let reached = async {
+            while value() < Some(least) {
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         };
-        timeout(DEADLINE, found)
-            .await
-            .unwrap_or_else(|_| panic!("no {line}: {}", self.telemetry.render().expect("metrics")));
+        let reached = timeout(DEADLINE, reached).await;
+        assert!(reached.is_ok(), "{name} is {:?}", value());
+    }
+
+    /// Waits until this source has failed so often.
+    async fn failures(&self, source: &str, least: u64) {
+        let name = format!(r#"sidecar_identity_failures_total{{source="{source}"}}"#);
+        self.metric(&name, least).await;
     }
 }
 
@@ -110,13 +128,11 @@ async fn a_renewed_certificate_is_published_and_counted() {
     kept.issue(&ca, "web", Duration::from_hours(1));
     let second = kept.next().await;
     assert!(second.not_after() > first.not_after());
-    kept.metric("sidecar_identity_rotations_total 1").await;
+    kept.metric("sidecar_identity_rotations_total", 1).await;
     let expiry = second.not_after().duration_since(SystemTime::UNIX_EPOCH);
     let expiry = expiry.expect("after the epoch").as_secs();
-    kept.metric(&format!(
-        "sidecar_certificate_expiry_timestamp_seconds {expiry}"
-    ))
-    .await;
+    kept.metric("sidecar_certificate_expiry_timestamp_seconds", expiry)
+        .await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -135,8 +151,7 @@ async fn a_failed_renewal_keeps_the_valid_identity_and_says_until_when() {
     });
     let expired = Svid::unchecked(&id("web"), vec![certificate], key, ca.trust());
     kept.files.save(&expired).expect("save");
-    kept.metric(r#"sidecar_identity_failures_total{source="files"} 2"#)
-        .await;
+    kept.failures("files", 2).await;
     assert!(!kept.identity.has_changed().expect("a keeper"));
 
     let until = Timestamp::try_from(valid.not_after()).expect("a time");
@@ -161,11 +176,9 @@ async fn a_failed_renewal_keeps_the_valid_identity_and_says_until_when() {
 async fn each_failure_is_said_once() {
     let (log, _guard) = Log::begin();
     let kept = Kept::new();
-    kept.metric(r#"sidecar_identity_failures_total{source="files"} 3"#)
-        .await;
+    kept.failures("files", 3).await;
     fs::write(kept.dir.path().join("svid.pem"), "garbage").expect("write");
-    kept.metric(r#"sidecar_identity_failures_total{source="files"} 5"#)
-        .await;
+    kept.failures("files", 5).await;
     let text = log.text();
     let said = |words: &str| text.lines().filter(|line| line.contains(words)).count();
     assert_eq!(said("No such file or directory"), 1, "{text}");
@@ -211,10 +224,152 @@ async fn a_key_that_peers_refuse_to_take_a_proof_from_is_not_published() {
 async fn the_end_of_an_identity_is_told_before_and_when_it_comes() {
     let started = Instant::now();
     let not_after = SystemTime::now() + Duration::from_secs(1000);
-    let mut notices = notices(not_after);
+    let mut notices = notices(not_after, None);
     let mut told = Vec::new();
     while let Some(notice) = come(notices.pop()).await {
         told.push((notice, started.elapsed().as_secs() / 60));
     }
     assert_eq!(told, [(Notice::Near, 13), (Notice::Past, 16)]);
+}
+
+/// A workload that is to refuse what `crl.pem` in its directory revokes.
+fn with_crl() -> Kept {
+    Kept::with(|dir| TrustFiles {
+        crls: vec![dir.join("crl.pem")],
+        ..TrustFiles::default()
+    })
+}
+
+impl Kept {
+    /// Writes `crl.pem` in one step.
+    fn write_crl(&self, text: &str) {
+        let new = self.dir.path().join("new");
+        fs::write(&new, text).expect("write");
+        fs::rename(new, self.dir.path().join("crl.pem")).expect("rename");
+    }
+}
+
+/// Who a peer with this certificate is to `tls`, when it connects.
+async fn judge(tls: &Tls, peer: &Svid) -> Result<crate::tls::Peer, crate::tls::HandshakeError> {
+    let peer = Tls::new(peer);
+    let (client, server) = tokio::io::duplex(1 << 16);
+    let (_, accepted) = tokio::join!(peer.connect(client), tls.accept(server));
+    accepted.map(|(_, peer)| peer)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_revocation_list_is_used_at_once() {
+    let (_dir, ca) = ca("example.org");
+    let peer = ca
+        .issue(&id("db"), Duration::from_hours(1))
+        .expect("identity");
+    let mut kept = with_crl();
+    kept.write_crl(&ca.revoked_pem(&[]));
+    kept.issue(&ca, "web", Duration::from_hours(1));
+    let before = kept.next().await;
+    let known = judge(&before, &peer).await.expect("trusted");
+    before.still_trusts(&known).expect("trusted");
+
+    kept.write_crl(&ca.revoked_pem(&[&peer.chain()[0]]));
+    let after = kept.next().await;
+    assert!(judge(&after, &peer).await.is_err());
+    let refused = after.still_trusts(&known).expect_err("revoked");
+    assert_eq!(
+        refused.to_string(),
+        "the peer's certificate, which names spiffe://example.org/db, is revoked by its authority"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_revocation_list_keeps_the_one_before() {
+    let (log, _guard) = Log::begin();
+    let (_dir, ca) = ca("example.org");
+    let peer = ca
+        .issue(&id("db"), Duration::from_hours(1))
+        .expect("identity");
+    let mut kept = with_crl();
+    let intact = ca.revoked_pem(&[&peer.chain()[0]]);
+    kept.write_crl(&intact);
+    kept.issue(&ca, "web", Duration::from_hours(1));
+    kept.next().await;
+
+    // Half of it, then one that another authority has signed in its place.
+    kept.write_crl(&intact[..intact.len() / 2]);
+    kept.failures("crl", 1).await;
+    let mut forged = ::pem::parse(ca.revoked_pem(&[]))
+        .expect("PEM")
+        .into_contents();
+    *forged.last_mut().expect("a signature") ^= 1;
+    kept.write_crl(&::pem::encode(&::pem::Pem::new("X509 CRL", forged)));
+    let said = async {
+        while !log.text().contains("InvalidCrlSignature") {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    timeout(DEADLINE, said).await.expect("it is said");
+    let text = log.text();
+    assert!(
+        text.contains("until then what it said before holds"),
+        "{text}"
+    );
+    let tls = kept.identity.borrow().clone().expect("an identity");
+    assert!(judge(&tls, &peer).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_trusted_before_it_is_known_who_is_revoked() {
+    let (log, _guard) = Log::begin();
+    let (_dir, ca) = ca("example.org");
+    let mut kept = with_crl();
+    kept.issue(&ca, "web", Duration::from_hours(1));
+    kept.failures("crl", 2).await;
+    assert!(kept.identity.borrow().is_none());
+    let text = log.text();
+    assert!(text.contains("nobody knows who is revoked"), "{text}");
+    kept.write_crl(&ca.revoked_pem(&[]));
+    kept.next().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_certificate_that_peers_know_to_be_revoked_is_not_taken() {
+    let (_dir, ca) = ca("example.org");
+    let revoked = ca
+        .issue(&id("web"), Duration::from_mins(30))
+        .expect("identity");
+    let mut kept = with_crl();
+    kept.write_crl(&ca.revoked_pem(&[&revoked.chain()[0]]));
+    kept.files.save(&revoked).expect("save");
+    kept.failures("files", 1).await;
+    assert!(kept.identity.borrow().is_none());
+    kept.issue(&ca, "web", Duration::from_hours(1));
+    kept.next().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_federated_bundle_that_comes_late_is_taken() {
+    let (_dir, ours) = ca("example.org");
+    let (_dir, theirs) = ca("example.com");
+    let foreign = spiffe::SpiffeId::new("spiffe://example.com/db").expect("SPIFFE ID");
+    let peer = theirs
+        .issue(&foreign, Duration::from_hours(1))
+        .expect("identity");
+    let mut kept = Kept::with(|dir| TrustFiles {
+        federated: BTreeMap::from([(theirs.trust_domain().clone(), dir.join("theirs.pem"))]),
+        ..TrustFiles::default()
+    });
+    kept.issue(&ours, "web", Duration::from_hours(1));
+    let before = kept.next().await;
+    assert!(judge(&before, &peer).await.is_err());
+
+    let elsewhere = tempfile::tempdir().expect("temporary directory");
+    let files = Files::in_dir(elsewhere.path());
+    files.save(&peer).expect("save");
+    fs::copy(files.trust_bundle, kept.dir.path().join("theirs.pem")).expect("copy");
+    let after = kept.next().await;
+    // The peer trusts its own domain alone, and refuses us in turn; it is what we say that counts.
+    let known = judge(&after, &peer).await;
+    assert!(
+        !matches!(known, Err(crate::tls::HandshakeError::PeerIdentity(_))),
+        "{known:?}"
+    );
 }
