@@ -42,6 +42,7 @@ impl Connection {
             "client_reset",
             "server_reset",
             "no_longer_allowed",
+            "no_longer_trusted",
             "drained",
         ]
         .contains(&&*self.close)

@@ -114,6 +114,18 @@ impl Revocations {
     }
 }
 
+/// Two are the same if they hold the same lists, in whatever order.
+impl PartialEq for Revocations {
+    fn eq(&self, other: &Self) -> bool {
+        let is_in_other = |list: &Arc<List>| {
+            let mut others = other.lists.iter();
+            others
+                .any(|other| (&list.message, &list.signature) == (&other.message, &other.signature))
+        };
+        self.lists.len() == other.lists.len() && self.lists.iter().all(is_in_other)
+    }
+}
+
 impl List {
     fn parse(der: &CertificateRevocationListDer<'_>) -> Result<Self, webpki::Error> {
         let Ok(([], list)) = CertificateRevocationList::from_der(der) else {

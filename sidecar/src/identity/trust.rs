@@ -11,7 +11,7 @@ use super::{End, Flaw, Revocations, Svid, TrustBundle};
 ///
 /// An authority vouches for its own trust domain and for no other, whatever it signs (SPIFFE Trust
 /// Domain and Bundle section 6.2).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Trust {
     bundles: BTreeMap<TrustDomain, TrustBundle>,
     revocations: Revocations,

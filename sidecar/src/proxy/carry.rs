@@ -56,7 +56,7 @@ pub(super) async fn carry(
 async fn alert(server: &mut Stream, connection: &Connection, ended: &Ended) -> Option<io::Error> {
     /// It has come already, if there is one.
     const LIMIT: Duration = Duration::from_millis(100);
-    let Stream::Client(server) = server else {
+    let Stream::Client(server, _) = server else {
         return None;
     };
     if ended.close != Close::ServerReset || connection.has_received() {

@@ -36,6 +36,8 @@ pub enum Close {
     NoIdentity,
     /// The policy has changed, and the open connection is no longer allowed.
     NoLongerAllowed,
+    /// The peer's certificate was revoked, or its authority is no longer trusted.
+    NoLongerTrusted,
     /// The connection did not come through the kernel side: somebody dialled the listener itself.
     NotSteered,
     /// The peer's certificate was refused, or somebody else was expected.
@@ -48,7 +50,7 @@ pub enum Close {
 
 impl Close {
     /// Every reason, in the order in which documents list them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::ClientReset,
         Self::ConnectFailed,
         Self::ConnectRefused,
@@ -63,6 +65,7 @@ impl Close {
         Self::KernelFailed,
         Self::NoIdentity,
         Self::NoLongerAllowed,
+        Self::NoLongerTrusted,
         Self::NotSteered,
         Self::PeerIdentity,
         Self::PlaintextRefused,
@@ -86,6 +89,7 @@ impl Close {
             Self::KernelFailed => "kernel_failed",
             Self::NoIdentity => "no_identity",
             Self::NoLongerAllowed => "no_longer_allowed",
+            Self::NoLongerTrusted => "no_longer_trusted",
             Self::NotSteered => "not_steered",
             Self::PeerIdentity => "peer_identity",
             Self::PlaintextRefused => "plaintext_refused",

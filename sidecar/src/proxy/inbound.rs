@@ -48,12 +48,8 @@ pub(super) async fn serve_to<K: Kernel>(
         .begin(Direction::Inbound, client, destination);
     match open(proxy, &mut connection, downstream, client, destination).await {
         Ok((downstream, upstream)) => {
-            let standing = proxy.standing(
-                Direction::Inbound,
-                client,
-                destination,
-                connection.tls_use(),
-            );
+            let peer = downstream.peer();
+            let standing = proxy.standing(Direction::Inbound, client, destination, peer);
             carry(connection, downstream, upstream, standing).await;
         }
         Err(close) => connection.failed(close),
@@ -190,7 +186,7 @@ async fn handshake<K: Kernel>(
         Ok(Ok((downstream, peer))) => {
             connection.handshake_took(started.elapsed());
             connection.tls(TlsUse::Mutual(peer.id().clone()));
-            return Ok(Stream::Server(Box::new(downstream)));
+            return Ok(Stream::Server(Box::new(downstream), peer));
         }
         Ok(Err(error)) => {
             connection.explain(format!("TLS with {client} failed: {error}"));

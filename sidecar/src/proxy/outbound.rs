@@ -38,12 +38,8 @@ pub(super) async fn serve<K: Kernel>(proxy: &Proxy<K>, accepted: Accepted) {
         .begin(Direction::Outbound, client, destination);
     match open(proxy, &mut connection, destination).await {
         Ok(upstream) => {
-            let standing = proxy.standing(
-                Direction::Outbound,
-                client,
-                destination,
-                connection.tls_use(),
-            );
+            let peer = upstream.peer();
+            let standing = proxy.standing(Direction::Outbound, client, destination, peer);
             carry(connection, Stream::Plain(downstream), upstream, standing).await;
         }
         Err(close) => connection.failed(close),
@@ -105,7 +101,7 @@ async fn open<K: Kernel>(
                 connection.explain(explanation);
                 return Err(Close::PeerIdentity);
             }
-            return Ok(Stream::Client(Box::new(upstream)));
+            return Ok(Stream::Client(Box::new(upstream), peer));
         }
         Ok(Err(error)) => (
             Close::of_handshake(&error),

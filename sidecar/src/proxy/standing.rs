@@ -9,7 +9,7 @@ use crate::{
         Direction, Mode, Policy,
         authorization::{Decision, Verdict},
     },
-    telemetry::TlsUse,
+    tls::{Peer, Tls},
 };
 
 /// What an open connection was admitted by, asked again whenever it changes.
@@ -20,6 +20,10 @@ pub(super) struct Standing {
     facts: Facts,
     /// What connections need and who may open them, as of now.
     policy: watch::Receiver<Arc<Policy>>,
+    /// The other side, where TLS is used.
+    peer: Option<Peer>,
+    /// Whom to trust, as of now.
+    identity: watch::Receiver<Option<Arc<Tls>>>,
 }
 
 /// What a connection is admitted by; it does not change while the connection lasts.
@@ -52,16 +56,18 @@ impl<K> Proxy<K> {
         direction: Direction,
         client: ClientAddr,
         destination: OrigDst,
-        tls: &TlsUse,
+        peer: Option<&Peer>,
     ) -> Standing {
         Standing {
             facts: Facts {
                 direction,
                 client,
                 destination,
-                peer: tls.peer().cloned(),
+                peer: peer.map(|peer| peer.id().clone()),
             },
             policy: self.policy.clone(),
+            peer: peer.cloned(),
+            identity: self.identity.clone(),
         }
     }
 }
@@ -75,11 +81,27 @@ impl Standing {
             if let Some(lost) = self.facts.lost_under(&policy) {
                 return lost;
             }
-            if self.policy.changed().await.is_err() {
-                // Nobody is left who could change it.
-                pending::<()>().await;
+            if let Some(lost) = self.distrusted() {
+                return lost;
+            }
+            // Where nobody is left who could change something, nothing is waited for.
+            tokio::select! {
+                Ok(()) = self.policy.changed() => {}
+                Ok(()) = self.identity.changed() => {}
+                else => pending::<()>().await,
             }
         }
+    }
+
+    /// What speaks against the peer, if it is no longer trusted.
+    fn distrusted(&mut self) -> Option<Lost> {
+        let identity = self.identity.borrow_and_update().clone()?;
+        let refused = identity.still_trusts(self.peer.as_mut()?).err()?;
+        Some(Lost {
+            close: Close::NoLongerTrusted,
+            explanation: refused.to_string(),
+            decision: None,
+        })
     }
 }
 

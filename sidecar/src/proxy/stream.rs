@@ -8,26 +8,35 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::{client, server};
 
 use super::tcp::Tcp;
+use crate::tls::Peer;
 
 /// One leg of a connection: towards the network in mutual TLS or in plaintext, towards the app
 /// always in plaintext.
 #[derive(Debug)]
 pub(super) enum Stream {
     /// We dialled, the peer answered as a TLS server.
-    Client(Box<client::TlsStream<Tcp>>),
+    Client(Box<client::TlsStream<Tcp>>, Peer),
     /// Bytes as they are.
     Plain(Tcp),
     /// The peer dialled as a TLS client.
-    Server(Box<server::TlsStream<Tcp>>),
+    Server(Box<server::TlsStream<Tcp>>, Peer),
 }
 
 impl Stream {
     /// The TCP connection below.
     pub(super) fn tcp(&self) -> &Tcp {
         match self {
-            Self::Client(stream) => stream.get_ref().0,
+            Self::Client(stream, _) => stream.get_ref().0,
             Self::Plain(stream) => stream,
-            Self::Server(stream) => stream.get_ref().0,
+            Self::Server(stream, _) => stream.get_ref().0,
+        }
+    }
+
+    /// Who is at the other end, where that is known.
+    pub(super) fn peer(&self) -> Option<&Peer> {
+        match self {
+            Self::Client(_, peer) | Self::Server(_, peer) => Some(peer),
+            Self::Plain(_) => None,
         }
     }
 }
@@ -35,9 +44,9 @@ impl Stream {
 macro_rules! on_each {
     ($self:ident, $stream:ident => $call:expr) => {
         match $self.get_mut() {
-            Stream::Client($stream) => $call,
+            Stream::Client($stream, _) => $call,
             Stream::Plain($stream) => $call,
-            Stream::Server($stream) => $call,
+            Stream::Server($stream, _) => $call,
         }
     };
 }

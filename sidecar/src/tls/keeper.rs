@@ -17,7 +17,7 @@ use tokio::{
 use self::other_trust::OtherTrust;
 use super::Tls;
 use crate::{
-    identity::{Error, Identity, Origin, TrustFile, TrustFiles, TrustNews},
+    identity::{Error, Identity, Origin, Trust, TrustFile, TrustFiles, TrustNews},
     telemetry::Telemetry,
 };
 
@@ -40,6 +40,7 @@ pub fn keep(
         publish,
         telemetry,
         identity: None,
+        trust: None,
         offered: None,
         failures: BTreeMap::new(),
         notices: Vec::new(),
@@ -63,7 +64,9 @@ struct Keeper {
     telemetry: Telemetry,
     /// The identity that was published last.
     identity: Option<Identity>,
-    /// One that was not tried yet.
+    /// Whom it was published with. Kept while it is the same, for connections to know.
+    trust: Option<Arc<Trust>>,
+    /// An identity that was not tried yet.
     offered: Option<Identity>,
     /// What each source has last failed with, so that it is said once.
     failures: BTreeMap<PathBuf, String>,
@@ -142,7 +145,11 @@ impl Keeper {
             return;
         };
         let overdue = trust.overdue();
-        let tls = Tls::trusting(&identity.svid, trust);
+        let trust = match &self.trust {
+            Some(known) if **known == trust => Arc::clone(known),
+            _ => Arc::new(trust),
+        };
+        let tls = Tls::trusting(&identity.svid, Arc::clone(&trust));
         match tls.would_be_accepted().await {
             Ok(()) => {
                 self.failures.remove(Path::new(self.label));
@@ -165,6 +172,7 @@ impl Keeper {
         self.telemetry.identity(tls.own(), tls.not_after());
         self.notices = notices(tls.not_after(), overdue);
         self.identity = Some(identity);
+        self.trust = Some(trust);
         self.publish.send_replace(Some(Arc::new(tls)));
     }
 

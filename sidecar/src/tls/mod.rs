@@ -51,12 +51,12 @@ pub struct Tls {
 impl Tls {
     /// Prepares for connections as `svid` with peers of its own trust domain.
     pub fn new(svid: &Svid) -> Self {
-        Self::trusting(svid, Trust::of(svid))
+        Self::trusting(svid, Trust::of(svid).into())
     }
 
     /// Prepares for connections as `svid` with peers that `trust` holds for trustworthy. The
     /// private key's encoded form is not kept.
-    pub fn trusting(svid: &Svid, trust: Trust) -> Self {
+    pub fn trusting(svid: &Svid, trust: Arc<Trust>) -> Self {
         let provider = Arc::new(provider());
         let verifier = Arc::new(Verifier::new(trust, &provider));
         let signer = Arc::new(SingleCertAndKey::from(svid.signer()));
@@ -95,7 +95,7 @@ impl Tls {
         // Names take no part in this: SPIFFE IDs do. An address keeps SNI off the wire.
         let no_name = ServerName::from(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         let stream = self.connector.connect(no_name, stream).await?;
-        let peer = Peer::of(stream.get_ref().1, End::Server)?;
+        let peer = Peer::of(stream.get_ref().1, End::Server, self.trust())?;
         Ok((stream, peer))
     }
 
@@ -107,7 +107,7 @@ impl Tls {
         stream: S,
     ) -> Result<(server::TlsStream<S>, Peer), HandshakeError> {
         let stream = self.acceptor.accept(stream).await?;
-        let peer = Peer::of(stream.get_ref().1, End::Client)?;
+        let peer = Peer::of(stream.get_ref().1, End::Client, self.trust())?;
         Ok((stream, peer))
     }
 
@@ -116,11 +116,22 @@ impl Tls {
     ///
     /// A certificate that has expired since does not end a connection: who held it then is still at
     /// the other end.
-    pub fn still_trusts(&self, peer: &Peer) -> Result<(), Refused> {
+    pub fn still_trusts(&self, peer: &mut Peer) -> Result<(), Refused> {
+        // Most often it is the own certificate alone that is new.
+        if peer.holds_under(self.trust()) {
+            return Ok(());
+        }
         let (certificate, intermediates) =
             peer.chain().split_first().ok_or(Refused::NoCertificate)?;
         self.verifier
-            .verify(peer.end(), certificate, intermediates, peer.judged())
+            .verify(peer.end(), certificate, intermediates, peer.met())?;
+        peer.found_to_hold_under(self.trust());
+        Ok(())
+    }
+
+    /// Whom this side trusts.
+    fn trust(&self) -> &Arc<Trust> {
+        self.verifier.trust()
     }
 
     /// Shakes hands with itself in memory: whether a peer that trusts whom we trust would take us

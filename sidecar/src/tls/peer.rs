@@ -5,7 +5,7 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use spiffe::SpiffeId;
 
 use super::{ALPN, HandshakeError, Refused};
-use crate::identity::{End, Leaf};
+use crate::identity::{End, Leaf, Trust};
 
 /// Who is at the other end of a connection, and what proved it.
 #[derive(Clone, Debug)]
@@ -15,13 +15,19 @@ pub struct Peer {
     chain: Arc<[CertificateDer<'static>]>,
     /// Which end it is.
     end: End,
-    /// When it was judged.
-    judged: UnixTime,
+    /// When it showed them.
+    met: UnixTime,
+    /// What they were last found to hold under.
+    trust: Arc<Trust>,
 }
 
 impl Peer {
     /// The peer of a connection whose handshake is done.
-    pub(super) fn of(connection: &CommonState, end: End) -> Result<Self, HandshakeError> {
+    pub(super) fn of(
+        connection: &CommonState,
+        end: End,
+        trust: &Arc<Trust>,
+    ) -> Result<Self, HandshakeError> {
         // To rustls a peer that names no protocol at all is fine.
         if connection.alpn_protocol() != Some(ALPN) {
             return Err(rustls::Error::NoApplicationProtocol.into());
@@ -40,7 +46,8 @@ impl Peer {
                 .map(|certificate| certificate.clone().into_owned())
                 .collect(),
             end,
-            judged: UnixTime::now(),
+            met: UnixTime::now(),
+            trust: Arc::clone(trust),
         })
     }
 
@@ -57,8 +64,16 @@ impl Peer {
         self.end
     }
 
-    pub(super) fn judged(&self) -> UnixTime {
-        self.judged
+    pub(super) fn met(&self) -> UnixTime {
+        self.met
+    }
+
+    pub(super) fn holds_under(&self, trust: &Arc<Trust>) -> bool {
+        Arc::ptr_eq(&self.trust, trust)
+    }
+
+    pub(super) fn found_to_hold_under(&mut self, trust: &Arc<Trust>) {
+        self.trust = Arc::clone(trust);
     }
 }
 

@@ -164,16 +164,17 @@ async fn an_open_connection_outlives_the_certificate_but_not_the_trust_in_it() {
     let (_dir, others) = ca("example.org");
     let (web, db) = (workload(&ours, "web"), workload(&ours, "db"));
     let (connected, accepted) = shake_hands(&web, &db).await;
-    let (server, client) = (
+    let (mut server, mut client) = (
         connected.expect("connected").1,
         accepted.expect("accepted").1,
     );
-    web.still_trusts(&server).expect("nothing has changed");
-    db.still_trusts(&client).expect("nothing has changed");
+    let (web, db) = (workload(&ours, "web"), workload(&ours, "db"));
+    web.still_trusts(&mut server).expect("nothing has changed");
+    db.still_trusts(&mut client).expect("nothing has changed");
 
     // Its root is gone from the bundle.
     let stranger = workload(&others, "web");
-    for peer in [&server, &client] {
+    for peer in [&mut server, &mut client] {
         let refused = stranger.still_trusts(peer).expect_err("not trusted");
         assert!(refused.to_string().contains("not issued by any authority"));
     }
@@ -184,12 +185,15 @@ async fn an_open_connection_outlives_the_certificate_but_not_the_trust_in_it() {
     });
     let short = Svid::new(vec![certificate], key, ours.trust()).expect("identity");
     let (_, accepted) = shake_hands(&Tls::new(&short), &db).await;
-    let client = accepted.expect("accepted").1;
+    let mut client = accepted.expect("accepted").1;
     let wait = short.not_after().duration_since(SystemTime::now());
     tokio::time::sleep(wait.unwrap_or_default() + Duration::from_secs(1)).await;
     let (_, accepted) = shake_hands(&Tls::new(&short), &db).await;
     assert!(accepted.is_err(), "new connections are refused");
-    db.still_trusts(&client).expect("it has expired, no more");
+    // The same trust, but not the same object: it has to be looked at anew.
+    let db = workload(&ours, "db");
+    db.still_trusts(&mut client)
+        .expect("it has expired, no more");
 }
 
 /// What both ends make of a peer that sends `bytes` and ends.

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -11,20 +13,24 @@ use crate::identity::{End, Leaf, Trust, shown_id};
 /// domain vouches for it (X509-SVID section 5).
 #[derive(Debug)]
 pub(super) struct Verifier {
-    trust: Trust,
+    trust: Arc<Trust>,
     /// Checks the peer's proof that it holds its key.
     algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl Verifier {
-    pub(super) fn new(trust: Trust, provider: &CryptoProvider) -> Self {
+    pub(super) fn new(trust: Arc<Trust>, provider: &CryptoProvider) -> Self {
         Self {
             trust,
             algorithms: provider.signature_verification_algorithms,
         }
     }
 
-    /// Who whoever showed these certificates as `end` is, if they hold at the time `now`.
+    pub(super) fn trust(&self) -> &Arc<Trust> {
+        &self.trust
+    }
+
+    /// Whether whoever showed these certificates as `end` is who they say, at the time `now`.
     pub(super) fn verify(
         &self,
         end: End,

@@ -1,6 +1,7 @@
-//! What becomes of open connections when the policy changes.
+//! What becomes of open connections when the policy changes, or whom to trust.
 
 use super::*;
+use crate::identity::Trust;
 
 /// A policy to change, and who watches it.
 fn changing(policy: Policy) -> (watch::Sender<Arc<Policy>>, watch::Receiver<Arc<Policy>>) {
@@ -88,9 +89,8 @@ async fn a_change_between_admission_and_carrying_is_not_missed() {
     let (proxy, _) = proxy_under(policy_now, FakeKernel::default(), own);
     let client = ClientAddr("198.18.0.1:40000".parse().expect("an address"));
     let destination = OrigDst("198.18.0.2:80".parse().expect("an address"));
-    let tls = crate::telemetry::TlsUse::NoPeerOption;
     sender.send_replace(Arc::new(policy(Mode::Strict)));
-    let standing = proxy.standing(Direction::Inbound, client, destination, &tls);
+    let standing = proxy.standing(Direction::Inbound, client, destination, None);
     let lost = timeout(DEADLINE, standing.lost())
         .await
         .expect("lost at once");
@@ -164,4 +164,70 @@ async fn a_server_that_is_no_longer_expected_is_left() {
     sender.send_replace(Arc::new(admission::expectations(another)));
     assert!(was_reset(app).await);
     logged(&log, "close=no_longer_allowed").await;
+}
+
+#[tokio::test]
+async fn exactly_those_whose_certificate_is_revoked_are_closed() {
+    let (_dir, ca) = ca("example.org");
+    let [own, b, c] = ["a", "b", "c"].map(|path| {
+        ca.issue(&id(path), Duration::from_hours(1))
+            .expect("an SVID")
+    });
+    let (_policy, policy_now) = changing(policy(Mode::Permissive));
+    let (identity, identity_now) = watch::channel(Some(Arc::new(Tls::new(&own))));
+    let (app, address) = listen().await;
+    let kernel = FakeKernel::default().meshed();
+    let (mut proxy, log) = proxy_under(policy_now, kernel, Tls::new(&own));
+    Arc::get_mut(&mut proxy).expect("not shared yet").identity = identity_now;
+    let (mut open_b, mut app_of_b) = admitted(&proxy, &Tls::new(&b), &app, address).await;
+    let (mut open_c, app_of_c) = admitted(&proxy, &Tls::new(&c), &app, address).await;
+
+    // A renewed certificate is no reason to close anything.
+    let renewed = ca
+        .issue(&id("a"), Duration::from_hours(1))
+        .expect("an SVID");
+    identity.send_replace(Some(Arc::new(Tls::new(&renewed))));
+    converse(&mut app_of_b, &mut open_b).await;
+
+    let trust = Trust::of(&renewed).without(ca.revoked(&[&c.chain()[0]]));
+    let tls = Tls::trusting(&renewed, trust.into());
+    identity.send_replace(Some(Arc::new(tls)));
+    assert!(was_reset(app_of_c).await);
+    assert!(open_c.read_u8().await.is_err());
+    logged(&log, "peer=spiffe://example.org/c sent=").await;
+    logged(&log, "close=no_longer_trusted").await;
+    let metrics = proxy.telemetry.render().expect("metrics");
+    assert!(
+        metrics.contains(r#"close="no_longer_trusted",direction="inbound""#),
+        "{metrics}"
+    );
+    converse(&mut app_of_b, &mut open_b).await;
+}
+
+#[tokio::test]
+async fn a_server_whose_root_is_gone_is_left() {
+    let (_dir, old) = ca("example.org");
+    let (_dir, new) = ca("example.org");
+    let [own, peer] = [(&old, "a"), (&old, "b")].map(|(ca, path)| {
+        ca.issue(&id(path), Duration::from_hours(1))
+            .expect("an SVID")
+    });
+    let (_policy, policy_now) = changing(policy(Mode::Permissive));
+    let (identity, identity_now) = watch::channel(Some(Arc::new(Tls::new(&own))));
+    let (server, address) = listen().await;
+    let kernel = FakeKernel::steered_to(address).meshed();
+    let (mut proxy, log) = proxy_under(policy_now, kernel, Tls::new(&own));
+    Arc::get_mut(&mut proxy).expect("not shared yet").identity = identity_now;
+    let mut app = connect(&proxy).await;
+    let (mut server, _) = Tls::new(&peer)
+        .accept(accept(&server).await)
+        .await
+        .expect("a handshake");
+    converse(&mut app, &mut server).await;
+    let moved = new
+        .issue(&id("a"), Duration::from_hours(1))
+        .expect("an SVID");
+    identity.send_replace(Some(Arc::new(Tls::new(&moved))));
+    assert!(was_reset(app).await);
+    logged(&log, "close=no_longer_trusted").await;
 }

@@ -267,13 +267,13 @@ async fn a_new_revocation_list_is_used_at_once() {
     kept.write_crl(&ca.revoked_pem(&[]));
     kept.issue(&ca, "web", Duration::from_hours(1));
     let before = kept.next().await;
-    let known = judge(&before, &peer).await.expect("trusted");
-    before.still_trusts(&known).expect("trusted");
+    let mut known = judge(&before, &peer).await.expect("trusted");
+    before.still_trusts(&mut known).expect("trusted");
 
     kept.write_crl(&ca.revoked_pem(&[&peer.chain()[0]]));
     let after = kept.next().await;
     assert!(judge(&after, &peer).await.is_err());
-    let refused = after.still_trusts(&known).expect_err("revoked");
+    let refused = after.still_trusts(&mut known).expect_err("revoked");
     assert_eq!(
         refused.to_string(),
         "the peer's certificate, which names spiffe://example.org/db, is revoked by its authority"

@@ -220,7 +220,10 @@ async fn a_client_without_certificate_is_refused() {
         .with_protocol_versions(&[&TLS13])
         .expect("TLS 1.3")
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Verifier::new(Trust::of(&svid), &provider)))
+        .with_custom_certificate_verifier(Arc::new(Verifier::new(
+            Trust::of(&svid).into(),
+            &provider,
+        )))
         .with_no_client_auth();
     anonymous.alpn_protocols = vec![ALPN.to_vec()];
     client.connector = Arc::new(anonymous).into();
