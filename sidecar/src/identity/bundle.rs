@@ -5,7 +5,7 @@ use rustls::pki_types::{CertificateDer, SignatureVerificationAlgorithm, UnixTime
 use webpki::{EndEntityCert, KeyUsage};
 
 use super::authority::Authority;
-use super::{Flaw, Revocations};
+use super::{Flaw, Revocations, certificate};
 
 /// The authorities of one trust domain: what its workloads' certificates must chain to (X509-SVID
 /// section 5.1).
@@ -61,6 +61,7 @@ impl TrustBundle {
         now: UnixTime,
     ) -> Result<(), Flaw> {
         let leaf = EndEntityCert::try_from(leaf)?;
+        let intermediates = certificate::issuers(intermediates);
         let mut flaw = Flaw::Untrusted;
         for authority in &*self.parsed {
             let lists = revocations.under(authority);
@@ -71,7 +72,7 @@ impl TrustBundle {
             let verified = leaf.verify_for_usage(
                 self.algorithms,
                 std::slice::from_ref(authority.anchor()),
-                intermediates,
+                &intermediates,
                 now,
                 usage,
                 Revocations::options(&lists),

@@ -7,8 +7,12 @@ use x509_parser::oid_registry::{
     OID_X509_EXT_BASIC_CONSTRAINTS, OID_X509_EXT_SUBJECT_KEY_IDENTIFIER,
 };
 use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::public_key::PublicKey;
 
 use super::Flaw;
+
+/// The shortest RSA key that counts, in bits: what rustls takes, too.
+const SHORTEST_RSA: usize = 2048;
 
 /// How much of a URI that is no SPIFFE ID an error repeats, in characters.
 const SHOWN_URI: usize = 200;
@@ -30,6 +34,7 @@ impl Leaf {
             return Err(Flaw::NoWorkload(id.trust_domain().clone()));
         }
         check_usage(&certificate)?;
+        check_key(&certificate)?;
         Ok(Self {
             id,
             not_after: not_after(&certificate),
@@ -90,6 +95,23 @@ pub(super) fn is_ca(certificate: &X509Certificate<'_>) -> Result<bool, Flaw> {
     }
 }
 
+/// Those of `certificates` that may sign others, by their key usage (RFC 5280 section 6.1.4 (n)):
+/// path validation looks at the cA flag alone.
+pub(super) fn issuers<'a>(certificates: &'a [CertificateDer<'_>]) -> Vec<CertificateDer<'a>> {
+    certificates
+        .iter()
+        .filter(|der| parse(der).is_ok_and(|certificate| may_issue(&certificate)))
+        .map(|der| CertificateDer::from(der.as_ref()))
+        .collect()
+}
+
+fn may_issue(certificate: &X509Certificate<'_>) -> bool {
+    match certificate.key_usage() {
+        Ok(usage) => usage.is_none_or(|usage| usage.value.key_cert_sign()),
+        Err(_) => false,
+    }
+}
+
 pub(super) fn not_after(certificate: &X509Certificate<'_>) -> Timestamp {
     // "No well-defined expiry" is the last second of the year 9999 (RFC 5280 section 4.1.2.5),
     // which is past what can be printed in every time zone.
@@ -128,4 +150,15 @@ fn check_usage(certificate: &X509Certificate<'_>) -> Result<(), Flaw> {
         return Err(Flaw::NoDigitalSignature);
     }
     Ok(())
+}
+
+/// A short key would not be taken as proof in the handshake, which could not say why.
+fn check_key(certificate: &X509Certificate<'_>) -> Result<(), Flaw> {
+    match certificate.public_key().parsed() {
+        Ok(PublicKey::RSA(key)) if key.key_size() < SHORTEST_RSA => {
+            Err(Flaw::ShortKey(key.key_size()))
+        }
+        Ok(_) => Ok(()),
+        Err(_) => Err(Flaw::Malformed),
+    }
 }

@@ -201,6 +201,9 @@ pub enum Flaw {
     /// X509-SVID section 4.3.
     #[error("may not make digital signatures")]
     NoDigitalSignature,
+    /// Its RSA key has fewer bits than can be relied on.
+    #[error("has an RSA key of {0} bits, where 2048 are the least")]
+    ShortKey(usize),
     /// X509-SVID section 3.2, of a certificate that should be a development CA's root.
     #[error("is not a CA certificate that names its trust domain")]
     NoRoot,
