@@ -44,6 +44,7 @@ impl Connection {
             "no_longer_allowed",
             "no_longer_trusted",
             "drained",
+            "tls_broken",
         ]
         .contains(&&*self.close)
     }

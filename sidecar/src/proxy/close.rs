@@ -46,11 +46,13 @@ pub enum Close {
     PlaintextRefused,
     /// The server, or its proxy, reset the connection or vanished.
     ServerReset,
+    /// What a peer sent after the handshake was not the TLS that it had agreed on.
+    TlsBroken,
 }
 
 impl Close {
     /// Every reason, in the order in which documents list them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::ClientReset,
         Self::ConnectFailed,
         Self::ConnectRefused,
@@ -70,6 +72,7 @@ impl Close {
         Self::PeerIdentity,
         Self::PlaintextRefused,
         Self::ServerReset,
+        Self::TlsBroken,
     ];
 
     /// The word in logs and metrics.
@@ -94,6 +97,7 @@ impl Close {
             Self::PeerIdentity => "peer_identity",
             Self::PlaintextRefused => "plaintext_refused",
             Self::ServerReset => "server_reset",
+            Self::TlsBroken => "tls_broken",
         }
     }
 

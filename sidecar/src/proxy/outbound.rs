@@ -116,7 +116,8 @@ async fn open<K: Kernel>(
         ),
     };
     connection.tls(TlsUse::Failed);
-    if meshed {
+    // Whoever shows a certificate speaks mutual TLS, and is refused for what it shows.
+    if meshed || close == Close::PeerIdentity {
         connection.explain(explanation);
         return Err(close);
     }

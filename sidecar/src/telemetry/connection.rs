@@ -202,6 +202,17 @@ impl Connection {
                 );
                 self.write(Close::HandshakeFailed);
             }
+            // An end without the closing alert is no such error: the network can cause it.
+            Some(error @ (HandshakeError::NotTls | HandshakeError::Incompatible(_))) => {
+                tracing::warn!(
+                    direction = %self.entry.direction,
+                    client = %self.entry.client(),
+                    destination = %self.entry.destination,
+                    reason = %Close::TlsBroken,
+                    "connection broken after the handshake: {error}"
+                );
+                self.write(Close::TlsBroken);
+            }
             _ => self.write(close),
         }
     }
