@@ -26,6 +26,7 @@ pub mod app;
 pub mod capture;
 pub mod cgroup;
 pub mod flow;
+pub mod forge;
 pub mod metrics;
 pub mod namespace;
 pub mod network;
@@ -40,6 +41,8 @@ pub mod sidecar;
 pub mod stream;
 pub mod svid;
 pub mod tls;
+pub mod tls_peer;
+pub mod tls_site;
 pub mod wait;
 pub mod wire;
 
@@ -68,6 +71,7 @@ pub const PACKAGES: &[(&str, &str)] = &[
     ("/usr/bin/curl", "curl"),
     ("/usr/bin/iperf3", "iperf3"),
     ("/usr/bin/mariadb", "mariadb-client"),
+    ("/usr/bin/openssl", "openssl"),
     ("/usr/bin/prlimit", "util-linux"),
     ("/usr/bin/psql", "postgresql-client"),
     ("/usr/bin/python3", "python3"),
