@@ -9,6 +9,8 @@ pub mod changes;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod identity;
 pub mod logging;
 pub mod pod;

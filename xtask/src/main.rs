@@ -8,6 +8,7 @@ mod build_ebpf;
 mod command;
 mod debian;
 mod demo;
+mod fuzz;
 mod linker;
 mod lint;
 mod nginx;
@@ -41,6 +42,7 @@ enum Command {
     Build(build::Options),
     Lint(lint::Options),
     Test(test::Options),
+    Fuzz(fuzz::Options),
     Demo(demo::Options),
     Bench(bench::Options),
 }
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
         Command::Build(options) => build::run(options),
         Command::Lint(options) => lint::run(options),
         Command::Test(options) => test::run(options),
+        Command::Fuzz(options) => fuzz::run(&options),
         Command::Demo(options) => demo::run(options),
         Command::Bench(options) => bench::run(&options),
     };

@@ -164,23 +164,45 @@ fn dump(family: u8) -> io::Result<Vec<InetResponse>> {
     let mut responses = Vec::new();
     loop {
         let (datagram, _) = socket.recv_from_full()?;
-        let mut rest = datagram.as_slice();
-        while !rest.is_empty() {
-            let message = NetlinkMessage::<SockDiagMessage>::deserialize(rest)
-                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-            // A length of zero would keep us here for ever.
-            let length = (message.header.length as usize).max(1).next_multiple_of(4);
-            match message.payload {
-                NetlinkPayload::Done(_) => return Ok(responses),
-                NetlinkPayload::Error(error) => return Err(error.to_io()),
-                NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
-                    responses.push(*response);
-                }
-                _ => {}
-            }
-            rest = rest.get(length..).unwrap_or_default();
+        if read(&datagram, &mut responses)? {
+            return Ok(responses);
         }
     }
+}
+
+/// Takes the sockets out of a datagram from the kernel. Says whether it was the last one.
+fn read(datagram: &[u8], responses: &mut Vec<InetResponse>) -> io::Result<bool> {
+    let mut rest = datagram;
+    while !rest.is_empty() {
+        let message = NetlinkMessage::<SockDiagMessage>::deserialize(rest)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        // A length of zero would keep us here for ever.
+        let length = (message.header.length as usize).max(1).next_multiple_of(4);
+        match message.payload {
+            NetlinkPayload::Done(_) => return Ok(true),
+            NetlinkPayload::Error(error) => {
+                let code = error.raw_code().saturating_neg();
+                return Err(io::Error::from_raw_os_error(code));
+            }
+            NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
+                responses.push(*response);
+            }
+            _ => {}
+        }
+        rest = rest.get(length..).unwrap_or_default();
+    }
+    Ok(false)
+}
+
+/// The sockets in a datagram, each with its cgroup's id if the kernel says it.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn listed(datagram: &[u8]) -> io::Result<Vec<(Endpoint, Option<u64>)>> {
+    let mut responses = Vec::new();
+    read(datagram, &mut responses)?;
+    let listed = responses
+        .iter()
+        .map(|response| (endpoint(response), cgroup_id(response)));
+    Ok(listed.collect())
 }
 
 #[cfg(test)]

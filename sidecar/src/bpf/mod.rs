@@ -15,6 +15,8 @@ mod rules;
 mod sockets;
 pub mod status;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use self::listening::listed;
 pub use self::{
     datapath::{Datapath, own_netns},
     error::Error,

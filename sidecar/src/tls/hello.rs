@@ -49,13 +49,18 @@ pub async fn begins_with_our_hello(stream: &TcpStream) -> io::Result<bool> {
     }
 }
 
-enum Verdict {
+/// What the bytes that have come so far begin with.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Verdict {
+    /// A whole `ClientHello` that offers [`ALPN`].
     Ours,
+    /// A part of a `ClientHello`.
     Incomplete,
+    /// Something else.
     Other,
 }
 
-fn judge(mut bytes: &[u8]) -> Verdict {
+pub(crate) fn judge(mut bytes: &[u8]) -> Verdict {
     // A record of type handshake, version 3.x (RFC 8446 section 5.1). rustls looks at these only
     // once the header is whole.
     let header = [0x16, 0x03];

@@ -27,6 +27,8 @@ use crate::identity::{End, Svid, Trust};
 
 pub use self::error::{HandshakeError, Refused};
 pub use self::hello::begins_with_our_hello;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use self::hello::{Verdict, judge};
 pub use self::keeper::keep;
 pub use self::peer::Peer;
 

@@ -1,0 +1,233 @@
+//! What the fuzzer feeds: a function for everything that parses bytes from a peer, a file, a
+//! command line or the kernel.
+//!
+//! Each takes any bytes, and panics when a promise about them is broken. `fuzz/targets` has a
+//! program for each; `fuzz/corpus` has inputs, which the tests below replay.
+
+use std::{
+    ffi::OsString,
+    fmt::Display,
+    fs::File,
+    io::Write as _,
+    net::SocketAddr,
+    os::{fd::AsRawFd as _, unix::ffi::OsStringExt as _},
+    path::PathBuf,
+    str::FromStr,
+};
+
+use clap::{Args as _, Command, FromArgMatches as _};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use rustls::pki_types::{CertificateDer, UnixTime};
+use sidecar_common::Endpoint;
+
+use crate::{
+    bpf,
+    config::{Config, Settings},
+    identity::{self, Files, Leaf, Source, TrustBundle, shown_id},
+    policy::{Cidr, Mode, ModeOverride, Port},
+    tls::{Verdict, judge},
+};
+
+/// A peer's certificate, and the same as an authority that vouches for itself.
+pub fn certificate(bytes: &[u8]) {
+    let der = CertificateDer::from(bytes);
+    if let Err(flaw) = Leaf::parse(&der) {
+        assert_loggable(&flaw);
+    } else {
+        assert!(shown_id(&der).is_some(), "a leaf shows its identity");
+    }
+    if let Some(id) = shown_id(&der) {
+        assert_loggable(&id);
+    }
+    if let Ok(bundle) = TrustBundle::new(vec![der.clone().into_owned()]) {
+        let chain = std::slice::from_ref(&der);
+        for verdict in [
+            bundle.verify_client(&der, chain, UnixTime::now()),
+            bundle.verify_server(&der, chain, UnixTime::now()),
+        ] {
+            if let Err(flaw) = verdict {
+                assert_loggable(&flaw);
+            }
+        }
+    }
+}
+
+/// The first bytes of a connection. As more of them come, the verdict is given once.
+pub fn client_hello(bytes: &[u8]) {
+    let whole = judge(bytes);
+    let half = judge(&bytes[..bytes.len() / 2]);
+    assert!(
+        half == Verdict::Incomplete || half == whole,
+        "{half:?} became {whole:?}"
+    );
+}
+
+/// A command line, one argument a line.
+pub fn command_line(bytes: &[u8]) {
+    let arguments = bytes
+        .split(|byte| *byte == b'\n')
+        .map(|argument| OsString::from_vec(argument.to_vec()));
+    let command = Settings::augment_args(Command::new("sidecar").no_binary_name(true));
+    let settings = command
+        .try_get_matches_from(arguments)
+        .and_then(|matches| Settings::from_arg_matches(&matches));
+    match settings {
+        Ok(settings) => configure(settings),
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
+/// An address and port as they stand in the kernel's maps: four words, and a port of 16 bits.
+pub fn endpoint(bytes: &[u8]) {
+    let Some((words, [high, low, ..])) = bytes.split_first_chunk::<16>() else {
+        return;
+    };
+    let mut addr = [0; 4];
+    for (word, chunk) in addr.iter_mut().zip(words.chunks_exact(4)) {
+        *word = u32::from_ne_bytes(chunk.try_into().expect("a chunk of four"));
+    }
+    let port = u16::from_be_bytes([*high, *low]).into();
+    let endpoint = Endpoint { addr, port };
+    let socket = SocketAddr::from(endpoint);
+    assert_eq!(Endpoint::from(socket), endpoint);
+    assert_eq!(socket.is_ipv4(), endpoint.is_v4());
+    assert_eq!(socket.ip().is_loopback(), endpoint.is_loopback());
+    assert_eq!(socket.ip().is_unspecified(), endpoint.is_unspecified());
+}
+
+/// A PEM file of chain, key and trust bundle, all in one.
+pub fn identity_files(bytes: &[u8]) {
+    let (_file, path) = file(bytes);
+    let files = Files {
+        certificate: path.clone(),
+        key: path.clone(),
+        trust_bundle: path,
+    };
+    if let Err(error) = identity::load(&Source::Files(files)) {
+        assert_loggable(&error);
+    }
+}
+
+/// A settings file.
+pub fn settings_file(bytes: &[u8]) {
+    let (_file, path) = file(bytes);
+    match Settings::from_file(&path) {
+        Ok(settings) => configure(settings),
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
+/// What the kernel answers when it is asked for the sockets that listen.
+pub fn sock_diag(bytes: &[u8]) {
+    let _ = bpf::listed(bytes);
+}
+
+/// Values that a user writes. What is accepted means the same when it is written out and read back.
+pub fn values(bytes: &[u8]) {
+    if let Ok(text) = str::from_utf8(bytes) {
+        assert_stable::<Cidr>(text);
+        assert_stable::<Mode>(text);
+        assert_stable::<ModeOverride>(text);
+        assert_stable::<Port>(text);
+        if let Ok(cidr) = text.parse::<Cidr>() {
+            let nets = cidr.nets();
+            assert!(!nets.is_empty());
+            assert!(nets.iter().all(|net| cidr.net().contains(net)));
+        }
+    }
+}
+
+/// Makes settings into what the daemon does.
+fn configure(settings: Settings) {
+    if let Err(error) = Config::try_from(settings) {
+        assert!(!error.to_string().is_empty());
+    }
+}
+
+/// A file in memory, for as long as it is held.
+fn file(bytes: &[u8]) -> (File, PathBuf) {
+    let mut file = File::from(memfd_create(c"input", MFdFlags::empty()).expect("memory"));
+    file.write_all(bytes).expect("memory");
+    let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    (file, path)
+}
+
+/// What is said of a stranger's bytes is one line, whatever they are: nobody writes our log but us.
+fn assert_loggable(sentence: &impl Display) {
+    let sentence = sentence.to_string();
+    assert!(!sentence.contains(char::is_control), "{sentence:?}");
+}
+
+fn assert_stable<T: FromStr + Display + PartialEq>(text: &str) {
+    if let Ok(value) = text.parse::<T>() {
+        let written = value.to_string();
+        let back = written.parse::<T>().ok();
+        assert!(back == Some(value), "{text:?} became {written:?}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::BTreeSet,
+        fs,
+        path::{Path, PathBuf},
+    };
+
+    use super::*;
+
+    const TARGETS: [(&str, fn(&[u8])); 8] = [
+        ("certificate", certificate),
+        ("client_hello", client_hello),
+        ("command_line", command_line),
+        ("endpoint", endpoint),
+        ("identity_files", identity_files),
+        ("settings_file", settings_file),
+        ("sock_diag", sock_diag),
+        ("values", values),
+    ];
+
+    fn directory() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz")
+    }
+
+    fn files(directory: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+        fs::read_dir(directory)
+            .expect("the directory is there")
+            .map(|entry| entry.expect("it can be read").path())
+    }
+
+    /// What is in a directory, without extensions.
+    fn names(directory: &Path) -> BTreeSet<String> {
+        files(directory)
+            .map(|path| path.file_stem().expect("a name").to_string_lossy().into())
+            .collect()
+    }
+
+    #[test]
+    fn every_input_the_fuzzer_starts_from_passes() {
+        for (target, feed) in TARGETS {
+            let mut inputs = files(&directory().join("corpus").join(target)).peekable();
+            assert!(inputs.peek().is_some(), "{target} has no input");
+            for input in inputs {
+                println!("{}", input.display());
+                feed(&fs::read(input).expect("it can be read"));
+            }
+        }
+    }
+
+    #[test]
+    fn every_parser_has_a_program_and_inputs() {
+        let known: BTreeSet<_> = TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect();
+        assert_eq!(names(&directory().join("targets")), known);
+        assert_eq!(names(&directory().join("corpus")), known);
+        let manifest =
+            fs::read_to_string(directory().join("Cargo.toml")).expect("the manifest is there");
+        for name in known {
+            assert!(
+                manifest.contains(&format!("\nname = \"{name}\"\n")),
+                "{name}"
+            );
+        }
+    }
+}
