@@ -78,6 +78,14 @@ events! {
     DroppedAssignFailed = "dropped_assign_failed",
     /// A segment over loopback that belongs to no connection of ours any more was refused.
     DroppedUnknownFlow = "dropped_unknown_flow",
+    /// A TCP segment of a socket that talks to the proxy was dropped because it was about to leave the pod.
+    DroppedOffLoopback = "dropped_off_loopback",
+    /// A TCP segment that would have left the pod past the proxy was dropped: mode `strict`.
+    DroppedPastProxy = "dropped_past_proxy",
+    /// A TCP segment that was not made by a TCP socket was dropped: mode `strict`.
+    DroppedRawSegment = "dropped_raw_segment",
+    /// A TCP segment of a connection older than the sidecar was dropped: mode `strict`.
+    DroppedOldConnection = "dropped_old_connection",
     /// A handshake could not be published because the table of flows is full.
     FlowTableFull = "flow_table_full",
     /// A port on which the app began to listen could not be remembered: it is not captured.

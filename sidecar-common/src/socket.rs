@@ -12,6 +12,8 @@ pub struct SocketFacts {
     pub offers: u32,
     /// Has the kernel side seen this socket begin to listen? 1 if so.
     pub followed: u32,
+    /// The user who connected it, of an [`APP_DIRECT_CLIENT`](Role::APP_DIRECT_CLIENT).
+    pub uid: u32,
     /// The other end as the socket's owner should know it: the original destination or the true
     /// client, depending on the role.
     pub peer: Endpoint,
@@ -31,6 +33,10 @@ impl Role {
     pub const APP_SERVER: Self = Self(2);
     /// The app's, dialling an address inside the spread block on its own account.
     pub const APP_OWN: Self = Self(3);
+    /// The app's, connected past the proxy.
+    pub const APP_DIRECT_CLIENT: Self = Self(4);
+    /// The app's, accepted past the proxy.
+    pub const APP_DIRECT_SERVER: Self = Self(5);
     /// First role that belongs to the proxy.
     const FIRST_OF_PROXY: Self = Self::OWN;
     /// The proxy's, for its own purposes (the admin endpoint): never steered.

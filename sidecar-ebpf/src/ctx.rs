@@ -8,14 +8,15 @@
 use core::ptr::{addr_of, addr_of_mut, read_volatile, write_volatile};
 
 use aya_ebpf::{
-    bindings::{bpf_sk_lookup, bpf_sock},
+    bindings::{__sk_buff, BPF_TCP_LISTEN, bpf_sk_lookup, bpf_sock},
     helpers::{
-        bpf_get_socket_cookie,
+        bpf_get_socket_cookie, bpf_get_socket_uid,
         generated::{
-            bpf_load_hdr_opt, bpf_reserve_hdr_opt, bpf_sock_ops_cb_flags_set, bpf_store_hdr_opt,
+            bpf_load_hdr_opt, bpf_reserve_hdr_opt, bpf_sk_fullsock, bpf_sock_ops_cb_flags_set,
+            bpf_store_hdr_opt,
         },
     },
-    programs::{SkLookupContext, SockAddrContext, SockOpsContext},
+    programs::{SkBuffContext, SkLookupContext, SockAddrContext, SockOpsContext},
 };
 use sidecar_common::{Endpoint, Tuple, option};
 
@@ -84,6 +85,18 @@ impl Socket {
     #[inline(always)]
     pub fn bound_device(self) -> u32 {
         read!(self.0, bound_dev_if)
+    }
+
+    /// Is it a TCP socket, and no raw one that writes segments by hand?
+    #[inline(always)]
+    pub fn is_tcp(self) -> bool {
+        read!(self.0, type_) == SOCK_STREAM && read!(self.0, protocol) == IPPROTO_TCP
+    }
+
+    /// Does it wait for connections? Its segments are then the answers to their SYNs.
+    #[inline(always)]
+    pub fn is_listening(self) -> bool {
+        read!(self.0, state) == BPF_TCP_LISTEN
     }
 }
 
@@ -341,5 +354,71 @@ impl<'a> SkLookup<'a> {
     #[inline(always)]
     const fn lookup(&self) -> *mut bpf_sk_lookup {
         self.ctx.lookup
+    }
+}
+
+/// The context of `cgroup_skb`: a packet, from its IP header on.
+pub struct Packet<'a> {
+    ctx: &'a SkBuffContext,
+}
+
+impl<'a> Packet<'a> {
+    /// Wraps the context.
+    #[inline(always)]
+    pub const fn new(ctx: &'a SkBuffContext) -> Self {
+        Self { ctx }
+    }
+
+    /// Is it about to go over loopback, and so to stay in the pod?
+    #[inline(always)]
+    pub fn is_on_loopback(&self) -> bool {
+        /// Index of the loopback device in every network namespace.
+        const LOOPBACK: u32 = 1;
+        read!(self.skb(), ifindex) == LOOPBACK
+    }
+
+    /// Is it IPv4?
+    #[inline(always)]
+    pub fn is_v4(&self) -> bool {
+        /// `ETH_P_IP`.
+        const IPV4: u16 = 0x0800;
+        // The field is 32 bits wide and holds 16 bits in network order.
+        u16::from_be(read!(self.skb(), protocol) as u16) == IPV4
+    }
+
+    /// Its length in bytes.
+    #[inline(always)]
+    pub fn length(&self) -> u32 {
+        read!(self.skb(), len)
+    }
+
+    /// Bytes at a distance from the start of the IP header; `None` if it ends before.
+    #[inline(always)]
+    pub fn bytes<const COUNT: usize>(&self, offset: u32) -> Option<[u8; COUNT]> {
+        self.ctx.load(offset as usize).ok()
+    }
+
+    /// The socket that sends it.
+    #[inline(always)]
+    pub fn socket(&self) -> Option<Socket> {
+        let socket: *mut bpf_sock = read!(self.skb(), __bindgen_anon_2.sk);
+        if socket.is_null() {
+            return None;
+        }
+        // SAFETY: the context's pointer is to a socket of some kind, and not null.
+        let socket = unsafe { bpf_sk_fullsock(socket) };
+        (!socket.is_null()).then_some(Socket(socket))
+    }
+
+    /// The user who made the socket that sends it.
+    #[inline(always)]
+    pub fn uid(&self) -> u32 {
+        // SAFETY: the context is valid.
+        unsafe { bpf_get_socket_uid(self.skb()) }
+    }
+
+    #[inline(always)]
+    const fn skb(&self) -> *mut __sk_buff {
+        self.ctx.skb.skb
     }
 }

@@ -7,7 +7,9 @@
 #![no_std]
 #![no_main]
 
+mod cgroup_skb;
 mod ctx;
+mod headers;
 mod maps;
 mod sk_lookup;
 mod sock_addr;

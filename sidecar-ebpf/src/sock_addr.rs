@@ -9,7 +9,10 @@ use sidecar_common::{
     policy::{Direction, Mode},
 };
 
-use crate::{ctx::SockAddr, maps};
+use crate::{
+    ctx::{SockAddr, Socket},
+    maps,
+};
 
 /// Let the call go on.
 const PROCEED: i32 = 1;
@@ -78,22 +81,19 @@ fn connect<const V6: bool>(log: &SockAddrContext, call: &SockAddr<'_, V6>) -> i3
         }
         return PROCEED;
     }
+    let uid = bpf_get_current_uid_gid() as u32;
     if maps::is_excluded_port(Direction::Outbound, destination.port) {
-        maps::count(Event::OutboundExcludedPort);
-        return PROCEED;
+        return leave_alone(socket, uid, Event::OutboundExcludedPort);
     }
     if maps::is_excluded_net(&destination) {
-        maps::count(Event::OutboundExcludedCidr);
-        return PROCEED;
+        return leave_alone(socket, uid, Event::OutboundExcludedCidr);
     }
-    if maps::is_excluded_uid(bpf_get_current_uid_gid() as u32) {
-        maps::count(Event::OutboundExcludedUid);
-        return PROCEED;
+    if maps::is_excluded_uid(uid) {
+        return leave_alone(socket, uid, Event::OutboundExcludedUid);
     }
     let mode = maps::mode(Direction::Outbound, destination.port, &destination);
     if mode == Mode::OFF {
-        maps::count(Event::OutboundOff);
-        return PROCEED;
+        return leave_alone(socket, uid, Event::OutboundOff);
     }
 
     // Neither kind would survive the redirection: a socket bound to a device cannot reach
@@ -114,8 +114,7 @@ fn connect<const V6: bool>(log: &SockAddrContext, call: &SockAddr<'_, V6>) -> i3
             );
             return REFUSE;
         }
-        maps::count(event);
-        return PROCEED;
+        return leave_alone(socket, uid, event);
     }
 
     // Asked here, because once it is redirected its server does not matter: it is refused. And
@@ -124,8 +123,7 @@ fn connect<const V6: bool>(log: &SockAddrContext, call: &SockAddr<'_, V6>) -> i3
         && maps::fails_open(Direction::Outbound)
         && !maps::has_listener(Slot::outbound(&destination))
     {
-        maps::count(Event::OutboundFailedOpen);
-        return PROCEED;
+        return leave_alone(socket, uid, Event::OutboundFailedOpen);
     }
 
     let Some(place) = spread(call.cookie(), &destination) else {
@@ -148,6 +146,22 @@ fn connect<const V6: bool>(log: &SockAddrContext, call: &SockAddr<'_, V6>) -> i3
     call.set_address(&place);
     maps::count(Event::OutboundRedirected);
     debug!(log, "redirected a connection to port {}", destination.port);
+    PROCEED
+}
+
+/// Lets a connection go past the proxy, and remembers that it began so. Without memory for that, it
+/// counts as one that nobody saw begin.
+#[inline(always)]
+fn leave_alone(socket: Socket, uid: u32, event: Event) -> i32 {
+    maps::count(event);
+    let _ = maps::remember(
+        socket,
+        &SocketFacts {
+            role: Role::APP_DIRECT_CLIENT,
+            uid,
+            ..SocketFacts::default()
+        },
+    );
     PROCEED
 }
 

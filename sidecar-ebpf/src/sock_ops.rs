@@ -113,22 +113,24 @@ fn accepted(sock: &SockOps<'_>) {
     }
 }
 
-/// Tells the app's accepted socket who its true client is.
+/// Tells the app's accepted socket who its true client is, and the net below us whether the
+/// connection went past the proxy.
 #[inline(always)]
 fn tell_app(sock: &SockOps<'_>, socket: Socket) {
-    let Some(flow) = take_flow(sock) else {
-        return;
+    let facts = match take_flow(sock) {
+        Some(flow) if flow.route == Route::TO_APP => SocketFacts {
+            role: Role::APP_SERVER,
+            peer: flow.peer,
+            ..SocketFacts::default()
+        },
+        None if !sock.remote().is_loopback() => SocketFacts {
+            role: Role::APP_DIRECT_SERVER,
+            ..SocketFacts::default()
+        },
+        // It stays in the pod.
+        _ => return,
     };
-    if flow.route == Route::TO_APP {
-        maps::remember(
-            socket,
-            &SocketFacts {
-                role: Role::APP_SERVER,
-                peer: flow.peer,
-                ..SocketFacts::default()
-            },
-        );
-    }
+    maps::remember(socket, &facts);
 }
 
 #[inline(always)]
@@ -154,6 +156,10 @@ fn listening(log: &SockOpsContext, sock: &SockOps<'_>) {
             }
         }
         _ => {
+            if let Some(socket) = sock.socket() {
+                // Of a connection that failed before; accepted sockets would inherit it.
+                maps::forget(socket);
+            }
             let local = sock.local();
             if local.port == 0 {
                 // `listen()` without `bind()`: the kernel chooses the port after this callback.

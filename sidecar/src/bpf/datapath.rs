@@ -9,7 +9,8 @@ use aya::{
     Ebpf, EbpfLoader,
     maps::{HashMap, MapError, PerCpuArray, SkStorage, SockMap},
     programs::{
-        CgroupAttachMode, CgroupSockAddr, Program, ProgramError, SkLookup, SockOps, links::FdLink,
+        CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSockAddr, Program, ProgramError,
+        SkLookup, SockOps, links::FdLink,
     },
 };
 
@@ -23,6 +24,8 @@ use crate::pod::Cgroup;
 const SOCK_OPS: &str = "sc_sock_ops";
 /// Chooses the socket for new connections.
 const SK_LOOKUP: &str = "sc_sk_lookup";
+/// Lets nothing leave past the proxy where the mode is strict.
+const EGRESS: &str = "sc_egress";
 /// Redirect and hide the redirection. The last two change where connections go, so they come last.
 const SOCK_ADDR: [&str; 6] = [
     "sc_peername4",
@@ -56,6 +59,7 @@ impl Datapath {
             .load(object()?)?;
         for (name, program) in ebpf.programs_mut() {
             let loaded = match program {
+                Program::CgroupSkb(program) => program.load(),
                 Program::CgroupSockAddr(program) => program.load(),
                 Program::SkLookup(program) => program.load(),
                 Program::SockOps(program) => program.load(),
@@ -149,6 +153,16 @@ impl Datapath {
                 .map_err(|source| attach_error(name, cgroup.to_string(), source))?;
             self.pin(name, FdLink::try_from(link))?;
         }
+        let program: &mut CgroupSkb = self.program(EGRESS);
+        let link = program
+            .attach(
+                cgroup.as_fd(),
+                CgroupSkbAttachType::Egress,
+                CgroupAttachMode::Single,
+            )
+            .and_then(|id| program.take_link(id))
+            .map_err(|source| attach_error(EGRESS, cgroup.to_string(), source))?;
+        self.pin(EGRESS, FdLink::try_from(link))?;
         // Only now: a sidecar that died has kept the pod closed until here.
         self.pins.remove_older()
     }
@@ -221,7 +235,7 @@ fn attach_error(program: &'static str, target: String, source: ProgramError) -> 
 fn known_name(name: &str) -> &'static str {
     SOCK_ADDR
         .into_iter()
-        .chain([SOCK_OPS, SK_LOOKUP])
+        .chain([SOCK_OPS, SK_LOOKUP, EGRESS])
         .find(|known| *known == name)
         .unwrap_or("of an unknown name")
 }

@@ -193,14 +193,15 @@ fn children(directory: &Path) -> Result<Vec<PathBuf>, Error> {
     }
 }
 
-/// Removes a tree, the `connect` hooks in it first.
+/// Removes a tree: the net first, so that it catches nothing that the others no longer know, then
+/// the `connect` hooks.
 ///
 /// A connection that is redirected when nothing steers it any more could reach an app of the pod
 /// that listens on the same port by chance.
 fn remove_tree(path: &Path) -> Result<(), Error> {
     let remove = || {
         for generation in generations_in(path) {
-            for hook in ["sc_connect4", "sc_connect6"] {
+            for hook in ["sc_egress", "sc_connect4", "sc_connect6"] {
                 remove_file(&links(&generation).join(hook))?;
             }
         }

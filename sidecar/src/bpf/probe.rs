@@ -13,6 +13,8 @@ use super::{Error, object::object};
 /// A kind of program that the kernel side consists of.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Kind {
+    /// Looks at each packet that leaves a cgroup's sockets.
+    CgroupSkb,
     /// Runs in `connect()`, `getpeername()` and `getsockname()` of a cgroup's processes.
     CgroupSockAddr,
     /// Chooses the socket for a new connection.
@@ -25,6 +27,7 @@ impl fmt::Display for Kind {
     /// The kernel's name, as `bpftool feature` shows it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::CgroupSkb => "cgroup_skb",
             Self::CgroupSockAddr => "cgroup_sock_addr",
             Self::SkLookup => "sk_lookup",
             Self::SockOps => "sock_ops",
@@ -62,6 +65,7 @@ pub fn is_embedded() -> Result<(), Error> {
 /// know the kind. The error is the kernel's, `EPERM` where a capability is missing.
 pub fn is_supported(kind: Kind) -> io::Result<bool> {
     let kind = match kind {
+        Kind::CgroupSkb => ProgramType::CgroupSkb,
         Kind::CgroupSockAddr => ProgramType::CgroupSockAddr,
         Kind::SkLookup => ProgramType::SkLookup,
         Kind::SockOps => ProgramType::SockOps,

@@ -148,6 +148,11 @@ const CLAIMS: &[Claim] = &[
         check: kernel::sk_lookup,
     },
     Claim {
+        category: "programs",
+        text: "programs that see what leaves the pod can be loaded",
+        check: kernel::cgroup_skb,
+    },
+    Claim {
         category: "pod",
         text: "cgroup v2 is mounted",
         check: cgroup::mounted,

@@ -53,6 +53,10 @@ pub(super) fn sk_lookup(_: &Context) -> Outcome {
     loadable(Kind::SkLookup)
 }
 
+pub(super) fn cgroup_skb(_: &Context) -> Outcome {
+    loadable(Kind::CgroupSkb)
+}
+
 pub(super) fn unprivileged_bpf(context: &Context) -> Outcome {
     match context
         .read("/proc/sys/kernel/unprivileged_bpf_disabled")
