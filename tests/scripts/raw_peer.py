@@ -4,10 +4,11 @@ It sends and receives whole frames under an address that its kernel does not own
 does not interfere.
 
 Usage: raw_peer.py client OWN_IP PEER_IP PEER_MAC PORT HEX
+       raw_peer.py plain-client OWN_IP PEER_IP PEER_MAC PORT HEX
        raw_peer.py server OWN_IP PEER_IP PEER_MAC PORT HEX
 
-Both offer or accept the mesh in the handshake, send HEX, and then report whether the peer spoke the
-option too, what it sent, and how it ended the connection.
+All but the plain client offer or accept the mesh in the handshake. They send HEX, and then report
+whether the peer spoke the option too, what it sent, and how it ended the connection.
 """
 
 import socket
@@ -87,8 +88,8 @@ class Peer:
 
     def open(self, role):
         """Completes the handshake; tells whether the peer spoke the option."""
-        if role == "client":
-            self.send(SYN, OPTIONS)
+        if role != "server":
+            self.send(SYN, OPTIONS if role == "client" else MSS)
             _, options, _ = self.receive()
             self.send(ACK)
         else:
@@ -112,7 +113,7 @@ class Peer:
 
 def main():
     role, own_ip, peer_ip, peer_mac, port, garbage = sys.argv[1:]
-    if role == "client":
+    if role != "server":
         peer = Peer(own_ip, peer_ip, peer_mac, 40000, int(port))
     else:
         peer = Peer(own_ip, peer_ip, peer_mac, int(port), None)
@@ -124,4 +125,5 @@ def main():
     report(meshed=meshed, end=end, received=received.hex())
 
 
-main()
+if __name__ == "__main__":
+    main()
