@@ -90,8 +90,6 @@ events! {
     FlowTableFull = "flow_table_full",
     /// A port on which the app began to listen could not be remembered: it is not captured.
     ListenTableFull = "listen_table_full",
-    /// The app listens on a port that the kernel chose without `bind()`: it is not captured.
-    ListenWithoutPort = "listen_without_port",
     /// A SYN with our option left.
     OptionOffered = "option_offered",
     /// A retransmitted SYN left without our option.

@@ -11,7 +11,6 @@ use aya_ebpf::{
     macros::sock_ops,
     programs::SockOpsContext,
 };
-use aya_log_ebpf::warn;
 use sidecar_common::{Event, Flow, Mesh, Role, Route, SocketFacts, Tuple, option};
 
 use crate::{
@@ -36,7 +35,7 @@ pub fn sc_sock_ops(ctx: SockOpsContext) -> u32 {
         BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB => connected(&sock),
         BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => accepted(&sock),
         BPF_SOCK_OPS_STATE_CB => state_changed(&sock),
-        BPF_SOCK_OPS_TCP_LISTEN_CB => listening(&ctx, &sock),
+        BPF_SOCK_OPS_TCP_LISTEN_CB => listening(&sock),
         BPF_SOCK_OPS_HDR_OPT_LEN_CB => reserve_option(&sock),
         BPF_SOCK_OPS_WRITE_HDR_OPT_CB => write_option(&sock),
         _ => {}
@@ -146,7 +145,7 @@ fn state_changed(sock: &SockOps<'_>) {
 }
 
 #[inline(always)]
-fn listening(log: &SockOpsContext, sock: &SockOps<'_>) {
+fn listening(sock: &SockOps<'_>) {
     match sock.socket().and_then(maps::facts) {
         Some(facts) if facts.role.is_proxy() => {
             // Tells the daemon that its own sockets are in the cgroup, as they must be.
@@ -160,17 +159,8 @@ fn listening(log: &SockOpsContext, sock: &SockOps<'_>) {
                 // Of a connection that failed before; accepted sockets would inherit it.
                 maps::forget(socket);
             }
-            let local = sock.local();
-            if local.port == 0 {
-                // `listen()` without `bind()`: the kernel chooses the port after this callback.
-                maps::count(Event::ListenWithoutPort);
-                warn!(
-                    log,
-                    "an app listens on a port of the kernel's choice, which is not captured"
-                );
-                return;
-            }
-            maps::listen(&local);
+            // The port is known here also without `bind()`: `listen()` chooses one before.
+            maps::listen(&sock.local());
             sock.watch(BPF_SOCK_OPS_STATE_CB_FLAG);
         }
     }

@@ -111,3 +111,24 @@ fn syn_cookies_cost_a_peek_but_no_encryption_under_strict() {
 
 /// The value of `tcp_syncookies` that sends them even while the listener's queue has room.
 const ALWAYS: &str = "2";
+
+/// Listens on a port that the kernel chooses at `listen()`.
+const UNBOUND: &str = r#"
+listener = socket.socket()
+listener.listen()
+report(port=listener.getsockname()[1])
+while True:
+    listener.accept()[0].sendall(b"violet rhinoceros\n")
+"#;
+
+#[test]
+fn a_listener_that_was_never_bound_is_captured() {
+    let pods = Pods::meshed_with(&["--outbound", "strict"], &["--inbound", "strict"]);
+    let mut listener = pods.server.snippet(UNBOUND).start();
+    listener.wait_for_stdout("\n");
+    let port: Value = serde_json::from_str(&listener.stdout()).expect("JSON");
+    let port = port["port"].as_u64().expect("a port");
+    let port = u16::try_from(port).expect("a port");
+    assert_eq!(pods.client.converse(pods.server.v4(), port, ""), SECRET);
+    pods.mutual_connection(port);
+}
