@@ -62,20 +62,19 @@ fn objection(packet: &Packet<'_>) -> Option<Event> {
         return Some(Event::DroppedOffLoopback);
     }
     match origin(role, socket) {
-        Origin::Accepted => must_be_proxied(Direction::Inbound, &segment, 0),
-        Origin::Connected => {
-            let uid = facts.map_or(0, |facts| facts.uid);
-            must_be_proxied(Direction::Outbound, &segment, uid)
+        Origin::Accepted => must_be_proxied(Direction::Inbound, &segment),
+        // Only here is the user known for certain. Whose a socket is that `connect()` did not see,
+        // the kernel tells by a number of the pod's own user namespace, which may be anybody's.
+        Origin::Connected if facts.is_some_and(|facts| maps::is_excluded_uid(facts.uid)) => None,
+        Origin::Connected => must_be_proxied(Direction::Outbound, &segment),
+        Origin::Raw => {
+            must_be_proxied(Direction::Outbound, &segment).map(|_| Event::DroppedRawSegment)
         }
-        Origin::Raw => must_be_proxied(Direction::Outbound, &segment, packet.uid())
-            .map(|_| Event::DroppedRawSegment),
         Origin::Unknown => {
-            let uid = packet.uid();
-            let strict =
-                is_strict(Direction::Inbound, &segment) || is_strict(Direction::Outbound, &segment);
-            let excluded = is_excluded(Direction::Inbound, &segment, uid)
-                || is_excluded(Direction::Outbound, &segment, uid);
-            (strict && !excluded).then_some(Event::DroppedOldConnection)
+            let either = |holds: fn(Direction, &TcpSegment) -> bool| {
+                holds(Direction::Inbound, &segment) || holds(Direction::Outbound, &segment)
+            };
+            (either(is_strict) && !either(is_excluded)).then_some(Event::DroppedOldConnection)
         }
     }
 }
@@ -106,8 +105,8 @@ fn origin(role: Role, socket: Option<Socket>) -> Origin {
 /// Objects to a segment that the rules do not leave alone. They are asked anew for each: they may
 /// have become stricter since the connection began.
 #[inline(always)]
-fn must_be_proxied(direction: Direction, segment: &TcpSegment, uid: u32) -> Option<Event> {
-    (is_strict(direction, segment) && !is_excluded(direction, segment, uid))
+fn must_be_proxied(direction: Direction, segment: &TcpSegment) -> Option<Event> {
+    (is_strict(direction, segment) && !is_excluded(direction, segment))
         .then_some(Event::DroppedPastProxy)
 }
 
@@ -121,11 +120,9 @@ fn is_strict(direction: Direction, segment: &TcpSegment) -> bool {
 }
 
 #[inline(always)]
-fn is_excluded(direction: Direction, segment: &TcpSegment, uid: u32) -> bool {
-    let port = destination_port(direction, segment);
-    maps::is_excluded_port(direction, port)
-        || (direction == Direction::Outbound
-            && (maps::is_excluded_net(&segment.remote) || maps::is_excluded_uid(uid)))
+fn is_excluded(direction: Direction, segment: &TcpSegment) -> bool {
+    maps::is_excluded_port(direction, destination_port(direction, segment))
+        || (direction == Direction::Outbound && maps::is_excluded_net(&segment.remote))
 }
 
 /// The port that the client of the connection dialled.

@@ -10,7 +10,7 @@ use core::ptr::{addr_of, addr_of_mut, read_volatile, write_volatile};
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_TCP_LISTEN, bpf_sk_lookup, bpf_sock},
     helpers::{
-        bpf_get_socket_cookie, bpf_get_socket_uid,
+        bpf_get_socket_cookie,
         generated::{
             bpf_load_hdr_opt, bpf_reserve_hdr_opt, bpf_sk_fullsock, bpf_sock_ops_cb_flags_set,
             bpf_store_hdr_opt,
@@ -408,13 +408,6 @@ impl<'a> Packet<'a> {
         // SAFETY: the context's pointer is to a socket of some kind, and not null.
         let socket = unsafe { bpf_sk_fullsock(socket) };
         (!socket.is_null()).then_some(Socket(socket))
-    }
-
-    /// The user who made the socket that sends it.
-    #[inline(always)]
-    pub fn uid(&self) -> u32 {
-        // SAFETY: the context is valid.
-        unsafe { bpf_get_socket_uid(self.skb()) }
     }
 
     #[inline(always)]

@@ -14,6 +14,8 @@ pub struct Wire {
     pub streams: Vec<Stream>,
     /// The payloads of UDP datagrams.
     pub datagrams: Vec<Vec<u8>>,
+    /// The payloads of TCP segments that belong to no connection whose start was captured.
+    pub strays: Vec<Vec<u8>>,
 }
 
 impl Wire {
@@ -55,12 +57,12 @@ impl Wire {
         stream
     }
 
-    /// Whether `bytes` crossed the wire in one piece, in a TCP stream or a UDP datagram.
+    /// Whether `bytes` crossed the wire in one piece: in a TCP stream, in a stray segment or in a
+    /// UDP datagram.
     pub fn contains(&self, bytes: impl AsRef<[u8]>) -> bool {
         let bytes = bytes.as_ref();
-        self.datagrams
-            .iter()
-            .any(|datagram| memmem::find(datagram, bytes).is_some())
+        let mut apart = self.datagrams.iter().chain(&self.strays);
+        apart.any(|payload| memmem::find(payload, bytes).is_some())
             || self.streams.iter().any(|stream| stream.contains(bytes))
     }
 
@@ -153,7 +155,7 @@ impl Wire {
                 self.streams.push(stream);
             }
             // The rest of a connection older than the capture.
-            (None, _) => {}
+            (None, _) => self.strays.push(tcp.payload().to_vec()),
         }
     }
 }

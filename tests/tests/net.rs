@@ -77,19 +77,38 @@ fn a_multipath_connection_is_carried_under_strict() {
     talk.capture.finish().assert_encrypted(&[SECRET]);
 }
 
+/// Echoes on a multipath socket, as programs in Go do by default.
+const ECHO_MULTIPATH: &str = r#"
+listener = socket.socket(proto=socket.IPPROTO_MPTCP)
+listener.bind(("", 8080))
+listener.listen()
+while True:
+    with listener.accept()[0] as sock:
+        sock.sendall(sock.recv(100))
+"#;
+
+#[test]
+fn a_multipath_server_is_reached_under_strict() {
+    let pods = Pods::meshed_with(STRICT, STRICT);
+    let _app = pods.server.snippet(ECHO_MULTIPATH).listen(8080);
+    let capture = pods.client.capture();
+    assert_eq!(pods.client.converse(pods.server.v4(), 8080, SECRET), SECRET);
+    pods.mutual_connection(8080);
+    capture.finish().assert_encrypted(&[SECRET]);
+    assert_nothing_dropped(&pods.server);
+}
+
 #[test]
 fn an_older_connection_goes_on_where_the_rules_leave_it_alone() {
     // In words: not strict at all, and strict with an exclusion on either side.
     let port = ["--exclude-outbound-ports", "8080"];
     let net = ["--exclude-outbound-cidrs", "198.18.0.2"];
-    let user = ["--exclude-uids", "0"];
     let off = ["--override", "outbound,port=8080,mode=off"];
     let outbound = &STRICT[2..];
     for flags in [
         vec![],
         [STRICT, &port].concat(),
         [STRICT, &net].concat(),
-        [STRICT, &user].concat(),
         [outbound, &off].concat(),
     ] {
         let mut pods = Pods::plain();
@@ -207,10 +226,23 @@ fn segments_written_by_hand_do_not_leave_under_strict() {
 }
 
 #[test]
+fn the_net_outlives_a_sidecar_that_is_killed() {
+    let mut pods = Pods::client_meshed(&["--outbound", "strict"]);
+    pods.client.kill_sidecar();
+    let capture = pods.client.capture();
+    let seen = raw_segments(&pods, 8080).facts::<Value>();
+    assert_eq!(seen["with_header4"], "PermissionError");
+    assert_ne!(pods.client.kernel_events("dropped_raw_segment"), 0);
+    assert!(!capture.finish().contains(SECRET));
+    pods.client.sidecar_command("cleanup").succeed();
+    let seen = raw_segments(&pods, 8080).facts::<Value>();
+    assert_eq!(seen["with_header4"], Value::Null);
+}
+
+#[test]
 fn segments_written_by_hand_leave_where_the_rules_leave_them_alone() {
     for flags in [
         &[][..],
-        &["--outbound", "strict", "--exclude-uids", "0"],
         &[
             "--outbound",
             "strict",

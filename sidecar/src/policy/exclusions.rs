@@ -14,6 +14,6 @@ pub struct Exclusions {
     pub outbound_cidrs: Vec<IpNet>,
     /// Destination ports the workload reaches directly.
     pub outbound_ports: BTreeSet<u16>,
-    /// Users, by effective id when they connect, whose outbound connections are not steered.
+    /// Users, by real id when they connect, whose outbound connections are not steered.
     pub uids: BTreeSet<u32>,
 }
