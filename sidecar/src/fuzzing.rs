@@ -17,14 +17,14 @@ use std::{
 
 use clap::{Args as _, Command, FromArgMatches as _};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
 use sidecar_common::Endpoint;
 
 use crate::{
     bpf,
     config::{Config, Settings},
-    identity::{self, Files, Leaf, Source, TrustBundle, shown_id},
-    policy::{Cidr, Mode, ModeOverride, Port},
+    identity::{End, Files, Leaf, Revocations, TrustBundle, shown_id},
+    policy::{Cidr, IdentityPattern, Mode, ModeOverride, Port, PortRange},
     tls::{Verdict, judge},
 };
 
@@ -41,11 +41,9 @@ pub fn certificate(bytes: &[u8]) {
     }
     if let Ok(bundle) = TrustBundle::new(vec![der.clone().into_owned()]) {
         let chain = std::slice::from_ref(&der);
-        for verdict in [
-            bundle.verify_client(&der, chain, UnixTime::now()),
-            bundle.verify_server(&der, chain, UnixTime::now()),
-        ] {
-            if let Err(flaw) = verdict {
+        for end in [End::Client, End::Server] {
+            let none = Revocations::default();
+            if let Err(flaw) = bundle.verify(end, &der, chain, &none, UnixTime::now()) {
                 assert_loggable(&flaw);
             }
         }
@@ -103,8 +101,16 @@ pub fn identity_files(bytes: &[u8]) {
         key: path.clone(),
         trust_bundle: path,
     };
-    if let Err(error) = identity::load(&Source::Files(files)) {
+    if let Err(error) = files.load() {
         assert_loggable(&error);
+    }
+}
+
+/// A list of certificates that their authority has taken back.
+pub fn revocation_list(bytes: &[u8]) {
+    match Revocations::new(&[CertificateRevocationListDer::from(bytes)]) {
+        Ok(revocations) => assert!(revocations.due().is_some(), "one list has one date"),
+        Err(flaw) => assert_loggable(&flaw),
     }
 }
 
@@ -126,9 +132,11 @@ pub fn sock_diag(bytes: &[u8]) {
 pub fn values(bytes: &[u8]) {
     if let Ok(text) = str::from_utf8(bytes) {
         assert_stable::<Cidr>(text);
+        assert_stable::<IdentityPattern>(text);
         assert_stable::<Mode>(text);
         assert_stable::<ModeOverride>(text);
         assert_stable::<Port>(text);
+        assert_stable::<PortRange>(text);
         if let Ok(cidr) = text.parse::<Cidr>() {
             let nets = cidr.nets();
             assert!(!nets.is_empty());
@@ -176,12 +184,16 @@ mod tests {
 
     use super::*;
 
-    const TARGETS: [(&str, fn(&[u8])); 8] = [
+    /// A parser by the name of its program.
+    type Target = (&'static str, fn(&[u8]));
+
+    const TARGETS: [Target; 9] = [
         ("certificate", certificate),
         ("client_hello", client_hello),
         ("command_line", command_line),
         ("endpoint", endpoint),
         ("identity_files", identity_files),
+        ("revocation_list", revocation_list),
         ("settings_file", settings_file),
         ("sock_diag", sock_diag),
         ("values", values),

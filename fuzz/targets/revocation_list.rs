@@ -1,0 +1,5 @@
+//! Feeds `sidecar::fuzzing::revocation_list`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| sidecar::fuzzing::revocation_list(bytes));
