@@ -11,6 +11,7 @@ use anyhow::{Context as _, bail};
 
 use crate::{
     command::{run as run_command, step},
+    setup,
     tool::Tool,
     workspace,
 };
@@ -37,6 +38,7 @@ pub fn run(Options { seconds }: &Options) -> anyhow::Result<()> {
         None => CARGO_FUZZ.install(|_| ())?,
     };
     step("build the programs that fuzz", || {
+        setup::cpp_compiler()?;
         run_command(&mut cargo_fuzz_command(&cargo_fuzz, "build"))
     })?;
     let targets = targets()?;
@@ -77,22 +79,19 @@ fn targets() -> anyhow::Result<Vec<String>> {
     Ok(targets)
 }
 
-/// Feeds one program the inputs that are kept, and then new ones, for so many seconds.
+/// Feeds one program the inputs that are kept, and then new ones, for so many seconds. An input that
+/// it fails for is left in `fuzz/artifacts`.
 fn fuzz(cargo_fuzz: &Path, target: &str, seconds: u64) -> anyhow::Result<()> {
-    let work = workspace::target().join("fuzz").join(target);
-    let (found, faults) = (work.join("found"), work.join("faults"));
-    for directory in [&found, &faults] {
-        fs::create_dir_all(directory)
-            .with_context(|| format!("cannot make {}", directory.display()))?;
-    }
+    let found = workspace::target().join("fuzz").join(target);
+    fs::create_dir_all(&found).with_context(|| format!("cannot make {}", found.display()))?;
     run_command(
         cargo_fuzz_command(cargo_fuzz, "run")
             .arg(target)
             // What is new in the first is kept there; the second is only read.
             .args([&found, &directory().join("corpus").join(target)])
-            .args(["--", &format!("-max_total_time={seconds}")])
-            .arg(format!("-timeout={INPUT_TIMEOUT}"))
-            .arg(format!("-artifact_prefix={}/", faults.display())),
+            .args(["--", "-verbosity=0"])
+            .arg(format!("-max_total_time={seconds}"))
+            .arg(format!("-timeout={INPUT_TIMEOUT}")),
     )
 }
 

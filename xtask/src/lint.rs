@@ -24,6 +24,7 @@ pub fn run(Options {}: Options) -> anyhow::Result<()> {
         run_command(cargo().args(["fmt", "--all", "--check"]))
     })?;
     step("lint the host's crates", || {
+        setup::cpp_compiler()?;
         run_command(
             cargo()
                 .args(["clippy", "--locked", "--workspace", "--all-targets"])

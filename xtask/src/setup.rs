@@ -1,11 +1,14 @@
 //! `cargo xtask setup`
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::Context as _;
 
 use crate::{
-    command::step,
+    command::{ask, step},
     debian, linker,
     toolchain::{self, Toolchain},
 };
@@ -54,6 +57,17 @@ pub fn programs(programs: &[(&str, &str)]) -> anyhow::Result<()> {
     step("install the programs that run in the pods", || {
         debian::install(&missing)
     })
+}
+
+/// Installs the compiler for libFuzzer, unless there is one.
+///
+/// # Errors
+/// Where it cannot, the error says what to install.
+pub fn cpp_compiler() -> anyhow::Result<()> {
+    if ask(Command::new("c++").arg("--version")).is_some() {
+        return Ok(());
+    }
+    debian::install(&["g++"])
 }
 
 /// Adds clippy to Debian's toolchain, which has it in a package of its own.
