@@ -75,6 +75,8 @@ impl Captured {
         let (mut files, directories) = match &self.config.identity {
             Origin::Files(files) => (files.paths().map(Clone::clone).into(), Vec::new()),
             Origin::DevCa { dir, .. } => (Vec::new(), vec![dir.clone()]),
+            // A socket is connected to, not opened.
+            Origin::WorkloadApi(_) => (Vec::new(), Vec::new()),
         };
         files.extend(self.config.trust_files.paths().map(ToOwned::to_owned));
         Sandbox {

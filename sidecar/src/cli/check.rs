@@ -224,8 +224,13 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         category: "identity",
-        text: "the identity is valid for another 24 hours",
+        text: "the identity is not about to expire",
         check: identity::lasting,
+    },
+    Claim {
+        category: "identity",
+        text: "bundles and revocation lists can be read",
+        check: identity::trust_readable,
     },
     Claim {
         category: "identity",

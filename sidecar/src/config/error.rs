@@ -3,6 +3,7 @@ use std::{io, path::PathBuf};
 use spiffe::TrustDomain;
 use thiserror::Error;
 
+use super::value::ParseValueError;
 use crate::policy::{Direction, OverrideError};
 
 /// Settings that cannot be carried out.
@@ -32,16 +33,19 @@ pub enum Error {
     /// The machine's name does not make a SPIFFE ID.
     #[error("the host name `{0}` cannot be part of a SPIFFE ID; set --identity")]
     Hostname(String),
+    /// `SPIFFE_ENDPOINT_SOCKET` names no Workload API that we can use.
+    #[error("SPIFFE_ENDPOINT_SOCKET: {0}")]
+    EndpointSocket(ParseValueError),
     /// Two sources of identity are named.
     #[error(
-        "identity comes from files or from the development CA, but --{files} and --{dev_ca} are \
-         both set; remove one of them"
+        "identity comes from files, from the Workload API or from the development CA, but --{one} \
+         and --{other} are both set; remove one of them"
     )]
     IdentityAmbiguous {
-        /// A setting that names a file.
-        files: &'static str,
-        /// A setting of the development CA.
-        dev_ca: &'static str,
+        /// A setting of one source.
+        one: &'static str,
+        /// A setting of another.
+        other: &'static str,
     },
     /// Some of the files of an identity are named, and others are not.
     #[error(

@@ -11,6 +11,8 @@ mod value;
 
 use std::{
     collections::BTreeMap,
+    env,
+    ffi::OsString,
     fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
@@ -22,7 +24,10 @@ use spiffe::{SpiffeId, TrustDomain};
 pub use self::{
     error::Error,
     settings::{Args, Settings},
-    value::{AccessLog, AdminAddress, FederatedBundle, LogFilter, LogFormat, Timeout, Workers},
+    value::{
+        AccessLog, AdminAddress, FederatedBundle, LogFilter, LogFormat, Timeout, Workers,
+        WorkloadApi,
+    },
 };
 use crate::{
     identity,
@@ -38,6 +43,9 @@ const BPFFS: &str = "/sys/fs/bpf";
 const DEV_CA: &str = "/var/lib/sidecar/dev-ca";
 /// The trust domain of identities the development CA issues by default.
 const DEV_TRUST_DOMAIN: &str = "sidecar.local";
+
+/// Where SPIFFE has workloads look for the Workload API (SPIFFE Workload Endpoint section 4).
+const ENDPOINT: &str = "SPIFFE_ENDPOINT_SOCKET";
 
 /// What the daemon does, with every setting read and every default filled in.
 #[derive(Clone, Debug)]
@@ -108,6 +116,7 @@ impl TryFrom<Settings> for Config {
             overrides,
             trust_bundle,
             workers,
+            workload_api,
         } = settings;
 
         let overrides = overrides.unwrap_or_default();
@@ -132,7 +141,15 @@ impl TryFrom<Settings> for Config {
             bpffs: bpffs.unwrap_or_else(|| BPFFS.into()),
             cgroup,
             drain_timeout: drain_timeout.unwrap_or(Timeout::DRAIN).duration(),
-            identity: identity_source(certificate, key, trust_bundle, dev_ca, identity)?,
+            identity: IdentitySettings {
+                certificate,
+                key,
+                trust_bundle,
+                workload_api,
+                dev_ca,
+                identity,
+            }
+            .origin(env::var_os(ENDPOINT))?,
             limits: Limits {
                 connect: connect_timeout.unwrap_or(Timeout::CONNECT).duration(),
                 handshake: handshake_timeout.unwrap_or(Timeout::HANDSHAKE).duration(),
@@ -172,45 +189,64 @@ impl TryFrom<Settings> for Config {
     }
 }
 
-/// The one source that the settings name; the development CA when they name none.
-fn identity_source(
+/// The settings that name a source of identities.
+struct IdentitySettings {
     certificate: Option<PathBuf>,
     key: Option<PathBuf>,
     trust_bundle: Option<PathBuf>,
+    workload_api: Option<WorkloadApi>,
     dev_ca: Option<PathBuf>,
     identity: Option<value::Identity>,
-) -> Result<identity::Origin, Error> {
-    let named =
-        |set: &[(&'static str, bool)]| set.iter().find(|(_, set)| *set).map(|(name, _)| *name);
-    let files = named(&[
-        ("certificate", certificate.is_some()),
-        ("key", key.is_some()),
-        ("trust-bundle", trust_bundle.is_some()),
-    ]);
-    let dev = named(&[
-        ("dev-ca", dev_ca.is_some()),
-        ("identity", identity.is_some()),
-    ]);
-    if let (Some(files), Some(dev_ca)) = (files, dev) {
-        return Err(Error::IdentityAmbiguous { files, dev_ca });
-    }
+}
 
-    let missing = |missing| Error::IdentityIncomplete { missing };
-    if files.is_some() {
-        return Ok(identity::Origin::Files(identity::Files {
-            certificate: certificate.ok_or(missing("certificate"))?,
-            key: key.ok_or(missing("key"))?,
-            trust_bundle: trust_bundle.ok_or(missing("trust-bundle"))?,
-        }));
-    }
+impl IdentitySettings {
+    /// The one source that they name. When they name none, it is the Workload API that the
+    /// environment names (SPIFFE Workload Endpoint section 4), or else the development CA.
+    fn origin(self, endpoint: Option<OsString>) -> Result<identity::Origin, Error> {
+        let named =
+            |set: &[(&'static str, bool)]| set.iter().find(|(_, set)| *set).map(|(name, _)| *name);
+        let files = named(&[
+            ("certificate", self.certificate.is_some()),
+            ("key", self.key.is_some()),
+            ("trust-bundle", self.trust_bundle.is_some()),
+        ]);
+        let api = named(&[("workload-api", self.workload_api.is_some())]);
+        let dev = named(&[
+            ("dev-ca", self.dev_ca.is_some()),
+            ("identity", self.identity.is_some()),
+        ]);
+        let mut sources = [files, api, dev].into_iter().flatten();
+        if let (Some(one), Some(other)) = (sources.next(), sources.next()) {
+            return Err(Error::IdentityAmbiguous { one, other });
+        }
 
-    Ok(identity::Origin::DevCa {
-        dir: dev_ca.unwrap_or_else(|| DEV_CA.into()),
-        id: match identity {
-            Some(identity) => identity.0,
-            None => dev_identity()?,
-        },
-    })
+        let missing = |missing| Error::IdentityIncomplete { missing };
+        if files.is_some() {
+            return Ok(identity::Origin::Files(identity::Files {
+                certificate: self.certificate.ok_or(missing("certificate"))?,
+                key: self.key.ok_or(missing("key"))?,
+                trust_bundle: self.trust_bundle.ok_or(missing("trust-bundle"))?,
+            }));
+        }
+        if let Some(WorkloadApi(socket)) = self.workload_api {
+            return Ok(identity::Origin::WorkloadApi(socket));
+        }
+        if dev.is_none()
+            && let Some(endpoint) = endpoint
+        {
+            let endpoint = endpoint.to_string_lossy();
+            let WorkloadApi(socket) = endpoint.parse().map_err(Error::EndpointSocket)?;
+            return Ok(identity::Origin::WorkloadApi(socket));
+        }
+
+        Ok(identity::Origin::DevCa {
+            dir: self.dev_ca.unwrap_or_else(|| DEV_CA.into()),
+            id: match self.identity {
+                Some(identity) => identity.0,
+                None => dev_identity()?,
+            },
+        })
+    }
 }
 
 /// The bundle of each trust domain, of which there may be one.

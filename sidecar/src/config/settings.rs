@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::{
     AccessLog, Config, Error, FederatedBundle, LogFilter, LogFormat, Timeout, Workers,
-    value::{AdminAddress, Identity, Uid},
+    value::{AdminAddress, Identity, Uid, WorkloadApi},
 };
 use crate::policy::{Authorization, Cidr, Expectations, Failure, Mode, ModeOverride, Port};
 
@@ -180,6 +180,16 @@ pub struct Settings {
         help_heading = "Identity"
     )]
     pub trust_bundle: Option<PathBuf>,
+
+    /// The socket of the SPIFFE Workload API to take the identity from: unix:PATH [default: the
+    /// one that the environment names, as SPIFFE has it]
+    #[arg(
+        long,
+        env = "SIDECAR_WORKLOAD_API",
+        value_name = "SOCKET",
+        help_heading = "Identity"
+    )]
+    pub workload_api: Option<WorkloadApi>,
 
     /// Other trust domains to trust, each by the roots in a PEM file: DOMAIN=FILE
     #[arg(
@@ -365,4 +375,5 @@ each!(
     overrides,
     trust_bundle,
     workers,
+    workload_api,
 );

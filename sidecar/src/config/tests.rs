@@ -126,7 +126,7 @@ fn each_setting_of_the_upper_layer_wins() {
          outbound-failure: open, overrides: [], \
          exclude-inbound-ports: [], exclude-outbound-ports: [], exclude-outbound-cidrs: [], \
          exclude-uids: [], authorization: {rules: []}, expect: [], certificate: a, key: a, trust-bundle: a, dev-ca: a, \
-         identity: 'spiffe://a/a', crl: [a], \
+         identity: 'spiffe://a/a', crl: [a], workload-api: 'unix:/a', \
          federated-bundles: [{trust-domain: a, file: a}], admin: '[::]:1', access-log: off, log: off, \
          log-format: json, connect-timeout: 1s, handshake-timeout: 1s, identity-timeout: 1s, \
          drain-timeout: 1s, workers: 1, bpffs: a}",
@@ -278,8 +278,13 @@ fn settings_that_contradict_each_other_are_refused() {
         ),
         (
             "{certificate: a, key: b, trust-bundle: c, identity: 'spiffe://a/b'}",
-            "identity comes from files or from the development CA, \
+            "identity comes from files, from the Workload API or from the development CA, \
              but --certificate and --identity are both set; remove one of them",
+        ),
+        (
+            "{workload-api: 'unix:/a', dev-ca: b}",
+            "identity comes from files, from the Workload API or from the development CA, \
+             but --workload-api and --dev-ca are both set; remove one of them",
         ),
         (
             "{outbound: strict, outbound-failure: open}",
@@ -306,4 +311,34 @@ fn settings_that_contradict_each_other_are_refused() {
         let error = Config::try_from(yaml(text)).expect_err(text);
         assert_eq!(error.to_string(), sentence);
     }
+}
+
+#[test]
+fn the_workload_api_of_the_environment_is_used_when_no_source_is_set() {
+    let origin = |identity: Option<&str>, endpoint: &str| {
+        let settings = IdentitySettings {
+            certificate: None,
+            key: None,
+            trust_bundle: None,
+            workload_api: None,
+            dev_ca: None,
+            identity: identity.map(|id| id.parse().expect("SPIFFE ID")),
+        };
+        settings.origin(Some(endpoint.into()))
+    };
+    assert_eq!(
+        origin(None, "unix:///run/agent.sock").expect("valid"),
+        identity::Origin::WorkloadApi("/run/agent.sock".into())
+    );
+    assert!(matches!(
+        origin(Some("spiffe://example.org/web"), "unix:///run/agent.sock"),
+        Ok(identity::Origin::DevCa { .. })
+    ));
+    assert_eq!(
+        origin(None, "tcp://127.0.0.1:1")
+            .expect_err("refused")
+            .to_string(),
+        "SPIFFE_ENDPOINT_SOCKET: `tcp://127.0.0.1:1` is not a Unix socket of the Workload API; \
+         write one such as unix:/run/spire/agent.sock"
+    );
 }

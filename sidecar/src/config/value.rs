@@ -13,7 +13,7 @@ use std::{
 use clap::ValueEnum;
 use jiff::fmt::friendly::SpanParser;
 use serde::Deserialize;
-use spiffe::{SpiffeId, TrustDomain};
+use spiffe::{SpiffeId, TrustDomain, transport::Endpoint};
 use thiserror::Error;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
@@ -129,6 +129,26 @@ impl FromStr for FederatedBundle {
                 text: text.to_owned(),
                 what: "a trust domain and the file of its roots",
                 form: "them as in example.org=/etc/sidecar/example.org.pem",
+            }),
+        }
+    }
+}
+
+/// The Unix socket of a SPIFFE Workload API.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct WorkloadApi(pub(super) PathBuf);
+
+impl FromStr for WorkloadApi {
+    type Err = ParseValueError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match Endpoint::parse(text) {
+            Ok(Endpoint::Unix(socket)) => Ok(Self(socket)),
+            // The other kind is TCP, over which the private key would come in plaintext.
+            _ => Err(ParseValueError {
+                text: text.to_owned(),
+                what: "a Unix socket of the Workload API",
+                form: "one such as unix:/run/spire/agent.sock",
             }),
         }
     }
@@ -276,7 +296,8 @@ deserialize_from_str!(
     Timeout,
     TrustDomainName,
     Uid,
-    Workers
+    Workers,
+    WorkloadApi
 );
 
 /// A text that a setting cannot take.
@@ -378,6 +399,28 @@ mod tests {
             "`spiffe://example.com/web` is not the name of a trust domain; \
              write one such as example.org"
         );
+    }
+
+    #[test]
+    fn a_workload_api_is_a_unix_socket() {
+        for text in ["unix:/run/agent.sock", "unix:///run/agent.sock"] {
+            let socket = text.parse::<WorkloadApi>().expect(text).0;
+            assert_eq!(socket, PathBuf::from("/run/agent.sock"));
+        }
+        for text in [
+            "/run/agent.sock",
+            "unix:agent.sock",
+            "tcp://127.0.0.1:8081",
+            "",
+        ] {
+            assert_eq!(
+                refusal::<WorkloadApi>(text),
+                format!(
+                    "`{text}` is not a Unix socket of the Workload API; \
+                     write one such as unix:/run/spire/agent.sock"
+                )
+            );
+        }
     }
 
     #[test]

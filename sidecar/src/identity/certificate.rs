@@ -24,6 +24,7 @@ const SHOWN_URI: usize = 200;
 pub(crate) struct Leaf {
     pub(crate) id: SpiffeId,
     pub(crate) not_after: Timestamp,
+    pub(crate) not_before: Timestamp,
 }
 
 impl Leaf {
@@ -38,6 +39,8 @@ impl Leaf {
         Ok(Self {
             id,
             not_after: not_after(&certificate),
+            not_before: Timestamp::from_second(certificate.validity().not_before.timestamp())
+                .unwrap_or(Timestamp::MIN),
         })
     }
 }

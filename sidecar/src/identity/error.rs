@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use spiffe::{SpiffeId, SpiffeIdError, TrustDomain};
 
+use super::WorkloadApiFault;
+
 /// Why there is no identity. Each reads as one sentence that names the file and what to do, its
 /// cause included; so none has a [`source`](std::error::Error::source) to be printed again.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +92,14 @@ pub enum Error {
         path: PathBuf,
         /// The limit, in MiB.
         limit: u64,
+    },
+    /// The Workload API gives no identity.
+    #[error("the Workload API at {socket} {fault}")]
+    WorkloadApi {
+        /// Its socket.
+        socket: PathBuf,
+        /// Why.
+        fault: WorkloadApiFault,
     },
     /// There is no development CA in the directory.
     #[error("{dir} holds no development CA; make one with `sidecar ca root --dir {dir}`")]

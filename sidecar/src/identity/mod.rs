@@ -26,7 +26,7 @@ pub use self::error::{Error, Flaw, SvidError};
 pub use self::files::Files;
 pub use self::origin::Origin;
 pub use self::revocation::Revocations;
-pub use self::source::{Identity, Source};
+pub use self::source::{Identity, Source, WorkloadApiFault};
 pub use self::svid::Svid;
 pub use self::trust::Trust;
 pub use self::trust_files::{TrustContent, TrustFile, TrustFiles, TrustNews};

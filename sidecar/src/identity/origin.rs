@@ -3,8 +3,8 @@ use std::path::PathBuf;
 use spiffe::SpiffeId;
 use tokio::sync::mpsc;
 
-use super::source::{DevCa, PemFiles, follow};
-use super::{Ca, Error, Files, Identity, ROOT_LIFETIME, SVID_LIFETIME};
+use super::source::{DevCa, PemFiles, WorkloadApi, follow};
+use super::{Ca, Error, Files, Identity, ROOT_LIFETIME, SVID_LIFETIME, Svid};
 
 /// What to take an identity from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub enum Origin {
         /// The identity to have issued. Its trust domain becomes that of a new authority.
         id: SpiffeId,
     },
+    /// The SPIFFE Workload API on this Unix socket.
+    WorkloadApi(PathBuf),
 }
 
 impl Origin {
@@ -32,6 +34,18 @@ impl Origin {
                     .issue(id, SVID_LIFETIME)?;
                 Ok(())
             }
+            // An agent may come later than its workloads.
+            Self::WorkloadApi(_) => Ok(()),
+        }
+    }
+
+    /// Takes an identity to look at, and leaves no trace. Blocks on file access and on the Workload
+    /// API; call it outside any runtime.
+    pub fn peek(&self) -> Result<Svid, Error> {
+        match self {
+            Self::Files(files) => files.load(),
+            Self::DevCa { dir, id } => Ca::open(dir)?.issue(id, SVID_LIFETIME),
+            Self::WorkloadApi(socket) => Ok(WorkloadApi::new(socket.clone()).peek()?.svid),
         }
     }
 
@@ -40,6 +54,7 @@ impl Origin {
         match self {
             Self::Files(_) => "files",
             Self::DevCa { .. } => "dev_ca",
+            Self::WorkloadApi(_) => "workload_api",
         }
     }
 
@@ -49,6 +64,7 @@ impl Origin {
         match self {
             Self::Files(files) => follow(PemFiles::new(files)),
             Self::DevCa { dir, id } => follow(DevCa::new(dir, id)),
+            Self::WorkloadApi(socket) => follow(WorkloadApi::new(socket)),
         }
     }
 }

@@ -3,13 +3,16 @@
 mod backoff;
 mod dev_ca;
 mod pem_files;
+mod workload_api;
 
 use std::collections::BTreeMap;
 
 use spiffe::TrustDomain;
 use tokio::sync::mpsc;
 
-pub(super) use self::{backoff::Backoff, dev_ca::DevCa, pem_files::PemFiles};
+use self::backoff::Backoff;
+pub use self::workload_api::WorkloadApiFault;
+pub(super) use self::{dev_ca::DevCa, pem_files::PemFiles, workload_api::WorkloadApi};
 use super::{Error, Svid, TrustBundle};
 
 /// Gives the workload an identity, and a new one each time there is one.

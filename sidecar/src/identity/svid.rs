@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
@@ -22,6 +22,7 @@ pub struct Svid {
     signer: Arc<CertifiedKey>,
     bundle: TrustBundle,
     not_after: SystemTime,
+    not_before: SystemTime,
 }
 
 impl Svid {
@@ -48,6 +49,7 @@ impl Svid {
         Ok(Self {
             id: leaf.id,
             not_after: leaf.not_after.into(),
+            not_before: leaf.not_before.into(),
             chain,
             key,
             signer: Arc::new(signer),
@@ -85,6 +87,12 @@ impl Svid {
         &self.bundle
     }
 
+    /// How long the workload's certificate is valid in all.
+    pub fn lifetime(&self) -> Duration {
+        let lifetime = self.not_after.duration_since(self.not_before);
+        lifetime.unwrap_or_default()
+    }
+
     /// When the workload's certificate expires.
     pub fn not_after(&self) -> SystemTime {
         self.not_after
@@ -105,6 +113,7 @@ impl Svid {
         Self {
             id: own.clone(),
             not_after: SystemTime::now(),
+            not_before: SystemTime::now(),
             signer: Arc::new(CertifiedKey::new(chain.clone(), signer)),
             chain,
             key: Arc::new(Zeroizing::new(key)),

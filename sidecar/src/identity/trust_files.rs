@@ -65,7 +65,8 @@ impl TrustFiles {
             .map(PathBuf::as_path)
     }
 
-    fn files(&self) -> Vec<TrustFile> {
+    /// All of them, with what they are for.
+    pub fn files(&self) -> Vec<TrustFile> {
         let crls = self.crls.iter().cloned().map(TrustFile::Crl);
         let federated = self.federated.iter();
         crls.chain(
