@@ -1,6 +1,6 @@
 //! Keys and values of the tables by which the kernel side decides what to capture.
 
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv6Addr};
 
 use crate::endpoint::words;
 
@@ -80,6 +80,35 @@ impl ModeKey {
         }
     }
 
+    /// Which way connections run that this is about.
+    #[inline]
+    pub const fn direction(&self) -> Direction {
+        if self.direction == Direction::Inbound as u8 {
+            Direction::Inbound
+        } else {
+            Direction::Outbound
+        }
+    }
+
+    /// The destination's port, `None` in entries for every port.
+    #[inline]
+    pub const fn port(&self) -> Option<u16> {
+        match self.port {
+            0 => None,
+            port => Some(port),
+        }
+    }
+
+    /// The remote range of a key of this length: its address in mapped form, and its prefix.
+    pub fn range(&self, bits: u32) -> (Ipv6Addr, u8) {
+        let mut octets = [0; 16];
+        for (chunk, word) in octets.chunks_exact_mut(4).zip(self.addr) {
+            chunk.copy_from_slice(&word.to_ne_bytes());
+        }
+        let prefix = bits.saturating_sub(MODE_KEY_HEAD_BITS).min(128);
+        (octets.into(), prefix as u8)
+    }
+
     /// The key and its length in bits for all of `addr/prefix`.
     pub fn prefix(
         direction: Direction,
@@ -131,6 +160,16 @@ mod tests {
         let (key, bits) = ModeKey::prefix(Direction::Outbound, Some(443), addr, 32);
         assert_eq!(bits, ModeKey::BITS);
         assert_eq!(key, ModeKey::new(Direction::Outbound, 443, words(addr)));
+    }
+
+    #[test]
+    fn a_key_tells_what_it_was_made_of() {
+        let addr = Ipv4Addr::new(198, 18, 0, 0);
+        for (direction, port) in [(Direction::Inbound, None), (Direction::Outbound, Some(443))] {
+            let (key, bits) = ModeKey::prefix(direction, port, addr.into(), 15);
+            assert_eq!((key.direction(), key.port()), (direction, port));
+            assert_eq!(key.range(bits), (addr.to_ipv6_mapped(), 96 + 15));
+        }
     }
 
     #[test]

@@ -50,7 +50,8 @@ impl Captured {
 
         let pins = Pins::create(&config.bpffs, cgroup)?;
         let mut datapath = Datapath::load(cgroup, pins)?;
-        datapath.configure(&Rules {
+        let mut rules = datapath.rules()?;
+        rules.apply(&Rules {
             policy: &config.policy,
             own_addrs: &pod::own_addresses(),
         })?;

@@ -15,7 +15,7 @@ use aya::{
 };
 
 use super::{
-    Error, Events, Listeners, Rules, Sockets, listening::Listening, logger, object::object,
+    Error, Events, Listeners, RuleMaps, Sockets, listening::Listening, logger, object::object,
     pins::Pins,
 };
 use crate::pod::Cgroup;
@@ -104,9 +104,9 @@ impl Datapath {
         take(&mut self.ebpf, Events::MAP, PerCpuArray::try_from).map(Events::new)
     }
 
-    /// Writes what the programs decide by. Each program reads it from its first call on.
-    pub fn configure(&mut self, rules: &Rules<'_>) -> Result<(), Error> {
-        rules.write(&mut self.ebpf)
+    /// The tables that the programs decide by, to be filled before anything is attached.
+    pub fn rules(&mut self) -> Result<RuleMaps, Error> {
+        RuleMaps::open(|name| take(&mut self.ebpf, name, Ok))
     }
 
     /// Begins to follow the pod's sockets, and notes those that listen already.

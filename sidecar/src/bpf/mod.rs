@@ -22,7 +22,7 @@ pub use self::{
     error::Error,
     listener::{Listeners, OwnListener},
     logger::forward_logs,
-    rules::Rules,
+    rules::{RuleMaps, Rules},
     sockets::Sockets,
     status::Events,
 };

@@ -1,12 +1,16 @@
-use std::net::IpAddr;
+mod table;
+mod transition;
 
-use aya::{
-    Ebpf, Pod,
-    maps::{Array, HashMap, LpmTrie, MapData, MapError, lpm_trie::Key},
-};
-use ipnet::IpNet;
+use std::{collections::BTreeSet, net::IpAddr};
+
+use aya::maps::{Array, Map, MapData};
+use ipnet::{IpNet, Ipv6Net};
 use sidecar_common::policy::{self as key, ModeKey};
 
+use self::{
+    table::{PRESENT, Set, Trie},
+    transition::{Place, Table},
+};
 use super::Error;
 use crate::policy::{Direction, Failure, Mode, Policy};
 
@@ -18,98 +22,228 @@ pub struct Rules<'a> {
     pub own_addrs: &'a [(IpNet, IpAddr)],
 }
 
-impl Rules<'_> {
-    /// Writes them into the maps.
-    pub(super) fn write(&self, ebpf: &mut Ebpf) -> Result<(), Error> {
-        let mut modes = Trie::<ModeKey, u32>::open(ebpf, "SC_MODES")?;
-        for (direction, table) in [
-            (Direction::Inbound, &self.policy.inbound),
-            (Direction::Outbound, &self.policy.outbound),
-        ] {
-            for (port, net, mode) in table.entries() {
-                let (key, bits) =
-                    ModeKey::prefix(direction.into(), port, net.addr(), net.prefix_len());
-                modes.insert(key, bits, key::Mode::from(mode).0)?;
+/// The tables that the programs decide by, which can be changed while they do.
+///
+/// A change is made in two steps: [`tighten`](Self::tighten) first, then whoever else decides
+/// changes to the new policy, then [`loosen`](Self::loosen). So at no moment does the kernel leave a
+/// connection alone that neither policy would.
+pub struct RuleMaps {
+    modes: Trie<ModeKey, u32>,
+    failures: Array<MapData, u32>,
+    excluded_nets: Trie<[u32; 4], u32>,
+    excluded_ports: Set,
+    excluded_uids: Set,
+    own_addrs: Trie<[u32; 4], [u32; 4]>,
+}
+
+impl RuleMaps {
+    /// Opens the tables, whose maps are found by name: in a loaded object, or among pins.
+    pub fn open(mut map: impl FnMut(&'static str) -> Result<Map, Error>) -> Result<Self, Error> {
+        Ok(Self {
+            modes: Trie::open(map("SC_MODES")?, "SC_MODES")?,
+            failures: Array::try_from(map(FAILURES)?).map_err(failures_error)?,
+            excluded_nets: Trie::open(map("SC_EXCLUDED_NETS")?, "SC_EXCLUDED_NETS")?,
+            excluded_ports: Set::open(map("SC_EXCLUDED_PORTS")?, "SC_EXCLUDED_PORTS")?,
+            excluded_uids: Set::open(map("SC_EXCLUDED_UIDS")?, "SC_EXCLUDED_UIDS")?,
+            own_addrs: Trie::open(map("SC_OWN_ADDRS")?, "SC_OWN_ADDRS")?,
+        })
+    }
+
+    /// Makes them say what the rules say, while nobody else decides by them.
+    pub fn apply(&mut self, rules: &Rules<'_>) -> Result<(), Error> {
+        self.tighten(rules)?;
+        self.loosen(rules)
+    }
+
+    /// Takes over whatever is stricter in the rules than it is now.
+    ///
+    /// When it fails, some of that is in force, and nothing is laxer than before.
+    pub fn tighten(&mut self, rules: &Rules<'_>) -> Result<(), Error> {
+        let then = modes(rules.policy);
+        for (place, mode) in transition::tighten(&self.modes()?, &then) {
+            self.set_mode(&place, mode)?;
+        }
+        for (direction, failure) in failures(rules.policy) {
+            if failure == Failure::Closed {
+                self.set_failure(direction, failure)?;
             }
         }
-
-        let mut failures = Array::<_, u32>::try_from(map(ebpf, "SC_FAILURES"))
-            .map_err(|source| error("SC_FAILURES", source))?;
-        for (direction, failure) in [
-            (Direction::Inbound, self.policy.inbound_failure),
-            (Direction::Outbound, self.policy.outbound_failure),
-        ] {
-            let index = key::Direction::from(direction) as u32;
-            failures
-                .set(index, key::Failure::from(failure).0, 0)
-                .map_err(|source| error("SC_FAILURES", source))?;
+        let exclusions = Exclusions::of(rules.policy);
+        for (net, bits) in self.excluded_nets()?.difference(&exclusions.nets) {
+            self.excluded_nets.remove(*net, *bits)?;
         }
-
-        let exclusions = &self.policy.exclusions;
-        let mut nets = Trie::<[u32; 4], u32>::open(ebpf, "SC_EXCLUDED_NETS")?;
-        for net in &exclusions.outbound_cidrs {
-            let (addr, bits) = key::cidr(net.addr(), net.prefix_len());
-            nets.insert(addr, bits, PRESENT)?;
+        for port in self.excluded_ports.keys()?.difference(&exclusions.ports) {
+            self.excluded_ports.remove(*port)?;
         }
-
-        let inbound = exclusions.inbound_ports.iter();
-        let outbound = exclusions.outbound_ports.iter();
-        let ports = inbound
-            .map(|port| key::port_key(key::Direction::Inbound, *port))
-            .chain(outbound.map(|port| key::port_key(key::Direction::Outbound, *port)));
-        fill(ebpf, "SC_EXCLUDED_PORTS", ports)?;
-        fill(ebpf, "SC_EXCLUDED_UIDS", exclusions.uids.iter().copied())?;
-
-        let mut addrs = Trie::<[u32; 4], [u32; 4]>::open(ebpf, "SC_OWN_ADDRS")?;
-        for (net, addr) in self.own_addrs {
-            let (prefix, bits) = key::cidr(net.addr(), net.prefix_len());
-            let (own, _) = key::cidr(*addr, 0);
-            addrs.insert(prefix, bits, own)?;
+        for uid in self.excluded_uids.keys()?.difference(&exclusions.uids) {
+            self.excluded_uids.remove(*uid)?;
         }
         Ok(())
     }
-}
 
-/// Value in tables of which only the keys matter.
-const PRESENT: u32 = 1;
-
-/// A table matched by longest prefix.
-struct Trie<'a, K: Pod, V: Pod> {
-    map: LpmTrie<&'a mut MapData, K, V>,
-    name: &'static str,
-}
-
-impl<'a, K: Pod, V: Pod> Trie<'a, K, V> {
-    fn open(ebpf: &'a mut Ebpf, name: &'static str) -> Result<Self, Error> {
-        let map = LpmTrie::try_from(map(ebpf, name)).map_err(|source| error(name, source))?;
-        Ok(Self { map, name })
+    /// Takes over the rest, after [`tighten`](Self::tighten).
+    ///
+    /// When it fails, some of the old rules are still in force, and nothing is laxer than the new.
+    pub fn loosen(&mut self, rules: &Rules<'_>) -> Result<(), Error> {
+        let now = self.modes()?;
+        let then = modes(rules.policy);
+        for (place, mode) in transition::loosen(&now, &then) {
+            self.set_mode(&place, mode)?;
+        }
+        for place in transition::stale(&now, &then) {
+            let (key, bits) = mode_key(&place);
+            self.modes.remove(key, bits)?;
+        }
+        for (direction, failure) in failures(rules.policy) {
+            self.set_failure(direction, failure)?;
+        }
+        let exclusions = Exclusions::of(rules.policy);
+        for (net, bits) in exclusions.nets.difference(&self.excluded_nets()?) {
+            self.excluded_nets.insert(*net, *bits, PRESENT)?;
+        }
+        for port in exclusions.ports.difference(&self.excluded_ports.keys()?) {
+            self.excluded_ports.insert(*port)?;
+        }
+        for uid in exclusions.uids.difference(&self.excluded_uids.keys()?) {
+            self.excluded_uids.insert(*uid)?;
+        }
+        self.set_own_addrs(rules.own_addrs)
     }
 
-    fn insert(&mut self, key: K, bits: u32, value: V) -> Result<(), Error> {
-        self.map
-            .insert(&Key::new(bits, key), value, 0)
-            .map_err(|source| error(self.name, source))
+    /// Has the programs show these addresses. No secret depends on them.
+    fn set_own_addrs(&mut self, own_addrs: &[(IpNet, IpAddr)]) -> Result<(), Error> {
+        let mut kept = BTreeSet::new();
+        for (net, addr) in own_addrs {
+            let (prefix, bits) = key::cidr(net.addr(), net.prefix_len());
+            let (own, _) = key::cidr(*addr, 0);
+            self.own_addrs.insert(prefix, bits, own)?;
+            kept.insert((prefix, bits));
+        }
+        for (prefix, bits, _) in self.own_addrs.entries()? {
+            if !kept.contains(&(prefix, bits)) {
+                self.own_addrs.remove(prefix, bits)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The table of modes as it is now.
+    fn modes(&self) -> Result<Table, Error> {
+        let entries = self.modes.entries()?;
+        let entry = |(key, bits, mode): (ModeKey, u32, u32)| {
+            let (addr, prefix) = key.range(bits);
+            let place = Place {
+                direction: key.direction().into(),
+                port: key.port(),
+                net: Ipv6Net::new_assert(addr, prefix),
+            };
+            (place, key::Mode(mode).into())
+        };
+        Ok(entries.into_iter().map(entry).collect())
+    }
+
+    fn excluded_nets(&self) -> Result<BTreeSet<([u32; 4], u32)>, Error> {
+        let entries = self.excluded_nets.entries()?;
+        Ok(entries
+            .into_iter()
+            .map(|(net, bits, _)| (net, bits))
+            .collect())
+    }
+
+    fn set_failure(&mut self, direction: Direction, failure: Failure) -> Result<(), Error> {
+        let index = key::Direction::from(direction) as u32;
+        let set = self.failures.set(index, key::Failure::from(failure).0, 0);
+        set.map_err(failures_error)
+    }
+
+    fn set_mode(&mut self, place: &Place, mode: Mode) -> Result<(), Error> {
+        let (key, bits) = mode_key(place);
+        self.modes.insert(key, bits, key::Mode::from(mode).0)
     }
 }
 
-/// Writes keys into a table of which only the keys matter.
-fn fill(ebpf: &mut Ebpf, name: &'static str, keys: impl Iterator<Item = u32>) -> Result<(), Error> {
-    let mut map =
-        HashMap::<_, u32, u32>::try_from(map(ebpf, name)).map_err(|source| error(name, source))?;
-    for key in keys {
-        map.insert(key, PRESENT, 0)
-            .map_err(|source| error(name, source))?;
+/// What happens to connections while no proxy serves, by direction.
+const FAILURES: &str = "SC_FAILURES";
+
+fn failures_error(source: aya::maps::MapError) -> Error {
+    Error::Map {
+        map: FAILURES,
+        source,
     }
-    Ok(())
 }
 
-fn map<'a>(ebpf: &'a mut Ebpf, name: &str) -> &'a mut aya::maps::Map {
-    ebpf.map_mut(name)
-        .expect("the object has every map named here")
+fn failures(policy: &Policy) -> [(Direction, Failure); 2] {
+    [
+        (Direction::Inbound, policy.inbound_failure),
+        (Direction::Outbound, policy.outbound_failure),
+    ]
 }
 
-fn error(map: &'static str, source: MapError) -> Error {
-    Error::Map { map, source }
+/// The table of modes that a policy asks for.
+fn modes(policy: &Policy) -> Table {
+    let directions = [
+        (Direction::Inbound, &policy.inbound),
+        (Direction::Outbound, &policy.outbound),
+    ];
+    let mut table = Table::new();
+    for (direction, modes) in directions {
+        for (port, net, mode) in modes.entries() {
+            let net = mapped(net);
+            table.insert(
+                Place {
+                    direction,
+                    port,
+                    net,
+                },
+                mode,
+            );
+        }
+    }
+    table
+}
+
+fn mode_key(place: &Place) -> (ModeKey, u32) {
+    let addr = IpAddr::V6(place.net.addr());
+    ModeKey::prefix(
+        place.direction.into(),
+        place.port,
+        addr,
+        place.net.prefix_len(),
+    )
+}
+
+/// The range with IPv4 in its mapped form.
+fn mapped(net: IpNet) -> Ipv6Net {
+    match net {
+        IpNet::V4(v4) => Ipv6Net::new_assert(v4.addr().to_ipv6_mapped(), 96 + v4.prefix_len()),
+        IpNet::V6(v6) => v6,
+    }
+}
+
+/// What is left alone, as keys.
+struct Exclusions {
+    nets: BTreeSet<([u32; 4], u32)>,
+    ports: BTreeSet<u32>,
+    uids: BTreeSet<u32>,
+}
+
+impl Exclusions {
+    fn of(policy: &Policy) -> Self {
+        let exclusions = &policy.exclusions;
+        let nets = exclusions.outbound_cidrs.iter();
+        let inbound = exclusions.inbound_ports.iter();
+        let outbound = exclusions.outbound_ports.iter();
+        Self {
+            nets: nets
+                .map(|net| key::cidr(net.addr(), net.prefix_len()))
+                .collect(),
+            ports: inbound
+                .map(|port| key::port_key(key::Direction::Inbound, *port))
+                .chain(outbound.map(|port| key::port_key(key::Direction::Outbound, *port)))
+                .collect(),
+            uids: exclusions.uids.clone(),
+        }
+    }
 }
 
 impl From<Direction> for key::Direction {
@@ -130,12 +264,32 @@ impl From<Failure> for key::Failure {
     }
 }
 
+impl From<key::Direction> for Direction {
+    fn from(direction: key::Direction) -> Self {
+        match direction {
+            key::Direction::Inbound => Self::Inbound,
+            key::Direction::Outbound => Self::Outbound,
+        }
+    }
+}
+
 impl From<Mode> for key::Mode {
     fn from(mode: Mode) -> Self {
         match mode {
             Mode::Off => Self::OFF,
             Mode::Permissive => Self::PERMISSIVE,
             Mode::Strict => Self::STRICT,
+        }
+    }
+}
+
+impl From<key::Mode> for Mode {
+    /// What nobody has written counts as the strictest.
+    fn from(mode: key::Mode) -> Self {
+        match mode {
+            key::Mode::OFF => Self::Off,
+            key::Mode::PERMISSIVE => Self::Permissive,
+            _ => Self::Strict,
         }
     }
 }
