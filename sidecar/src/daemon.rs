@@ -7,13 +7,14 @@ use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
     admin,
-    bpf::{self, Datapath, Listeners, OwnListener, Rules, pins::Pins},
-    config::Config,
+    bpf::{self, Datapath, Listeners, OwnListener, RuleMaps, Rules, pins::Pins},
+    config::{Config, Source},
     identity::Origin,
     logging,
     pod::{self, Cgroup},
     policy::Direction,
     proxy::{Drain, Proxy},
+    reload::Reload,
     sandbox::Sandbox,
     telemetry::{KernelEvents, Telemetry},
     tls,
@@ -24,6 +25,10 @@ use crate::{
 /// Everything that takes privileges has been done, and nothing that takes a thread.
 pub struct Captured {
     config: Config,
+    /// Where the settings came from.
+    source: Source,
+    /// What the programs decide by.
+    rules: RuleMaps,
     /// What is attached.
     datapath: Datapath,
     /// The proxy's ends of the connections.
@@ -38,7 +43,7 @@ impl Captured {
     /// Captures the pod: the processes of `cgroup`, in the current network namespace.
     ///
     /// Everything that can be refused is refused before anything is attached.
-    pub fn new(config: Config, cgroup: &Cgroup) -> anyhow::Result<Self> {
+    pub fn new(config: Config, source: Source, cgroup: &Cgroup) -> anyhow::Result<Self> {
         config.identity.check()?;
         config.trust_files.check()?;
         pod::ensure_bpffs(&config.bpffs)?;
@@ -64,6 +69,8 @@ impl Captured {
         datapath.steer(cgroup, netns.as_fd(), &listeners)?;
         Ok(Self {
             config,
+            source,
+            rules,
             datapath,
             listeners,
             admin,
@@ -80,6 +87,7 @@ impl Captured {
             Origin::WorkloadApi(_) => (Vec::new(), Vec::new()),
         };
         files.extend(self.config.trust_files.paths().map(ToOwned::to_owned));
+        files.extend(self.source.path().map(ToOwned::to_owned));
         Sandbox {
             admin_port: self.config.admin.port(),
             cgroup: cgroup.path().to_owned(),
@@ -94,6 +102,8 @@ impl Captured {
     pub fn serve(self) -> anyhow::Result<Daemon> {
         let Self {
             config,
+            source,
+            rules,
             mut datapath,
             listeners,
             admin,
@@ -109,10 +119,11 @@ impl Captured {
 
         let drain = Drain::default();
         let identity = tls::keep(config.identity, config.trust_files, telemetry.clone());
+        let (policy_sender, policy) = watch::channel(Arc::new(config.policy));
         let proxy = Arc::new(Proxy {
             kernel: datapath.sockets(),
             identity: identity.clone(),
-            policy: watch::channel(Arc::new(config.policy)).1,
+            policy,
             telemetry,
             limits: config.limits,
         });
@@ -126,6 +137,9 @@ impl Captured {
                 tokio::spawn(Arc::clone(&proxy).serve(direction, listener, drain.clone()));
             }
         }
+        let telemetry = proxy.telemetry.clone();
+        let reload = Reload::new(source, config.settings, policy_sender, rules, telemetry);
+        tokio::spawn(reload.keep());
         // Last, so that nobody is told of readiness before the pod is captured.
         let admin = TcpListener::from_std(admin.listen()?)?;
         let admin_address = admin.local_addr()?;

@@ -16,6 +16,7 @@ pub mod logging;
 pub mod pod;
 pub mod policy;
 pub mod proxy;
+pub mod reload;
 pub mod sandbox;
 pub mod telemetry;
 pub mod tls;

@@ -35,10 +35,11 @@ impl Exec {
     /// Runs the command in a cgroup of its own, captured, and exits as it does.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         // Several may run side by side, and nobody has to find the admin endpoint of each.
-        let config = self.config.load_over(Settings {
+        let source = self.config.over(Settings {
             admin: Some(AdminAddress::ANY_LOOPBACK_PORT),
             ..Settings::default()
-        })?;
+        });
+        let config = source.load()?;
         let _flush = logging::init(&config.log, config.log_format).queue();
         let parent = match &config.cgroup {
             Some(path) => path.clone(),
@@ -51,7 +52,7 @@ impl Exec {
         let status = runtime(config.workers)?.block_on(async {
             let grace = config.drain_timeout;
             // Not confined: the command would be, too.
-            let daemon = Captured::new(config, &place.pod)?.serve()?;
+            let daemon = Captured::new(config, source, &place.pod)?.serve()?;
             let status = supervise(&self.command, &place.app).await;
             daemon.stop(grace).await?;
             status

@@ -6,7 +6,7 @@ use tokio::{
 };
 
 use crate::{
-    config,
+    config::{self, Settings},
     daemon::Captured,
     logging,
     pod::{self, Cgroup},
@@ -25,7 +25,8 @@ impl Run {
     /// The order is what keeps it safe: what takes privileges comes first, on the only thread;
     /// then the sandbox, which threads inherit; then the threads.
     pub fn run(self) -> anyhow::Result<()> {
-        let config = self.config.load()?;
+        let source = self.config.over(Settings::default());
+        let config = source.load()?;
         let messages = logging::init(&config.log, config.log_format);
         let cgroup = match &config.cgroup {
             Some(path) => Cgroup::open(path)?,
@@ -37,16 +38,18 @@ impl Run {
         let grace = config.drain_timeout;
         let workers = config.workers;
         // Whoever stops us meanwhile is heard later, so that nothing is left half attached.
-        let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
+        let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
         signals.thread_block()?;
 
-        let captured = Captured::new(config, &cgroup)?;
+        let captured = Captured::new(config, source, &cgroup)?;
         captured.sandbox(&cgroup).enter()?;
 
         let _flush = messages.queue();
         runtime(workers)?.block_on(async {
             let mut terminate = signal(SignalKind::terminate())?;
             let mut interrupt = signal(SignalKind::interrupt())?;
+            // From here on it ends nothing; what it asks for now, the first look at the settings does.
+            let _heard = signal(SignalKind::hangup())?;
             signals.thread_unblock()?;
             let daemon = captured.serve()?;
             tokio::select! {

@@ -30,6 +30,12 @@ pub enum Error {
         /// The two files.
         files: [PathBuf; 2],
     },
+    /// The file was emptied while the daemon ran.
+    #[error(
+        "the settings file {} is empty; if every default is meant, write a comment into it",
+        .0.display()
+    )]
+    Emptied(PathBuf),
     /// The machine's name does not make a SPIFFE ID.
     #[error("the host name `{0}` cannot be part of a SPIFFE ID; set --identity")]
     Hostname(String),

@@ -7,6 +7,7 @@
 mod error;
 mod file;
 mod settings;
+mod source;
 mod value;
 
 use std::{
@@ -24,6 +25,7 @@ use spiffe::{SpiffeId, TrustDomain};
 pub use self::{
     error::Error,
     settings::{Args, Settings},
+    source::Source,
     value::{
         AccessLog, AdminAddress, FederatedBundle, LogFilter, LogFormat, Timeout, Workers,
         WorkloadApi,
@@ -76,6 +78,8 @@ pub struct Config {
     pub netns: Option<PathBuf>,
     /// What connections need, and who may open them.
     pub policy: Policy,
+    /// What all of this was made of.
+    pub settings: Settings,
     /// Threads that carry connections.
     pub workers: usize,
 }
@@ -84,6 +88,7 @@ impl TryFrom<Settings> for Config {
     type Error = Error;
 
     fn try_from(settings: Settings) -> Result<Self, Error> {
+        let whole = settings.clone();
         // Without `..`: a setting that is added and then forgotten here does not compile.
         let Settings {
             access_log,
@@ -184,6 +189,7 @@ impl TryFrom<Settings> for Config {
                 authorization,
                 expectations,
             },
+            settings: whole,
             workers: workers.unwrap_or_default().number(),
         })
     }

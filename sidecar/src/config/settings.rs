@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::{
-    AccessLog, Config, Error, FederatedBundle, LogFilter, LogFormat, Timeout, Workers,
+    AccessLog, Config, Error, FederatedBundle, LogFilter, LogFormat, Source, Timeout, Workers,
     value::{AdminAddress, Identity, Uid, WorkloadApi},
 };
 use crate::policy::{Authorization, Cidr, Expectations, Failure, Mode, ModeOverride, Port};
@@ -25,16 +25,12 @@ impl Args {
     ///
     /// Everything wrong is refused here, before anything is attached.
     pub fn load(self) -> Result<Config, Error> {
-        self.load_over(Settings::default())
+        self.over(Settings::default()).load()
     }
 
-    /// As [`load`](Self::load), with defaults of the command's own.
-    pub fn load_over(self, defaults: Settings) -> Result<Config, Error> {
-        let file = match &self.config {
-            Some(path) => Settings::from_file(path)?,
-            None => Settings::default(),
-        };
-        self.settings.or(file).or(defaults).try_into()
+    /// These settings, over defaults of the command's own, to be read as often as they change.
+    pub fn over(self, defaults: Settings) -> Source {
+        Source::new(self, defaults)
     }
 }
 

@@ -83,6 +83,11 @@ impl Telemetry {
         self.shared.metrics.identity_failed(source);
     }
 
+    /// Changed settings were taken over, or were refused and those of before kept.
+    pub fn reloaded(&self, is_taken_over: bool) {
+        self.shared.metrics.reloaded(is_taken_over);
+    }
+
     /// A connection was accepted.
     pub fn begin(
         &self,

@@ -1,0 +1,199 @@
+//! Takes over changed settings while the daemon runs.
+
+use std::{future::pending, sync::Arc, time::Duration};
+
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+    time::sleep,
+};
+
+use crate::{
+    bpf::{self, RuleMaps, Rules},
+    changes::Changes,
+    config::{Config, Settings, Source},
+    pod,
+    policy::Policy,
+    telemetry::Telemetry,
+};
+
+/// What is taken over at once, by key. Everything else takes a restart.
+const RELOADABLE: [&str; 11] = [
+    "authorization",
+    "exclude-inbound-ports",
+    "exclude-outbound-cidrs",
+    "exclude-outbound-ports",
+    "exclude-uids",
+    "expect",
+    "inbound",
+    "inbound-failure",
+    "outbound",
+    "outbound-failure",
+    "overrides",
+];
+
+/// How long a file must stay as it is to be taken for whole: one that is written in place may be
+/// valid when half of it is there.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// Keeps the policy as the settings file says, until the end.
+pub struct Reload<T> {
+    /// Where settings come from.
+    source: Source,
+    /// Those the daemon was started with; of the ones that take a restart, they are in force.
+    started: Settings,
+    /// What was read last, so that a file that stays as it is, also a bad one, is told once.
+    last: Result<Settings, String>,
+    /// Tells connections.
+    policy: watch::Sender<Arc<Policy>>,
+    /// Tells the kernel.
+    tables: T,
+    /// Counts.
+    telemetry: Telemetry,
+}
+
+/// What the kernel decides by, to be changed in two steps.
+pub trait Tables {
+    /// Takes over whatever is stricter in a policy. When it fails, nothing is laxer than before.
+    fn tighten(&mut self, policy: &Policy) -> Result<(), bpf::Error>;
+    /// Takes over the rest. When it fails, nothing is laxer than the policy.
+    fn loosen(&mut self, policy: &Policy) -> Result<(), bpf::Error>;
+}
+
+impl Tables for RuleMaps {
+    fn tighten(&mut self, policy: &Policy) -> Result<(), bpf::Error> {
+        self.tighten(&Rules {
+            policy,
+            own_addrs: &pod::own_addresses(),
+        })
+    }
+
+    fn loosen(&mut self, policy: &Policy) -> Result<(), bpf::Error> {
+        self.loosen(&Rules {
+            policy,
+            own_addrs: &pod::own_addresses(),
+        })
+    }
+}
+
+impl<T: Tables> Reload<T> {
+    /// Prepares for changes of settings with which the daemon was started.
+    pub fn new(
+        source: Source,
+        started: Settings,
+        policy: watch::Sender<Arc<Policy>>,
+        tables: T,
+        telemetry: Telemetry,
+    ) -> Self {
+        Self {
+            source,
+            last: Ok(started.clone()),
+            started,
+            policy,
+            tables,
+            telemetry,
+        }
+    }
+
+    /// Takes over the settings whenever the file changes, and on SIGHUP.
+    pub async fn keep(mut self) {
+        let mut hangup = signal(SignalKind::hangup())
+            .inspect_err(|error| tracing::warn!("cannot wait for SIGHUP: {error}"))
+            .ok();
+        let mut changes = self.source.path().map(|path| Changes::of([path]));
+        // It may have changed since the start, before anybody watched.
+        self.look(false).await;
+        loop {
+            let is_asked = tokio::select! {
+                () = next_change(changes.as_mut()) => false,
+                () = next_signal(hangup.as_mut()) => true,
+            };
+            self.look(is_asked).await;
+        }
+    }
+
+    /// Reads the settings, and takes them over if they are others than before, or if asked to.
+    async fn look(&mut self, is_asked: bool) {
+        let read = self.read().await;
+        if read == self.last && !is_asked {
+            return;
+        }
+        self.last.clone_from(&read);
+        match read.and_then(|settings| self.take_over(settings)) {
+            Ok(()) => {
+                self.telemetry.reloaded(true);
+                tracing::info!("took over the settings");
+            }
+            Err(why) => {
+                self.telemetry.reloaded(false);
+                tracing::error!("kept the settings as they were: {why}");
+            }
+        }
+    }
+
+    /// The settings, once they stay as they are.
+    async fn read(&self) -> Result<Settings, String> {
+        let read = || self.source.reread().map_err(|error| error.to_string());
+        let mut seen = read();
+        loop {
+            sleep(SETTLE).await;
+            let again = read();
+            if again == seen {
+                return seen;
+            }
+            seen = again;
+        }
+    }
+
+    /// Makes the settings hold, all that can be changed at once.
+    fn take_over(&mut self, settings: Settings) -> Result<(), String> {
+        let mut of_restart = settings.differing(&self.started);
+        of_restart.retain(|key| !RELOADABLE.contains(&key.as_str()));
+        let policy = Config::try_from(settings)
+            .map_err(|error| error.to_string())?
+            .policy;
+        // The kernel first becomes as strict as both policies, then connections are told, and only
+        // then does the kernel leave alone what the new policy does: so nothing passes that
+        // neither policy lets pass.
+        if let Err(error) = self.tables.tighten(&policy) {
+            let old = Arc::clone(&self.policy.borrow());
+            let undone = self.tables.loosen(&old);
+            let more =
+                undone.map_or_else(|error| format!(", nor back: {error}"), |()| String::new());
+            return Err(format!(
+                "the kernel cannot be changed to the new ones: {error}{more}"
+            ));
+        }
+        self.policy.send_replace(Arc::new(policy.clone()));
+        if !of_restart.is_empty() {
+            tracing::warn!(
+                "changes of {} wait for a restart of the sidecar; the rest is taken over now",
+                of_restart.join(", ")
+            );
+        }
+        self.tables.loosen(&policy).map_err(|error| {
+            format!("connections are held to the new ones, the kernel to the stricter of both: {error}; restart the sidecar")
+        })
+    }
+}
+
+async fn next_change(changes: Option<&mut Changes>) {
+    match changes {
+        Some(changes) => changes.next().await,
+        None => pending().await,
+    }
+}
+
+async fn next_signal(signal: Option<&mut Signal>) {
+    let received = match signal {
+        Some(signal) => signal.recv().await,
+        None => None,
+    };
+    if received.is_none() {
+        // None will ever come.
+        pending::<()>().await;
+    }
+}
+
+#[cfg(test)]
+mod tests;
