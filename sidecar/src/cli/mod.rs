@@ -6,6 +6,7 @@ mod check;
 mod cleanup;
 mod exec;
 mod output;
+mod policy;
 mod run;
 mod status;
 
@@ -31,6 +32,8 @@ enum Command {
     Cleanup(cleanup::Cleanup),
     /// Run one command with a sidecar of its own
     Exec(exec::Exec),
+    /// Say what settings mean for a client, or whether they are valid; changes nothing
+    Policy(policy::Args),
     /// Capture a pod's connections and serve them until told to stop
     Run(run::Run),
     /// Show every program, map and link of ours, and what they have counted
@@ -56,6 +59,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => args.run(),
         Command::Cleanup(args) => args.run().map(|()| ExitCode::SUCCESS),
         Command::Exec(args) => args.run(),
+        Command::Policy(args) => args.run(),
         Command::Run(args) => args.run().map(|()| ExitCode::SUCCESS),
         Command::Status(args) => args.run().map(|()| ExitCode::SUCCESS),
     };
