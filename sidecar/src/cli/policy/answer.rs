@@ -197,6 +197,32 @@ mod tests {
     }
 
     #[test]
+    fn the_guide_shows_what_is_said() {
+        let guide = include_str!("../../../../docs/policy.md");
+        let block = |kind: &str, holds: &str| {
+            let mut blocks = guide
+                .split("```")
+                .filter_map(|block| block.strip_prefix(kind));
+            blocks.find(|block| block.contains(holds)).expect(holds)
+        };
+        let yaml = block("yaml\n", "authorization:");
+        let (_, shown) = block("console\n", "policy explain")
+            .split_once('\n')
+            .expect("an answer");
+        let web: spiffe::SpiffeId = "spiffe://example.org/ns/cart/sa/web"
+            .parse()
+            .expect("an ID");
+        let access = Access {
+            peer: Some(&web),
+            source: [10, 2, 0, 1].into(),
+            port: 8080,
+        };
+        assert_eq!(Answer::new(&policy(yaml), &access).text(&access), shown);
+        // What else is shown can be carried out.
+        policy(block("yaml\n", "expect:"));
+    }
+
+    #[test]
     fn what_is_asked_before_any_rule_is_said() {
         let deny = "authorization: {default: deny}";
         for (yaml, peer, why) in [
