@@ -13,7 +13,7 @@ use crate::{
     logging,
     pod::{self, Cgroup},
     policy::Direction,
-    proxy::{Drain, Proxy},
+    proxy::{Drain, Establishing, Proxy},
     reload::Reload,
     sandbox::Sandbox,
     telemetry::{KernelEvents, Telemetry},
@@ -125,6 +125,7 @@ impl Captured {
             identity: identity.clone(),
             policy,
             telemetry,
+            establishing: Establishing::new(config.limits.handshakes),
             limits: config.limits,
         });
         let by_direction = [

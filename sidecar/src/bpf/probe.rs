@@ -40,8 +40,8 @@ impl fmt::Display for Kind {
 pub struct Release(pub u32, pub u32);
 
 impl Release {
-    /// The first that lets a process without capabilities use maps it was handed ("bpf: refine
-    /// `kernel.unprivileged_bpf_disabled` behaviour").
+    /// The first that lets a process without capabilities use maps it was handed (commit
+    /// `bpf: refine kernel.unprivileged_bpf_disabled behaviour`).
     pub const UNPRIVILEGED: Self = Self(5, 19);
 
     /// The release of the running kernel, if it tells one.

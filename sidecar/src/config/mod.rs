@@ -27,8 +27,8 @@ pub use self::{
     settings::{Args, Settings},
     source::Source,
     value::{
-        AccessLog, AdminAddress, FederatedBundle, LogFilter, LogFormat, Timeout, Workers,
-        WorkloadApi,
+        AccessLog, AdminAddress, FederatedBundle, Handshakes, LogFilter, LogFormat, Timeout,
+        Workers, WorkloadApi,
     },
 };
 use crate::{
@@ -67,7 +67,7 @@ pub struct Config {
     pub identity: identity::Origin,
     /// Files that say whom else to trust, and whom no longer.
     pub trust_files: identity::TrustFiles,
-    /// How long connections may take to be established.
+    /// How many connections may be in the making, and how long they may take.
     pub limits: Limits,
     /// Which of the daemon's own messages are logged on standard error, as a filter for `tracing`.
     pub log: String,
@@ -115,6 +115,7 @@ impl TryFrom<Settings> for Config {
             key,
             log,
             log_format,
+            max_handshakes,
             netns,
             outbound,
             outbound_failure,
@@ -158,6 +159,7 @@ impl TryFrom<Settings> for Config {
             limits: Limits {
                 connect: connect_timeout.unwrap_or(Timeout::CONNECT).duration(),
                 handshake: handshake_timeout.unwrap_or(Timeout::HANDSHAKE).duration(),
+                handshakes: max_handshakes.unwrap_or_default().number(),
                 identity: identity_timeout.unwrap_or(Timeout::IDENTITY).duration(),
             },
             trust_files: identity::TrustFiles {

@@ -3,7 +3,8 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::{
-    AccessLog, Config, Error, FederatedBundle, LogFilter, LogFormat, Source, Timeout, Workers,
+    AccessLog, Config, Error, FederatedBundle, Handshakes, LogFilter, LogFormat, Source, Timeout,
+    Workers,
     value::{AdminAddress, Identity, Uid, WorkloadApi},
 };
 use crate::policy::{Authorization, Cidr, Expectations, Failure, Mode, ModeOverride, Port};
@@ -280,6 +281,16 @@ pub struct Settings {
     )]
     pub handshake_timeout: Option<Timeout>,
 
+    /// Connections of each direction that may be in the making at once; more are reset
+    /// [default: 4096]
+    #[arg(
+        long,
+        env = "SIDECAR_MAX_HANDSHAKES",
+        value_name = "COUNT",
+        help_heading = "Limits"
+    )]
+    pub max_handshakes: Option<Handshakes>,
+
     /// How long connections are held until the first identity has come [default: 30s]
     #[arg(
         long,
@@ -365,6 +376,7 @@ each!(
     key,
     log,
     log_format,
+    max_handshakes,
     netns,
     outbound,
     outbound_failure,

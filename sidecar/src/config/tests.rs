@@ -129,7 +129,7 @@ fn each_setting_of_the_upper_layer_wins() {
          identity: 'spiffe://a/a', crl: [a], workload-api: 'unix:/a', \
          federated-bundles: [{trust-domain: a, file: a}], admin: '[::]:1', access-log: off, log: off, \
          log-format: json, connect-timeout: 1s, handshake-timeout: 1s, identity-timeout: 1s, \
-         drain-timeout: 1s, workers: 1, bpffs: a}",
+         max-handshakes: 1, drain-timeout: 1s, workers: 1, bpffs: a}",
     );
     assert!(
         !format!("{every:?}").contains("None"),
@@ -155,6 +155,7 @@ fn nothing_set_gives_the_documented_defaults() {
     assert_eq!(config.bpffs, PathBuf::from("/sys/fs/bpf"));
     assert_eq!(config.limits.connect, Duration::from_secs(10));
     assert_eq!(config.limits.handshake, Duration::from_secs(10));
+    assert_eq!(config.limits.handshakes, 4096);
     assert_eq!(config.drain_timeout, Duration::from_secs(5));
     assert_eq!(config.access_log, AccessLog::Text);
     assert_eq!(config.log, "info");

@@ -64,6 +64,42 @@ impl FromStr for AdminAddress {
     }
 }
 
+/// A number of connections that are in the making.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Handshakes(NonZeroUsize);
+
+impl Handshakes {
+    /// More than any process has file descriptors for.
+    const MOST: usize = 1_000_000;
+
+    pub(super) const fn number(self) -> usize {
+        self.0.get()
+    }
+}
+
+impl Default for Handshakes {
+    /// As many as may wait in a listener's queue before the proxy sees them.
+    fn default() -> Self {
+        const { Self(NonZeroUsize::new(4096).expect("it is not zero")) }
+    }
+}
+
+impl FromStr for Handshakes {
+    type Err = ParseValueError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse()
+            .ok()
+            .filter(|handshakes: &NonZeroUsize| handshakes.get() <= Self::MOST)
+            .map(Self)
+            .ok_or_else(|| ParseValueError {
+                text: text.to_owned(),
+                what: "a number of handshakes",
+                form: "one from 1 to 1000000",
+            })
+    }
+}
+
 /// The SPIFFE ID of a workload: a trust domain and a path.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Identity(pub(super) SpiffeId);
@@ -291,6 +327,7 @@ impl FromStr for Workers {
 
 deserialize_from_str!(
     AdminAddress,
+    Handshakes,
     Identity,
     LogFilter,
     Timeout,

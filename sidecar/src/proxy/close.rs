@@ -40,6 +40,8 @@ pub enum Close {
     NoLongerTrusted,
     /// The connection did not come through the kernel side: somebody dialled the listener itself.
     NotSteered,
+    /// As many connections as allowed were in the making.
+    Overloaded,
     /// The peer's certificate was refused, or somebody else was expected.
     PeerIdentity,
     /// The peer does not speak mutual TLS, and the mode is `strict`.
@@ -52,7 +54,7 @@ pub enum Close {
 
 impl Close {
     /// Every reason, in the order in which documents list them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::ClientReset,
         Self::ConnectFailed,
         Self::ConnectRefused,
@@ -69,6 +71,7 @@ impl Close {
         Self::NoLongerAllowed,
         Self::NoLongerTrusted,
         Self::NotSteered,
+        Self::Overloaded,
         Self::PeerIdentity,
         Self::PlaintextRefused,
         Self::ServerReset,
@@ -94,6 +97,7 @@ impl Close {
             Self::NoLongerAllowed => "no_longer_allowed",
             Self::NoLongerTrusted => "no_longer_trusted",
             Self::NotSteered => "not_steered",
+            Self::Overloaded => "overloaded",
             Self::PeerIdentity => "peer_identity",
             Self::PlaintextRefused => "plaintext_refused",
             Self::ServerReset => "server_reset",

@@ -4,7 +4,7 @@ use std::{io, os::fd::AsFd, time::Instant};
 
 use super::{
     ClientAddr, Close, Kernel, OrigDst, Proxy, accept::Accepted, addr::canonical,
-    admission::denial, carry::carry, dial, stream::Stream, tcp::Tcp,
+    admission::denial, carry::carry, dial, establishing::Permit, stream::Stream, tcp::Tcp,
 };
 use crate::{
     policy::{
@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Serves one connection that came from the network.
-pub(super) async fn serve<K: Kernel>(proxy: &Proxy<K>, accepted: Accepted) {
+pub(super) async fn serve<K: Kernel>(proxy: &Proxy<K>, accepted: Accepted, permit: Permit) {
     let destination = match accepted.stream.local_addr() {
         // Loopback is never steered here: somebody has found the listener's own port.
         Ok(address) if address.ip().to_canonical().is_loopback() => {
@@ -30,13 +30,14 @@ pub(super) async fn serve<K: Kernel>(proxy: &Proxy<K>, accepted: Accepted) {
         // The client is gone already.
         Err(_) => return,
     };
-    serve_to(proxy, accepted, destination).await;
+    serve_to(proxy, accepted, permit, destination).await;
 }
 
 /// Serves one connection to the app on `destination`.
 pub(super) async fn serve_to<K: Kernel>(
     proxy: &Proxy<K>,
     accepted: Accepted,
+    permit: Permit,
     destination: OrigDst,
 ) {
     let Accepted {
@@ -46,7 +47,15 @@ pub(super) async fn serve_to<K: Kernel>(
     let mut connection = proxy
         .telemetry
         .begin(Direction::Inbound, client, destination);
-    match open(proxy, &mut connection, downstream, client, destination).await {
+    let opened = open(
+        proxy,
+        &mut connection,
+        permit,
+        downstream,
+        client,
+        destination,
+    );
+    match opened.await {
         Ok((downstream, upstream)) => {
             let peer = downstream.peer();
             let standing = proxy.standing(Direction::Inbound, client, destination, peer);
@@ -60,6 +69,7 @@ pub(super) async fn serve_to<K: Kernel>(
 async fn open<K: Kernel>(
     proxy: &Proxy<K>,
     connection: &mut Connection,
+    permit: Permit,
     downstream: Tcp,
     client: ClientAddr,
     destination: OrigDst,
@@ -104,12 +114,21 @@ async fn open<K: Kernel>(
     // A plain client, or one whose option was lost on the way. Whoever speaks first tells: a
     // server that greets does not wait for us to find out.
     let upstream = dial_app(proxy, connection, client, destination).await?;
+    // Both may be silent for as long as they like: the app knows of the client.
+    drop(permit);
     let is_tls = tokio::select! {
         biased;
         _ = upstream.readable() => false,
         begins = begins_with_our_hello(&downstream) => begins.unwrap_or(false),
     };
     let downstream = if is_tls {
+        let Some(_permit) = proxy.establishing.admit(Direction::Inbound) else {
+            connection.tls(TlsUse::Failed);
+            connection.explain(format!(
+                "{client} began a TLS handshake when too many were in the making"
+            ));
+            return Err(Close::Overloaded);
+        };
         handshake(proxy, connection, downstream, client).await?
     } else {
         connection.tls(TlsUse::NoPeerOption);

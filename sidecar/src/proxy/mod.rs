@@ -11,6 +11,7 @@ mod close;
 mod copy;
 mod dial;
 mod drain;
+mod establishing;
 mod inbound;
 mod kernel;
 mod outbound;
@@ -29,6 +30,7 @@ pub use self::{
     close::Close,
     copy::Meter,
     drain::Drain,
+    establishing::Establishing,
     kernel::Kernel,
 };
 use crate::{
@@ -47,17 +49,21 @@ pub struct Proxy<K> {
     pub policy: watch::Receiver<Arc<Policy>>,
     /// Counters, histograms, the access log and the list of open connections.
     pub telemetry: Telemetry,
+    /// How many connections are in the making.
+    pub establishing: Establishing,
     /// How long things may take.
     pub limits: Limits,
 }
 
-/// How long things may take.
+/// How many things may be in the making, and how long they may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// A dial.
     pub connect: Duration,
     /// A TLS handshake, and a server's wait for one to begin.
     pub handshake: Duration,
+    /// Connections of each direction that are in the making at once.
+    pub handshakes: usize,
     /// The wait for the first identity, during which connections are held.
     pub identity: Duration,
 }
@@ -89,11 +95,16 @@ impl<K: Kernel> Proxy<K> {
                 accepted = acceptor.accept(&self.telemetry) => accepted,
                 () = drain.begun() => return,
             };
+            let Some(permit) = self.establishing.admit(direction) else {
+                // Dropping the connection resets it.
+                self.telemetry.not_accepted(direction, Close::Overloaded);
+                continue;
+            };
             let proxy = Arc::clone(&self);
             drain.spawn(async move {
                 match direction {
-                    Direction::Inbound => inbound::serve(&proxy, accepted).await,
-                    Direction::Outbound => outbound::serve(&proxy, accepted).await,
+                    Direction::Inbound => inbound::serve(&proxy, accepted, permit).await,
+                    Direction::Outbound => outbound::serve(&proxy, accepted, permit).await,
                 }
             });
         }

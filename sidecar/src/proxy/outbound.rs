@@ -3,7 +3,8 @@
 use std::{os::fd::AsFd, sync::Arc, time::Instant};
 
 use super::{
-    ClientAddr, Close, Kernel, OrigDst, Proxy, accept::Accepted, carry::carry, dial, stream::Stream,
+    ClientAddr, Close, Kernel, OrigDst, Proxy, accept::Accepted, carry::carry, dial,
+    establishing::Permit, stream::Stream,
 };
 use crate::{
     policy::{Direction, Mode},
@@ -11,7 +12,7 @@ use crate::{
 };
 
 /// Serves one connection that the app opened.
-pub(super) async fn serve<K: Kernel>(proxy: &Proxy<K>, accepted: Accepted) {
+pub(super) async fn serve<K: Kernel>(proxy: &Proxy<K>, accepted: Accepted, permit: Permit) {
     let Accepted {
         stream: downstream,
         client,
@@ -36,7 +37,9 @@ pub(super) async fn serve<K: Kernel>(proxy: &Proxy<K>, accepted: Accepted) {
     let mut connection = proxy
         .telemetry
         .begin(Direction::Outbound, client, destination);
-    match open(proxy, &mut connection, destination).await {
+    let opened = open(proxy, &mut connection, destination).await;
+    drop(permit);
+    match opened {
         Ok(upstream) => {
             let peer = upstream.peer();
             let standing = proxy.standing(Direction::Outbound, client, destination, peer);

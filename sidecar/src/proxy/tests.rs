@@ -31,6 +31,9 @@ use crate::{
 /// Far longer than anything here takes.
 const DEADLINE: Duration = Duration::from_secs(10);
 
+/// Connections that may be in the making at once.
+const HANDSHAKES: usize = 4;
+
 /// What the kernel side would say.
 #[derive(Default)]
 struct FakeKernel {
@@ -137,8 +140,10 @@ fn proxy_under(
         telemetry: Telemetry::new(access_log).expect("metrics of unique names"),
         identity: watch::channel(Some(Arc::new(tls))).1,
         policy,
+        establishing: Establishing::new(HANDSHAKES),
         limits: Limits {
             connect: DEADLINE,
+            handshakes: HANDSHAKES,
             handshake: Duration::from_millis(500),
             identity: Duration::from_millis(500),
         },
@@ -182,7 +187,8 @@ async fn accepted() -> (TcpStream, Accepted) {
 async fn connect(proxy: &Arc<Proxy<FakeKernel>>) -> TcpStream {
     let (app, accepted) = accepted().await;
     let proxy = Arc::clone(proxy);
-    tokio::spawn(async move { outbound::serve(&proxy, accepted).await });
+    let permit = proxy.establishing.admit(Direction::Outbound).expect("room");
+    tokio::spawn(async move { outbound::serve(&proxy, accepted, permit).await });
     app
 }
 
@@ -190,7 +196,10 @@ async fn connect(proxy: &Arc<Proxy<FakeKernel>>) -> TcpStream {
 async fn arrive(proxy: &Arc<Proxy<FakeKernel>>, destination: SocketAddr) -> TcpStream {
     let (peer, accepted) = accepted().await;
     let proxy = Arc::clone(proxy);
-    tokio::spawn(async move { inbound::serve_to(&proxy, accepted, OrigDst(destination)).await });
+    let permit = proxy.establishing.admit(Direction::Inbound).expect("room");
+    tokio::spawn(async move {
+        inbound::serve_to(&proxy, accepted, permit, OrigDst(destination)).await;
+    });
     peer
 }
 
@@ -350,7 +359,8 @@ async fn a_connection_that_was_not_steered_is_reset() {
     );
     // The inbound listener's own port is on loopback, where nothing is steered from.
     let (peer, accepted) = accepted().await;
-    inbound::serve(&proxy, accepted).await;
+    let permit = proxy.establishing.admit(Direction::Inbound).expect("room");
+    inbound::serve(&proxy, accepted, permit).await;
     assert!(was_reset(peer).await);
 }
 
@@ -423,4 +433,104 @@ async fn a_reset_of_one_leg_is_a_reset_of_the_other() {
     drop(app);
     assert!(was_reset(server).await);
     logged(&log, "close=client_reset").await;
+}
+
+/// How many connections failed for this reason.
+fn failed(proxy: &Proxy<FakeKernel>, direction: &str, reason: &str) -> usize {
+    let line = format!(
+        r#"sidecar_connections_failed_total{{direction="{direction}",reason="{reason}"}} "#
+    );
+    let metrics = proxy.telemetry.render().expect("metrics");
+    let count = metrics.lines().find_map(|found| found.strip_prefix(&line));
+    count.map_or(0, |count| count.parse().expect("a number"))
+}
+
+#[tokio::test]
+async fn handshakes_that_servers_never_finish_end_and_make_room() {
+    let (own, _) = two_workloads();
+    // The kernel accepts for it; it says nothing.
+    let (_server, address) = listen().await;
+    let kernel = FakeKernel::steered_to(address).meshed();
+    let (proxy, _) = proxy(kernel, Mode::Permissive, own);
+    let mut apps = Vec::new();
+    for _ in 0..HANDSHAKES {
+        apps.push(connect(&proxy).await);
+    }
+    assert!(proxy.establishing.admit(Direction::Outbound).is_none());
+    for app in apps {
+        assert!(was_reset(app).await);
+    }
+    assert_eq!(failed(&proxy, "outbound", "handshake_timeout"), HANDSHAKES);
+    assert!(proxy.establishing.admit(Direction::Outbound).is_some());
+}
+
+#[tokio::test]
+async fn handshakes_that_clients_never_finish_end_and_make_room() {
+    let (own, _) = two_workloads();
+    let (_app, address) = listen().await;
+    let (proxy, _) = proxy(FakeKernel::default().meshed(), Mode::Permissive, own);
+    let mut peers = Vec::new();
+    for _ in 0..HANDSHAKES {
+        peers.push(arrive(&proxy, address).await);
+    }
+    assert!(proxy.establishing.admit(Direction::Inbound).is_none());
+    for peer in peers {
+        assert!(was_reset(peer).await);
+    }
+    assert_eq!(failed(&proxy, "inbound", "handshake_timeout"), HANDSHAKES);
+    assert!(proxy.establishing.admit(Direction::Inbound).is_some());
+}
+
+#[tokio::test]
+async fn idle_plaintext_connections_are_not_in_the_making() {
+    let (own, peer) = two_workloads();
+    let (app, address) = listen().await;
+    let (proxy, log) = proxy(FakeKernel::default(), Mode::Permissive, own);
+    let mut idle = Vec::new();
+    for _ in 0..HANDSHAKES {
+        idle.push((arrive(&proxy, address).await, accept(&app).await));
+    }
+    let permits = timeout(DEADLINE, async {
+        loop {
+            let permits: Vec<_> = (0..HANDSHAKES)
+                .filter_map(|_| proxy.establishing.admit(Direction::Inbound))
+                .collect();
+            if permits.len() == HANDSHAKES {
+                return permits;
+            }
+            tokio::task::yield_now().await;
+        }
+    });
+    let _all = permits.await.expect("the idle ones hold none");
+    // One that begins a handshake now is one too many.
+    let (late, _at_the_app) = idle.swap_remove(0);
+    assert!(peer.connect(late).await.is_err());
+    logged(&log, "close=overloaded").await;
+}
+
+#[tokio::test]
+async fn connections_above_the_limit_are_reset_and_those_that_stand_go_on() {
+    let (own, _) = two_workloads();
+    let (app, address) = listen().await;
+    let (proxy, _) = proxy(FakeKernel::steered_to(address), Mode::Permissive, own);
+    let (listener, dialled) = listen().await;
+    let serve = Arc::clone(&proxy).serve(Direction::Outbound, listener, Drain::default());
+    tokio::spawn(serve);
+    let mut open = TcpStream::connect(dialled).await.expect("a connection");
+    let mut server = accept(&app).await;
+    open.write_all(b"before").await.expect("an open connection");
+    expect_bytes(&mut server, b"before").await;
+
+    let others: Vec<_> = (0..HANDSHAKES)
+        .map(|_| proxy.establishing.admit(Direction::Outbound).expect("room"))
+        .collect();
+    let late = TcpStream::connect(dialled).await.expect("a connection");
+    assert!(was_reset(late).await);
+    assert_eq!(failed(&proxy, "outbound", "overloaded"), 1);
+    open.write_all(b"during").await.expect("an open connection");
+    expect_bytes(&mut server, b"during").await;
+
+    drop(others);
+    let _afterwards = TcpStream::connect(dialled).await.expect("a connection");
+    accept(&app).await;
 }

@@ -15,9 +15,14 @@ use super::{Error, Sandbox};
 /// fewer enforce those that they know.
 const TRIED: ABI = ABI::V7;
 
-/// What is read however the sidecar is set up: the file that holds a descriptor to spare, and
-/// the number of processors, by which counters of the kernel side are added up.
-const ALWAYS: [&str; 2] = ["/dev/null", "/sys/devices/system/cpu/possible"];
+/// What is read however the sidecar is set up: the file that holds a descriptor to spare, how the
+/// C library may give back memory, and the number of processors, by which counters of the kernel
+/// side are added up.
+const ALWAYS: [&str; 3] = [
+    "/dev/null",
+    "/proc/sys/vm/overcommit_memory",
+    "/sys/devices/system/cpu/possible",
+];
 
 /// What Landlock enforces.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
