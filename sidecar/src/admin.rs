@@ -6,8 +6,14 @@
 //! | `/healthz` | 200 while the process serves |
 //! | `/metrics` | all metrics, in Prometheus' text format |
 //! | `/readyz` | 200 while new connections are taken and the workload has a valid identity, else 503 |
+//!
+//! Whoever can connect may ask, so nothing here changes anything, nothing secret is shown, and
+//! callers can take no more than a bounded share of the daemon: connections, memory and time.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use axum::{
     Json, Router,
@@ -16,13 +22,38 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use tokio::{net::TcpListener, sync::watch};
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, watch},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 
 use crate::{
     proxy::Drain,
     telemetry::{Snapshot, Telemetry},
     tls::Tls,
 };
+
+/// Callers that are served at once; one more is hung up on.
+const CALLERS: usize = 32;
+
+/// How long a caller may take to ask.
+const ASKING: Duration = Duration::from_secs(5);
+
+/// How long a caller may take in all.
+const CALL: Duration = Duration::from_secs(30);
+
+/// The longest head of a request, in bytes.
+const HEAD: usize = 16 << 10;
+
+/// How long to wait after an error that the next `accept()` would meet too.
+const BACK_OFF: Duration = Duration::from_millis(100);
 
 /// What the endpoint shows.
 #[derive(Clone)]
@@ -39,19 +70,54 @@ pub async fn serve(
     identity: watch::Receiver<Option<Arc<Tls>>>,
     drain: Drain,
 ) {
+    let shown = Shown {
+        drain,
+        identity,
+        telemetry,
+    };
+    serve_callers(listener, shown, ASKING).await;
+}
+
+async fn serve_callers(listener: TcpListener, shown: Shown, asking: Duration) {
     let router = Router::new()
         .route("/connections", get(connections))
         .route("/healthz", get(healthz))
         .route("/metrics", get(metrics))
         .route("/readyz", get(readyz))
-        .with_state(Shown {
-            drain,
-            identity,
-            telemetry,
-        });
-    if let Err(error) = axum::serve(listener, router).await {
-        tracing::error!("the admin endpoint has stopped: {error}");
+        .with_state(shown);
+    let room = Arc::new(Semaphore::new(CALLERS));
+    // Those that are served end with this task.
+    let mut calls = JoinSet::new();
+    loop {
+        match listener.accept().await {
+            Ok((caller, _)) => {
+                if let Ok(permit) = Arc::clone(&room).try_acquire_owned() {
+                    let answered = answer(caller, router.clone(), asking);
+                    calls.spawn(async move {
+                        answered.await;
+                        drop(permit);
+                    });
+                }
+            }
+            Err(error) => {
+                tracing::debug!("the admin endpoint cannot accept a caller: {error}");
+                sleep(BACK_OFF).await;
+            }
+        }
+        while calls.try_join_next().is_some() {}
     }
+}
+
+/// Answers one request. Whoever asks again connects again, so that nobody keeps others out.
+async fn answer(caller: TcpStream, router: Router, asking: Duration) {
+    let call = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(asking)
+        .keep_alive(false)
+        .max_buf_size(HEAD)
+        .serve_connection(TokioIo::new(caller), TowerToHyperService::new(router));
+    // What goes wrong is the caller's affair.
+    let _ = timeout(CALL, call).await;
 }
 
 async fn connections(State(shown): State<Shown>) -> Json<Vec<Snapshot>> {
@@ -84,3 +150,6 @@ async fn readyz(State(shown): State<Shown>) -> (StatusCode, &'static str) {
         Some(_) => (StatusCode::OK, "ready\n"),
     }
 }
+
+#[cfg(test)]
+mod tests;

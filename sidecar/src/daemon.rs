@@ -62,6 +62,12 @@ impl Captured {
         })?;
         let sockets = datapath.sockets();
         let admin = OwnListener::bind(&sockets, config.admin)?;
+        if !config.admin.ip().to_canonical().is_loopback() {
+            tracing::warn!(
+                "the admin endpoint on {} can be reached from the network and asks for no password; set --admin to a loopback address, unless a network policy guards the port",
+                config.admin
+            );
+        }
 
         datapath.follow(cgroup)?;
         let listeners = Listeners::open(&sockets)?;

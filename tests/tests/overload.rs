@@ -109,16 +109,46 @@ report(reset=sum(ending(sock) == 'reset' for sock in socks))
     pods.client.sidecar().failures("outbound", 100);
 }
 
+#[test]
+fn strangers_at_the_admin_endpoint_neither_exhaust_nor_change_a_sidecar() {
+    let mut pods = Pods::server_meshed(&["--admin", "0.0.0.0:4195"]);
+    let _app = App::start(&pods.server, Behaviour::Echo, 8080);
+    let server = pods.server.sidecar();
+    assert!(server.log().contains("can be reached from the network"));
+    for path in ["quitquitquit", "shutdown", "config", "readyz"] {
+        let url = format!("http://{}:4195/{path}", pods.server.v4());
+        let post = ["-sS", "-X", "POST", "-d", "now", "-o", "/dev/null"];
+        let curl = pods.client.program("curl").args(post);
+        let status = curl.args(["-w", "%{http_code}", &url]).succeed();
+        assert!(["404", "405"].contains(&&*status), "{path}: {status}");
+    }
+
+    let before = descriptors(server);
+    let flood = flood_with("474554", 4195, &pods.client, &pods.server);
+    let open = descriptors(server);
+    assert!(open < before + 50, "{open} descriptors instead of {before}");
+    let answer = pods.client.converse(pods.server.v4(), 8080, SECRET);
+    assert_eq!(answer, SECRET);
+    drop(flood);
+    pods.server.wait_until_ready();
+}
+
 /// What the snippet of dials reports.
 #[derive(Deserialize)]
 struct Resets {
     reset: usize,
 }
 
-/// Starts a flood from one pod to another, and waits until it stands.
+/// Starts a flood of half-open handshakes from one pod to another, and waits until it stands.
 fn flood(from: &Pod, to: &Pod) -> Process {
+    flood_with(HALF_OPEN, 8080, from, to)
+}
+
+/// Starts a flood of connections that send no more than this.
+fn flood_with(beginning: &str, port: u16, from: &Pod, to: &Pod) -> Process {
     let script = from.script("flood.py").arg(to.v4().to_string());
-    let mut flood = script.args(["8080", &FLOOD.to_string(), HALF_OPEN]).start();
+    let arguments = [&*port.to_string(), &*FLOOD.to_string(), beginning];
+    let mut flood = script.args(arguments).start();
     flood.wait_for_stdout("tried");
     flood
 }
