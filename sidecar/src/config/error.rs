@@ -83,4 +83,7 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// The file is larger than one of settings can be.
+    #[error("{} is larger than 1 MiB, which no settings file is; give another to --config", .0.display())]
+    TooLarge(PathBuf),
 }

@@ -1,10 +1,13 @@
 //! The settings file.
 
-use std::{fs, path::Path};
+use std::{fs::File, io::Read, path::Path};
 
 use serde_saphyr::{DefaultMessageFormatter, Error as YamlError, MessageFormatter};
 
 use super::{Error, Settings};
+
+/// The largest file that is read, in bytes: a wrong name should cost a sentence, not all memory.
+const LARGEST: u64 = 1 << 20;
 
 /// How alike two names must be, from 0 to 1, for one to be taken for a misspelling of the other.
 const ALIKE: f64 = 0.7;
@@ -12,10 +15,16 @@ const ALIKE: f64 = 0.7;
 impl Settings {
     /// Reads a YAML file. An unknown key or a wrong value is refused with its line.
     pub fn from_file(path: &Path) -> Result<Self, Error> {
-        let text = fs::read_to_string(path).map_err(|source| Error::Read {
-            path: path.to_owned(),
-            source,
-        })?;
+        let mut text = String::new();
+        File::open(path)
+            .and_then(|file| file.take(LARGEST + 1).read_to_string(&mut text))
+            .map_err(|source| Error::Read {
+                path: path.to_owned(),
+                source,
+            })?;
+        if text.len() as u64 > LARGEST {
+            return Err(Error::TooLarge(path.to_owned()));
+        }
         parse(&text).map_err(|error| Error::Parse {
             path: path.to_owned(),
             line: error.location().map_or(1, |location| location.line()),
@@ -216,6 +225,39 @@ mod tests {
         ] {
             assert_eq!(refusal(text), (line, sentence.to_owned()), "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_bomb_is_refused_at_once() {
+        let nested = format!("overrides: {}", "[".repeat(100_000));
+        let indented: String = (0..1_000)
+            .map(|depth| format!("{}a:\n", " ".repeat(depth)))
+            .collect();
+        // Each line holds ten times the one before.
+        let mut laughs = "a0: &a0 ha\n".to_owned();
+        for line in 1..12 {
+            let before = format!("*a{},", line - 1).repeat(10);
+            laughs += &format!("a{line}: &a{line} [{before}]\n");
+        }
+        let aliases = format!("exclude-uids: [&a 1{}]", ", *a".repeat(200_000));
+        for text in [nested, indented, laughs, aliases] {
+            let started = std::time::Instant::now();
+            let (_, sentence) = refusal(&text);
+            assert!(started.elapsed().as_secs() < 5, "{:?}", started.elapsed());
+            assert!(
+                sentence.len() < 1_000 && !sentence.contains('\n'),
+                "{sentence}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_too_large_is_refused() {
+        let error = Settings::from_file(Path::new("/dev/zero")).expect_err("no settings");
+        assert_eq!(
+            error.to_string(),
+            "/dev/zero is larger than 1 MiB, which no settings file is; give another to --config"
+        );
     }
 
     #[test]
