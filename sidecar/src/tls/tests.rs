@@ -1,3 +1,4 @@
+mod chains;
 mod refusals;
 
 use std::time::Duration;
