@@ -1,6 +1,9 @@
 //! Certificates made by `sidecar ca`, for the tests that need particular ones.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use crate::{Pod, sidecar};
 
@@ -35,6 +38,19 @@ impl<'a> Ca<'a> {
             .arg(&directory);
         root.args(["--trust-domain", trust_domain]).succeed();
         Self { pod, directory }
+    }
+
+    /// Writes a list, over what is there, by which these certificates are revoked and no others.
+    #[track_caller]
+    pub fn revoke(&self, certificates: &[&Path], list: &Path) {
+        let revoke = self.pod.program(sidecar::binary()).args(["ca", "revoke"]);
+        revoke
+            .arg("--dir")
+            .arg(&self.directory)
+            .arg("--out")
+            .arg(list)
+            .args(certificates)
+            .succeed();
     }
 
     /// Issues a certificate that is valid from now on for `lifetime`, such as `24h`.
@@ -78,5 +94,18 @@ impl Svid {
     pub fn trust(&self, other: &Self) {
         let bundles = [&self.bundle, &other.bundle].map(|path| fs::read(path).expect("a bundle"));
         fs::write(&self.bundle, bundles.concat()).expect("writing a bundle");
+    }
+
+    /// Puts these files in the place of `other`'s, each in one step, the bundle first.
+    pub fn replace(&self, other: &Self) {
+        for (new, old) in [
+            (&self.bundle, &other.bundle),
+            (&self.key, &other.key),
+            (&self.certificate, &other.certificate),
+        ] {
+            let whole = old.with_extension("new");
+            fs::copy(new, &whole).expect("copying a file");
+            fs::rename(whole, old).expect("replacing a file");
+        }
     }
 }

@@ -196,6 +196,11 @@ fn an_expired_certificate_is_refused_by_the_peer() {
     app.only_session();
     // The one thing here that only time brings about. Its clock has whole seconds.
     thread::sleep((LIFETIME + Duration::from_secs(1)).saturating_sub(issued.elapsed()));
+    let unready = (503, "the identity has expired\n".to_owned());
+    assert_eq!(pods.server.sidecar().readiness(), unready);
+    pods.server
+        .sidecar()
+        .logs(&["the own certificate expired at", "peers refuse it"]);
     let capture = pods.client.capture();
     assert_eq!(ask(&pods), "reset");
     let failed = pods.client.sidecar().failures("outbound", 1);

@@ -24,11 +24,33 @@ impl Conversation {
         let snippet = "import os, time\n\
                        sock = dial(sys.argv[1], 8080)\n\
                        while not os.path.exists(sys.argv[2]):\n\
-                       \x20   sock.sendall(b'ping\\n')\n\
-                       \x20   outcome = ending(sock)\n\
+                       \x20   try:\n\
+                       \x20       sock.sendall(b'ping\\n')\n\
+                       \x20       outcome = ending(sock)\n\
+                       \x20   except (BrokenPipeError, ConnectionResetError):\n\
+                       \x20       outcome = 'reset'\n\
                        \x20   print(outcome, flush=True)\n\
                        \x20   if outcome != 'ping': break\n\
                        \x20   time.sleep(0.01)\n";
+        let mut process = pods
+            .client
+            .snippet(snippet)
+            .arg(pods.server.v4().to_string())
+            .arg(&stop)
+            .start();
+        process.wait_for_stdout("ping");
+        Self { process, stop }
+    }
+
+    /// The same, with a new connection for each word.
+    #[track_caller]
+    fn begin_anew_each_time(pods: &Pods, name: &str) -> Self {
+        let stop = pods.client.sandbox().directory().join(name);
+        let snippet = "import os\n\
+                       while not os.path.exists(sys.argv[2]):\n\
+                       \x20   outcome = converse(sys.argv[1], 8080, 'ping\\n')\n\
+                       \x20   print(outcome, flush=True)\n\
+                       \x20   if outcome != 'ping': break\n";
         let mut process = pods
             .client
             .snippet(snippet)
@@ -85,6 +107,8 @@ fn a_renewed_certificate_serves_new_connections_and_open_ones_live_on() {
     let server = ca.issue("spiffe://sidecar.local/old/server", "10m");
     mesh(&mut pods, &client.flags(), &server.flags());
 
+    let soon = pods.server.sidecar().metrics();
+    let soon = soon.sum("sidecar_certificate_expiry_timestamp_seconds", &[]) + 60.0;
     let open = Conversation::begin(&pods, "stop");
     let renewed = ca.issue("spiffe://sidecar.local/new/server", "1h");
     assert_eq!(renewed.certificate, server.certificate);
@@ -92,7 +116,7 @@ fn a_renewed_certificate_serves_new_connections_and_open_ones_live_on() {
         .server
         .sidecar()
         .metrics_when(|metrics| metrics.count("sidecar_identity_rotations_total", &[]) == 1);
-    assert_eq!(metrics.count("sidecar_identity_failures_total", &[]), 0);
+    assert!(metrics.sum("sidecar_certificate_expiry_timestamp_seconds", &[]) > soon);
     open.goes_on();
     assert_eq!(ask(&pods), SECRET);
     open.end();
@@ -149,4 +173,129 @@ fn a_connection_that_comes_before_the_certificate_waits_for_it() {
     asking.wait_for_stdout(SECRET);
     pods.server.wait_until_ready();
     pods.mutual_connection(8080);
+}
+
+#[test]
+fn a_root_is_replaced_without_a_failed_connection() {
+    let mut pods = Pods::plain();
+    let (first, second) = (pods.join("first"), pods.join("second"));
+    let [old, new] = [&first, &second].map(|pod| Ca::new(pod, "sidecar.local"));
+    let _app = App::start(&pods.server, Behaviour::Echo, 8080);
+    let ids = [pods.client.identity(), pods.server.identity()];
+    let olds = ids.each_ref().map(|id| old.issue(id, "1h"));
+    let news = ids.each_ref().map(|id| new.issue(id, "2h"));
+    mesh(&mut pods, &olds[0].flags(), &olds[1].flags());
+    let open = Conversation::begin(&pods, "stop");
+    let rounds = Conversation::begin_anew_each_time(&pods, "end");
+
+    // Trust in both comes first, everywhere; then the certificates; then the old root goes.
+    for svid in &olds {
+        svid.trust(&news[0]);
+    }
+    for pod in [&pods.client, &pods.server] {
+        pod.sidecar().logs(&["whom to trust has changed"]);
+    }
+    for (renewed, svid) in news.iter().zip(&olds) {
+        let alone = fs::read(&renewed.bundle).expect("a bundle");
+        renewed.trust(svid);
+        renewed.replace(svid);
+        fs::write(&renewed.bundle, alone).expect("writing a bundle");
+        rounds.goes_on();
+    }
+    for pod in [&pods.client, &pods.server] {
+        pod.sidecar()
+            .metrics_when(|metrics| metrics.count("sidecar_identity_rotations_total", &[]) == 1);
+    }
+    rounds.goes_on();
+    open.goes_on();
+    open.end();
+    for (renewed, svid) in news.iter().zip(&olds) {
+        renewed.replace(svid);
+    }
+    for pod in [&pods.client, &pods.server] {
+        wait::until("the old root is gone", || {
+            let log = pod.sidecar().log();
+            log.matches("whom to trust has changed").count() >= 2
+        });
+    }
+    rounds.goes_on();
+    rounds.end();
+    for pod in [&pods.client, &pods.server] {
+        let metrics = pod.sidecar().metrics();
+        assert_eq!(metrics.count("sidecar_connections_failed_total", &[]), 0);
+        let lost = [("close", "no_longer_trusted")];
+        assert_eq!(metrics.count("sidecar_connections_closed_total", &lost), 0);
+    }
+}
+
+#[test]
+fn a_revoked_peer_loses_its_open_connections_and_gets_no_new_ones() {
+    let mut pods = Pods::plain();
+    let authority = pods.join("authority");
+    let ca = Ca::new(&authority, "sidecar.local");
+    let _app = App::start(&pods.server, Behaviour::Echo, 8080);
+    let client = ca.issue(&pods.client.identity(), "1h");
+    let server = ca.issue(&pods.server.identity(), "1h");
+    let list = pods.server.sandbox().directory().join("crl.pem");
+    ca.revoke(&[], &list);
+    let crl = ["--crl", list.to_str().expect("the name is ASCII")];
+    mesh(
+        &mut pods,
+        &client.flags(),
+        &[&server.flags()[..], &crl].concat(),
+    );
+    let open = Conversation::begin(&pods, "stop");
+
+    // One that is damaged takes nothing away, and gives nothing back.
+    fs::write(&list, "-----BEGIN X509 CRL-----\nAAAA\n").expect("writing a file");
+    let sidecar = pods.server.sidecar();
+    sidecar.logs(&["crl.pem", "until then what it said before holds"]);
+    let failures = [("source", "crl")];
+    let metrics = sidecar.metrics();
+    assert!(metrics.count("sidecar_identity_failures_total", &failures) > 0);
+    open.goes_on();
+
+    ca.revoke(&[&client.certificate], &list);
+    open.is_reset();
+    let closed = sidecar.connection(|entry| entry.direction == "inbound");
+    assert_eq!(closed.close, "no_longer_trusted");
+    assert_eq!(closed.peer, Some(pods.client.identity()));
+    sidecar.logs(&["no_longer_trusted", "is revoked by its authority"]);
+    let closes = [("close", "no_longer_trusted"), ("direction", "inbound")];
+    let metrics = sidecar.metrics();
+    assert_eq!(
+        metrics.count("sidecar_connections_closed_total", &closes),
+        1
+    );
+
+    let wire = pods.client.capture();
+    assert_eq!(ask(&pods), "reset");
+    let refused = sidecar.connection(|entry| entry.close == "peer_identity");
+    assert_eq!((refused.sent, refused.received), (0, 0));
+    assert!(!wire.finish().contains(SECRET));
+}
+
+#[test]
+fn a_workload_of_a_federated_trust_domain_is_served() {
+    let mut pods = Pods::plain();
+    let authority = pods.join("authority");
+    let ours = Ca::new(&authority, "one.example");
+    let theirs = Ca::new(&authority, "two.example");
+    let _app = App::start(&pods.server, Behaviour::Echo, 8080);
+    let client = ours.issue("spiffe://one.example/client", "1h");
+    let server = theirs.issue("spiffe://two.example/server", "1h");
+    let federated = |domain: &str, svid: &Svid| format!("{domain}={}", svid.bundle.display());
+    let (to_two, to_one) = (
+        federated("two.example", &server),
+        federated("one.example", &client),
+    );
+    mesh(
+        &mut pods,
+        &[&client.flags()[..], &["--federated-bundles", &to_two]].concat(),
+        &[&server.flags()[..], &["--federated-bundles", &to_one]].concat(),
+    );
+    assert_eq!(ask(&pods), SECRET);
+    let entry = pods.server.sidecar().only_connection("inbound");
+    assert_eq!(entry.peer.as_deref(), Some("spiffe://one.example/client"));
+    assert_eq!(entry.own.as_deref(), Some("spiffe://two.example/server"));
 }
