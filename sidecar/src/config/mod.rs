@@ -138,6 +138,7 @@ impl TryFrom<Settings> for Config {
                 return Err(Error::FailureOpen { direction });
             }
         }
+        let uid = |uid: value::Uid| uid.0;
         let ports =
             |ports: Option<Vec<Port>>| ports.into_iter().flatten().map(Port::number).collect();
 
@@ -182,11 +183,7 @@ impl TryFrom<Settings> for Config {
                         .flat_map(Cidr::nets)
                         .collect(),
                     outbound_ports: ports(exclude_outbound_ports),
-                    uids: exclude_uids
-                        .into_iter()
-                        .flatten()
-                        .map(|uid| uid.0)
-                        .collect(),
+                    uids: exclude_uids.into_iter().flatten().map(uid).collect(),
                 },
                 authorization,
                 expectations,
