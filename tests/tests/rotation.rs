@@ -299,3 +299,23 @@ fn a_workload_of_a_federated_trust_domain_is_served() {
     assert_eq!(entry.peer.as_deref(), Some("spiffe://one.example/client"));
     assert_eq!(entry.own.as_deref(), Some("spiffe://two.example/server"));
 }
+
+#[test]
+fn an_agent_is_called_and_waited_for() {
+    let mut pods = Pods::plain();
+    let socket = pods.server.sandbox().directory().join("agent.sock");
+    let endpoint = format!("unix:{}", socket.display());
+    pods.client
+        .start_sidecar(&["--workload-api", &endpoint, "--inbound", "strict"]);
+    let sidecar = pods.client.sidecar();
+    sidecar.logs(&["agent.sock", "check that the agent runs", "no identity"]);
+    assert_eq!(sidecar.readiness(), (503, "no identity yet\n".to_owned()));
+
+    // No agent, but enough of one to see that the confined sidecar gets there.
+    let listen = "server = socket.socket(socket.AF_UNIX)\n\
+                  server.bind(sys.argv[1])\n\
+                  server.listen()\n\
+                  print(read_line(server.accept()[0]), flush=True)\n";
+    let mut agent = pods.server.snippet(listen).arg(&socket).start();
+    agent.wait_for_stdout("PRI * HTTP/2.0");
+}
