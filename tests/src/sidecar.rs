@@ -90,9 +90,12 @@ impl Sidecar {
             log.lines()
                 .any(|line| words.iter().all(|word| line.contains(word)))
         };
-        if wait::within(wait::DEADLINE, || says().then_some(())).is_none() {
-            panic!("the sidecar does not say {words:?}:\n{}", self.log());
-        }
+        let said = wait::within(wait::DEADLINE, || says().then_some(()));
+        assert!(
+            said.is_some(),
+            "the sidecar does not say {words:?}:\n{}",
+            self.log()
+        );
     }
 
     /// What the daemon has logged.
