@@ -261,10 +261,10 @@ fn a_revoked_peer_loses_its_open_connections_and_gets_no_new_ones() {
     assert_eq!(closed.close, "no_longer_trusted");
     assert_eq!(closed.peer, Some(pods.client.identity()));
     sidecar.logs(&["no_longer_trusted", "is revoked by its authority"]);
-    let closes = [("close", "no_longer_trusted"), ("direction", "inbound")];
+    let labels = [("close", "no_longer_trusted"), ("direction", "inbound")];
     let metrics = sidecar.metrics();
     assert_eq!(
-        metrics.count("sidecar_connections_closed_total", &closes),
+        metrics.count("sidecar_connections_closed_total", &labels),
         1
     );
 
