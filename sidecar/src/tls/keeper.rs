@@ -168,12 +168,13 @@ impl Keeper {
                 "peers that trust whom we trust do not accept the own identity any more: {refused}; have another issued"
             ),
         }
-        self.say(&identity);
         self.telemetry.identity(tls.own(), tls.not_after());
         self.notices = notices(tls.not_after(), overdue);
-        self.identity = Some(identity);
         self.trust = Some(trust);
         self.publish.send_replace(Some(Arc::new(tls)));
+        // Last: whoever hears of it finds the new identity at work.
+        self.say(&identity);
+        self.identity = Some(identity);
     }
 
     /// Logs what is new about an identity, and counts it.
