@@ -79,7 +79,7 @@ impl Conversation {
 
     /// Waits until the other side has ended it by a reset.
     #[track_caller]
-    fn is_reset(mut self) {
+    fn ends_by_a_reset(mut self) {
         self.process.wait_for_stdout("reset");
     }
 }
@@ -256,7 +256,7 @@ fn a_revoked_peer_loses_its_open_connections_and_gets_no_new_ones() {
     open.goes_on();
 
     ca.revoke(&[&client.certificate], &list);
-    open.is_reset();
+    open.ends_by_a_reset();
     let closed = sidecar.connection(|entry| entry.direction == "inbound");
     assert_eq!(closed.close, "no_longer_trusted");
     assert_eq!(closed.peer, Some(pods.client.identity()));

@@ -230,14 +230,16 @@ mod tests {
     #[test]
     fn a_bomb_is_refused_at_once() {
         let nested = format!("overrides: {}", "[".repeat(100_000));
-        let indented: String = (0..1_000)
-            .map(|depth| format!("{}a:\n", " ".repeat(depth)))
-            .collect();
+        let mut indented = String::new();
+        for depth in 0..1_000 {
+            indented.extend([&" ".repeat(depth), "a:\n"]);
+        }
         // Each line holds ten times the one before.
         let mut laughs = "a0: &a0 ha\n".to_owned();
         for line in 1..12 {
             let before = format!("*a{},", line - 1).repeat(10);
-            laughs += &format!("a{line}: &a{line} [{before}]\n");
+            let next = format!("a{line}: &a{line} [{before}]\n");
+            laughs.push_str(&next);
         }
         let aliases = format!("exclude-uids: [&a 1{}]", ", *a".repeat(200_000));
         for text in [nested, indented, laughs, aliases] {

@@ -87,7 +87,6 @@ pub struct Config {
 impl TryFrom<Settings> for Config {
     type Error = Error;
 
-    #[expect(clippy::too_many_lines, reason = "each setting is named, one a line")]
     fn try_from(settings: Settings) -> Result<Self, Error> {
         let whole = settings.clone();
         // Without `..`: a setting that is added and then forgotten here does not compile.
