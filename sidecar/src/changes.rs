@@ -31,6 +31,8 @@ pub struct Changes {
     sign: Arc<Notify>,
     /// Wakes us although there was no sign.
     poll: Interval,
+    /// There was a sign, and the files have yet to settle.
+    settling: bool,
 }
 
 impl Changes {
@@ -51,15 +53,20 @@ impl Changes {
             _watcher: watcher,
             sign,
             poll,
+            settling: false,
         }
     }
 
     /// Waits until one of the files may have changed. Cancelling it loses no change.
     pub async fn next(&mut self) {
-        tokio::select! {
-            () = self.sign.notified() => sleep(SETTLE).await,
-            _ = self.poll.tick() => {}
+        if !self.settling {
+            tokio::select! {
+                () = self.sign.notified() => self.settling = true,
+                _ = self.poll.tick() => return,
+            }
         }
+        sleep(SETTLE).await;
+        self.settling = false;
     }
 }
 
@@ -133,6 +140,19 @@ mod tests {
         assert!(is_told_of(&mut changes).await);
         let read = fs::read_to_string(dir.path().join("tls.crt")).expect("a file");
         assert_eq!(read, "..2");
+    }
+
+    #[tokio::test]
+    async fn a_change_is_told_though_the_wait_for_it_was_cancelled() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let file = dir.path().join("svid.pem");
+        fs::write(&file, "old").expect("a writable directory");
+        let mut changes = Changes::of([&file]);
+        // Most changes give several signs, of which one would be left. This gives one.
+        fs::remove_file(&file).expect("a writable directory");
+        let cancelled = timeout(SETTLE / 2, changes.next());
+        assert!(cancelled.await.is_err());
+        assert!(is_told_of(&mut changes).await);
     }
 
     #[tokio::test]
