@@ -5,6 +5,7 @@ use prometheus::{
     TextEncoder, core::Collector,
 };
 
+use super::reloads::Reloads;
 use crate::{
     policy::{Direction, authorization::Decision},
     proxy::Close,
@@ -28,8 +29,6 @@ pub(super) struct Metrics {
     audits: IntCounterVec,
     certificate_expiry: Gauge,
     closed: IntCounterVec,
-    config_successful: Gauge,
-    config_timestamp: Gauge,
     connect: HistogramVec,
     decisions: IntCounterVec,
     duration: HistogramVec,
@@ -40,7 +39,7 @@ pub(super) struct Metrics {
     opened: IntCounterVec,
     received: IntCounterVec,
     registry: Registry,
-    reloads: IntCounterVec,
+    reloads: Reloads,
     sent: IntCounterVec,
 }
 
@@ -82,14 +81,6 @@ impl Metrics {
                 "sidecar_connections_closed_total",
                 "Established connections that ended, by how they ended.",
                 &with_close,
-            )?,
-            config_successful: Gauge::new(
-                "sidecar_config_last_reload_successful",
-                "Whether the settings are in force as they were last read: 1, or 0 if they were refused.",
-            )?,
-            config_timestamp: Gauge::new(
-                "sidecar_config_last_reload_success_timestamp_seconds",
-                "When settings were last taken over, in seconds since the epoch.",
             )?,
             connect: histogram(
                 "sidecar_connect_duration_seconds",
@@ -139,23 +130,17 @@ impl Metrics {
                 &PARTIES,
             )?,
             registry: Registry::new(),
-            reloads: counter(
-                "sidecar_config_reloads_total",
-                "Times that changed settings were taken over, or refused.",
-                &["outcome"],
-            )?,
+            reloads: Reloads::new()?,
             sent: counter(
                 "sidecar_sent_bytes_total",
                 "Bytes of the apps carried from client to server.",
                 &PARTIES,
             )?,
         };
-        let collectors: [Box<dyn Collector>; 16] = [
+        let collectors: [Box<dyn Collector>; 13] = [
             Box::new(metrics.audits.clone()),
             Box::new(metrics.certificate_expiry.clone()),
             Box::new(metrics.closed.clone()),
-            Box::new(metrics.config_successful.clone()),
-            Box::new(metrics.config_timestamp.clone()),
             Box::new(metrics.connect.clone()),
             Box::new(metrics.decisions.clone()),
             Box::new(metrics.duration.clone()),
@@ -165,14 +150,11 @@ impl Metrics {
             Box::new(metrics.identity_rotations.clone()),
             Box::new(metrics.opened.clone()),
             Box::new(metrics.received.clone()),
-            Box::new(metrics.reloads.clone()),
             Box::new(metrics.sent.clone()),
         ];
-        for collector in collectors {
+        for collector in collectors.into_iter().chain(metrics.reloads.collectors()) {
             metrics.register(collector)?;
         }
-        // What the daemon starts with was read whole.
-        metrics.config_holds();
         Ok(metrics)
     }
 
@@ -194,21 +176,7 @@ impl Metrics {
     }
 
     pub(super) fn reloaded(&self, is_taken_over: bool) {
-        let outcome = if is_taken_over {
-            self.config_holds();
-            "taken_over"
-        } else {
-            self.config_successful.set(0.0);
-            "refused"
-        };
-        self.reloads.with_label_values(&[outcome]).inc();
-    }
-
-    fn config_holds(&self) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        self.config_successful.set(1.0);
-        self.config_timestamp
-            .set(now.unwrap_or_default().as_secs_f64());
+        self.reloads.reloaded(is_taken_over);
     }
 
     pub(super) fn opened(&self, parties: &Parties<'_>) -> ByteCounters {

@@ -5,6 +5,7 @@ mod connection;
 mod connections;
 mod kernel_events;
 mod metrics;
+mod reloads;
 #[cfg(test)]
 mod tests;
 
