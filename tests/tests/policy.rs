@@ -419,6 +419,10 @@ fn a_server_that_is_not_expected_is_told_nothing() {
     file.replace(&expect(&pods.server.identity()));
     wait_for_reload(sidecar, "taken_over", 1);
     assert_eq!(pods.client.converse(pods.server.v4(), 8080, SECRET), SECRET);
+    // What its own address is, an app is told by a table that was written anew, without privileges.
+    let own = "print(dial(sys.argv[1], 8080).getsockname()[0])";
+    let own = pods.client.snippet(own).arg(pods.server.v4().to_string());
+    assert_eq!(own.succeed().trim(), pods.client.v4().to_string());
     let open = open_connection(&pods.client, &pods.server, 8080);
     file.replace(&expect("spiffe://sidecar.local/ns/other/*"));
     sidecar.connection(|entry| entry.close == "no_longer_allowed");
