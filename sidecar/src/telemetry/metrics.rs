@@ -64,7 +64,6 @@ pub(super) struct ByteCounters {
 }
 
 impl Metrics {
-    #[expect(clippy::too_many_lines, reason = "each metric is described in place")]
     pub(super) fn new() -> Result<Self, prometheus::Error> {
         let with_close = [&PARTIES[..], &["close"]].concat();
         let metrics = Self {
