@@ -53,9 +53,14 @@ fn directory() -> PathBuf {
 
 /// Debug information is what `--btf` is made from, and without BTF the kernel refuses the maps; the
 /// `cfg` chooses the layout of the host's registers in `aya-ebpf`.
+///
+/// The linker's way to expand `memcpy` in order has LLVM call a function for every `memset`. Its loop
+/// the verifier refuses where the loader has no more than `CAP_BPF` and `CAP_NET_ADMIN` ("tried to
+/// add from different maps, paths or scalars, pointer arithmetic with it prohibited for !root").
 fn rustflags() -> String {
     let host = std::env::consts::ARCH;
-    format!(r#"-C debuginfo=2 -C link-arg=--btf --cfg=bpf_target_arch="{host}""#)
+    let linker = "-C link-arg=--btf -C link-arg=--disable-expand-memcpy-in-order";
+    format!(r#"-C debuginfo=2 {linker} --cfg=bpf_target_arch="{host}""#)
 }
 
 fn linker_variable() -> String {
