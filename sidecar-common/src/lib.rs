@@ -9,6 +9,7 @@ mod endpoint;
 mod event;
 mod flow;
 pub mod option;
+mod owner;
 pub mod policy;
 mod socket;
 #[cfg(feature = "user")]
@@ -17,6 +18,7 @@ mod user;
 pub use endpoint::{Endpoint, Tuple};
 pub use event::Event;
 pub use flow::{Flow, Route};
+pub use owner::{ABI, Owner};
 pub use socket::{Mesh, Role, SocketFacts};
 
 /// Slot of the socket map in which a listener of the proxy stands.

@@ -14,7 +14,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use sidecar_common::{
-    Endpoint, Event, Flow, Slot, SocketFacts, Tuple,
+    Endpoint, Event, Flow, Owner, Slot, SocketFacts, Tuple,
     policy::{Direction, Failure, Mode, ModeKey, port_key},
 };
 
@@ -68,6 +68,14 @@ static SC_OWN_ADDRS: LpmTrie<[u32; 4], [u32; 4], 1_024> = LpmTrie::new();
 /// How often each [`Event`] happened.
 #[btf_map]
 static SC_EVENTS: PerCpuArray<u64, { Event::ALL.len() }> = PerCpuArray::new();
+
+/// Version of the layout of everything pinned ([`sidecar_common::ABI`]); for daemons alone.
+#[btf_map]
+static SC_ABI: Array<u32, 1> = Array::new();
+
+/// Who serves the pod; for daemons alone.
+#[btf_map]
+static SC_OWNER: Array<Owner, 1> = Array::new();
 
 /// Counts one event.
 #[inline(always)]

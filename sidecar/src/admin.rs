@@ -63,9 +63,9 @@ struct Shown {
     telemetry: Telemetry,
 }
 
-/// Serves the endpoint until the task is aborted.
+/// Serves the endpoint until the task ends; callers end with it.
 pub async fn serve(
-    listener: TcpListener,
+    listener: std::net::TcpListener,
     telemetry: Telemetry,
     identity: watch::Receiver<Option<Arc<Tls>>>,
     drain: Drain,
@@ -75,7 +75,10 @@ pub async fn serve(
         identity,
         telemetry,
     };
-    serve_callers(listener, shown, ASKING).await;
+    match TcpListener::from_std(listener) {
+        Ok(listener) => serve_callers(listener, shown, ASKING).await,
+        Err(error) => tracing::error!("the admin endpoint cannot be served: {error}"),
+    }
 }
 
 async fn serve_callers(listener: TcpListener, shown: Shown, asking: Duration) {

@@ -1,20 +1,21 @@
 //! The daemon: puts the rooms together, for one pod.
 
-use std::{os::fd::AsFd, sync::Arc};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use tokio::{net::TcpListener, sync::watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     admin,
-    bpf::{self, Datapath, Listeners, OwnListener, RuleMaps, Rules, pins::Pins},
+    bpf::{self, Datapath, Events, Listeners, Loss, OwnListener, Pins, Place, RuleMaps, Rules},
     config::{Config, Source},
     identity::Origin,
     logging,
     pod::{self, Cgroup},
-    policy::Direction,
+    policy::{Direction, Policy},
     proxy::{Drain, Establishing, Proxy},
-    reload::Reload,
+    reload::{Reload, Tables},
     sandbox::Sandbox,
     telemetry::{KernelEvents, Telemetry},
     tls,
@@ -31,16 +32,19 @@ pub struct Captured {
     rules: RuleMaps,
     /// What is attached.
     datapath: Datapath,
+    /// The counters of what the programs decided.
+    events: Events,
     /// The proxy's ends of the connections.
     listeners: Listeners,
-    /// The admin endpoint's, bound.
-    admin: OwnListener,
+    /// The admin endpoint's, bound; `None` while the sidecar that is replaced has its address.
+    admin: Option<OwnListener>,
     /// For messages.
     cgroup: String,
 }
 
 impl Captured {
-    /// Captures the pod: the processes of `cgroup`, in the current network namespace.
+    /// Captures the pod: the processes of `cgroup`, in the current network namespace. If another
+    /// sidecar serves it, or `sidecar init` has closed it, it is taken over.
     ///
     /// Everything that can be refused is refused before anything is attached.
     pub fn new(config: Config, source: Source, cgroup: &Cgroup) -> anyhow::Result<Self> {
@@ -53,15 +57,21 @@ impl Captured {
             );
         }
 
-        let pins = Pins::create(&config.bpffs, cgroup)?;
-        let mut datapath = Datapath::load(cgroup, pins)?;
+        let place = Place::new(cgroup).context("cannot open the pod's network namespace")?;
+        let pins = Pins::of(&config.bpffs, cgroup);
+        let mut datapath = if pod::missing_capabilities().is_empty() {
+            Datapath::load(place, pins)?
+        } else {
+            Datapath::adopt(place, pins)?
+        };
         let mut rules = datapath.rules()?;
-        rules.apply(&Rules {
-            policy: &config.policy,
-            own_addrs: &pod::own_addresses(),
-        })?;
+        let events = datapath.events()?;
         let sockets = datapath.sockets();
-        let admin = OwnListener::bind(&sockets, config.admin)?;
+        let admin = match OwnListener::bind(&sockets, config.admin) {
+            // Until it has noticed that it is replaced.
+            Err(error) if error.is_address_in_use() && datapath.serving()?.is_some() => None,
+            bound => Some(bound?),
+        };
         if !config.admin.ip().to_canonical().is_loopback() {
             tracing::warn!(
                 "the admin endpoint on {} can be reached from the network and asks for no password; set --admin to a loopback address, unless a network policy guards the port",
@@ -69,15 +79,20 @@ impl Captured {
             );
         }
 
-        datapath.follow(cgroup)?;
+        datapath.follow()?;
         let listeners = Listeners::open(&sockets)?;
-        let netns = bpf::own_netns().context("cannot open the pod's network namespace")?;
-        datapath.steer(cgroup, netns.as_fd(), &listeners)?;
+        // Not before nothing can be refused any more: another sidecar may serve by the same tables.
+        rules.apply(&Rules {
+            policy: &config.policy,
+            own_addrs: &pod::own_addresses(),
+        })?;
+        datapath.serve_by(&listeners)?;
         Ok(Self {
             config,
             source,
             rules,
             datapath,
+            events,
             listeners,
             admin,
             cgroup: cgroup.to_string(),
@@ -111,12 +126,12 @@ impl Captured {
             source,
             rules,
             mut datapath,
+            events,
             listeners,
             admin,
             cgroup,
         } = self;
         bpf::forward_logs(&mut datapath);
-        let events = datapath.events()?;
         let (access_log, flush) = logging::access_log(config.access_log);
         let telemetry = Telemetry::new(access_log)?;
         telemetry.watch_kernel(KernelEvents::new(move || {
@@ -145,44 +160,125 @@ impl Captured {
             }
         }
         let telemetry = proxy.telemetry.clone();
-        let reload = Reload::new(source, config.settings, policy_sender, rules, telemetry);
+        let closing = CancellationToken::new();
+        let tables = SharedTables {
+            tables: rules,
+            lost: closing.clone(),
+        };
+        let reload = Reload::new(source, config.settings, policy_sender, tables, telemetry);
         tokio::spawn(reload.keep());
         // Last, so that nobody is told of readiness before the pod is captured.
-        let admin = TcpListener::from_std(admin.listen()?)?;
-        let admin_address = admin.local_addr()?;
-        let telemetry = proxy.telemetry.clone();
-        let admin = tokio::spawn(admin::serve(admin, telemetry, identity, drain.clone()));
+        let admin = admin.map(OwnListener::listen).transpose()?;
+        let admin_address = match &admin {
+            Some(listener) => listener.local_addr()?,
+            None => config.admin,
+        };
+        let (telemetry, sockets) = (proxy.telemetry.clone(), datapath.sockets());
+        let draining = drain.clone();
+        tokio::spawn(closing.clone().run_until_cancelled_owned(async move {
+            let listener = match admin {
+                Some(listener) => listener,
+                None => OwnListener::when_free(&sockets, admin_address).await,
+            };
+            admin::serve(listener, telemetry, identity, draining).await;
+        }));
         tracing::info!(admin = %admin_address, "captured {cgroup}");
         Ok(Daemon {
             datapath,
             drain,
-            admin,
+            closing,
             flush,
         })
     }
 }
 
+/// The tables that the kernel decides by, for as long as they are ours to change.
+struct SharedTables {
+    tables: RuleMaps,
+    /// Cancelled when another sidecar serves by them.
+    lost: CancellationToken,
+}
+
+impl Tables for SharedTables {
+    fn tighten(&mut self, policy: &Policy) -> Result<(), bpf::Error> {
+        if self.lost.is_cancelled() {
+            return Ok(());
+        }
+        Tables::tighten(&mut self.tables, policy)
+    }
+
+    fn loosen(&mut self, policy: &Policy) -> Result<(), bpf::Error> {
+        if self.lost.is_cancelled() {
+            return Ok(());
+        }
+        Tables::loosen(&mut self.tables, policy)
+    }
+}
+
 /// A pod whose connections are captured and served.
 pub struct Daemon {
-    /// What is attached, until the end.
+    /// What is attached, and who serves by it.
     datapath: Datapath,
     /// Ends the proxy.
     drain: Drain,
-    /// Serves the admin endpoint until the drain is over.
-    admin: tokio::task::JoinHandle<()>,
+    /// Closes the admin endpoint, or ends the wait for its address, and ends changes of the tables.
+    closing: CancellationToken,
     /// Writes the last lines of the access log.
     flush: Option<logging::Flush>,
 }
 
 impl Daemon {
+    /// Serves until told to stop, or until another sidecar has taken over and what is open here has
+    /// ended.
+    pub async fn run(self, stop: impl Future<Output = ()>, grace: Duration) -> anyhow::Result<()> {
+        let mut stop = std::pin::pin!(stop);
+        tokio::select! {
+            () = &mut stop => self.stop(grace).await,
+            loss = self.datapath.lost() => {
+                self.finish(loss, stop, grace).await;
+                Ok(())
+            }
+        }
+    }
+
     /// Stops taking connections, lets those that are open end until `grace` is over, and detaches.
     ///
     /// New connections are refused while it lasts: nothing travels in plaintext that should not.
-    pub async fn stop(self, grace: std::time::Duration) -> anyhow::Result<()> {
+    pub async fn stop(self, grace: Duration) -> anyhow::Result<()> {
+        if let Some(loss) = self.datapath.loss()? {
+            self.finish(loss, std::future::ready(()), grace).await;
+            return Ok(());
+        }
         self.drain.run(grace).await;
-        self.admin.abort();
-        self.datapath.detach()?;
+        self.closing.cancel();
+        self.datapath.leave()?;
         drop(self.flush);
         Ok(())
+    }
+
+    /// Finishes what is open after we have lost the service of the pod; leaves everything attached.
+    ///
+    /// Nothing is cut, however long it lasts: a stream may live for hours, and costs a process that
+    /// waits. Once `stop` says so, it may last for `grace`.
+    async fn finish(self, loss: Loss, stop: impl Future<Output = ()>, grace: Duration) {
+        match loss {
+            Loss::Removed => tracing::warn!(
+                "what was pinned has been removed, and the pod is not captured any more: finishing what is open"
+            ),
+            Loss::Replaced => {
+                tracing::info!("another sidecar serves the pod now: finishing what is open");
+            }
+        }
+        // The address is for the other one.
+        self.closing.cancel();
+        let told = async {
+            stop.await;
+            tokio::time::sleep(grace).await;
+        };
+        tokio::select! {
+            () = self.drain.hand_over() => {}
+            () = told => self.drain.run(Duration::ZERO).await,
+        }
+        drop(self.flush);
     }
 }

@@ -9,7 +9,10 @@ use std::{
     thread,
 };
 
-use nix::mount::{MsFlags, mount};
+use nix::{
+    mount::{MsFlags, mount},
+    sys::signal::Signal,
+};
 use serde::Deserialize;
 
 use crate::{
@@ -167,6 +170,78 @@ impl Pod {
             .args(["--access-log", "json"])
     }
 
+    /// The command line that closes the pod before its sidecar comes. It runs in the pod already, as
+    /// an init container does: entering it would take more privileges than `sidecar init` asks for.
+    ///
+    /// What `setpriv` is told to take away goes first.
+    pub fn sidecar_init(&self, setpriv: &[&str]) -> Program<'_> {
+        self.confined(setpriv, "init")
+    }
+
+    /// The command line of a sidecar that runs in the pod already, with fewer privileges, as
+    /// `setpriv` is told.
+    pub fn sidecar_run_confined(&self, setpriv: &[&str]) -> Program<'_> {
+        self.confined(setpriv, "run").args(["--access-log", "json"])
+    }
+
+    /// The command line that checks what such a sidecar needs.
+    pub fn sidecar_check_confined(&self, setpriv: &[&str]) -> Program<'_> {
+        self.confined(setpriv, "check")
+    }
+
+    fn confined(&self, setpriv: &[&str], command: &str) -> Program<'_> {
+        self.program("/usr/bin/setpriv")
+            .container(Container::Sidecar)
+            .args(setpriv)
+            .arg("--")
+            .arg(sidecar::binary())
+            .arg(command)
+            .args([
+                OsStr::new("--cgroup"),
+                self.sandbox.cgroup().path().as_os_str(),
+            ])
+            .args([OsStr::new("--bpffs"), self.bpffs().as_os_str()])
+    }
+
+    /// Starts a sidecar by a command line of [`Self::sidecar_run_confined`], and waits until it
+    /// serves.
+    #[track_caller]
+    pub fn mesh_confined(&mut self, setpriv: &[&str], flags: &[&str]) {
+        self.start_confined(setpriv, flags);
+        self.wait_until_ready();
+    }
+
+    /// Like [`Self::upgrade`], with a sidecar as [`Self::mesh_confined`] starts it.
+    #[track_caller]
+    pub fn upgrade_confined(&mut self, setpriv: &[&str], flags: &[&str]) -> Sidecar {
+        let old = self.sidecar.take().expect("this pod has no sidecar");
+        self.start_confined(setpriv, flags);
+        self.wait_until_serving();
+        old
+    }
+
+    fn start_confined(&mut self, setpriv: &[&str], flags: &[&str]) {
+        let run = self.sidecar_run_confined(setpriv).args(flags);
+        let sidecar = Sidecar::start(run, &self.sandbox, self.bpffs());
+        self.sidecar = Some(sidecar);
+    }
+
+    #[track_caller]
+    fn wait_until_serving(&mut self) {
+        let sidecar = self.sidecar.as_mut().expect("just started");
+        sidecar.wait_until_serving();
+    }
+
+    /// Starts another sidecar beside the one that serves the pod, like [`Self::mesh`], waits until
+    /// it has taken over, and returns the one that has been replaced.
+    #[track_caller]
+    pub fn upgrade(&mut self, dev_ca: &Path, flags: &[&str]) -> Sidecar {
+        let old = self.sidecar.take().expect("this pod has no sidecar");
+        self.mesh(dev_ca, flags);
+        self.wait_until_serving();
+        old
+    }
+
     /// Starts a sidecar that finds the others by the development CA in `dev_ca`, with additional
     /// flags.
     ///
@@ -220,6 +295,16 @@ impl Pod {
     #[track_caller]
     pub fn stop_sidecar(&mut self) {
         self.sidecar.take().expect("this pod has no sidecar").stop();
+    }
+
+    /// Stops the pod's sidecar with SIGTERM, and checks that what `sidecar init` has made stays.
+    #[track_caller]
+    pub fn stop_sidecar_of_init(&mut self) {
+        let before = self.pins();
+        let sidecar = self.sidecar.take().expect("this pod has no sidecar");
+        sidecar.signal(Signal::SIGTERM);
+        sidecar.wait_for_exit();
+        assert_eq!(self.pins(), before);
     }
 
     /// Waits until the pod's sidecar, which has been told to stop, is gone, and checks that it

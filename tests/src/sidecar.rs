@@ -11,7 +11,7 @@ use std::{
 use nix::sys::signal::Signal;
 
 use crate::{
-    Connection, Metrics, Process, Program, Sandbox, access_log, namespace::Namespace, wait,
+    Connection, Metrics, Output, Process, Program, Sandbox, access_log, namespace::Namespace, wait,
 };
 
 /// Where the admin endpoint listens, inside the pod.
@@ -96,6 +96,19 @@ impl Sidecar {
             "the sidecar does not say {words:?}:\n{}",
             self.log()
         );
+    }
+
+    /// Waits until the daemon says that it serves the pod. Unlike readiness, no other daemon can say
+    /// it in its place.
+    #[track_caller]
+    pub fn wait_until_serving(&mut self) {
+        self.process.wait_for_stderr("captured cgroup");
+    }
+
+    /// Waits until the daemon has logged this.
+    #[track_caller]
+    pub fn wait_for_log(&self, text: &str) {
+        wait::until(format!("logging {text:?}"), || self.log().contains(text));
     }
 
     /// What the daemon has logged.
@@ -242,13 +255,25 @@ impl Sidecar {
     /// Like [`Self::stop`].
     #[track_caller]
     pub fn wait(self) {
-        let output = self.process.wait().success();
-        assert!(!output.stderr.contains("panicked"), "{output}");
+        let bpffs = self.bpffs.clone();
+        let output = self.wait_for_exit();
         assert_eq!(
-            pins(&self.bpffs),
+            pins(&bpffs),
             Vec::<PathBuf>::new(),
             "pins were left: {output}"
         );
+    }
+
+    /// Waits until the daemon is gone, whatever is pinned then.
+    ///
+    /// # Panics
+    ///
+    /// When it has panicked anywhere, or does not exit with 0.
+    #[track_caller]
+    pub fn wait_for_exit(self) -> Output {
+        let output = self.process.wait().success();
+        assert!(!output.stderr.contains("panicked"), "{output}");
+        output
     }
 
     /// Status and body of a page, if the endpoint answers at all.

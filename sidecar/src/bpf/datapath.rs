@@ -1,86 +1,117 @@
 use std::{
-    fs::File,
-    os::fd::{AsFd, BorrowedFd},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
-use aya::{
-    Ebpf, EbpfLoader,
-    maps::{HashMap, MapError, PerCpuArray, SkStorage, SockMap},
-    programs::{
-        CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSockAddr, Program, ProgramError,
-        SkLookup, SockOps, links::FdLink,
-    },
-};
+use aya::maps::{HashMap, MapError, PerCpuArray, SkStorage, SockMap};
+use sidecar_common::ABI;
 
 use super::{
-    Error, Events, Listeners, RuleMaps, Sockets, listening::Listening, logger, object::object,
-    pins::Pins,
+    Access, Error, Events, Listeners, Pins, Place, RuleMaps, Sockets,
+    listening::Listening,
+    maps,
+    ownership::{self, Loss, Ownership},
+    pins::Lock,
+    programs::{self, Hook, PROGRAMS, Programs, SOCK_OPS},
 };
-use crate::pod::Cgroup;
+use crate::pod;
 
-/// Follows every socket of the pod.
-const SOCK_OPS: &str = "sc_sock_ops";
-/// Chooses the socket for new connections.
-const SK_LOOKUP: &str = "sc_sk_lookup";
-/// Lets nothing leave past the proxy where the mode is strict.
-const EGRESS: &str = "sc_egress";
-/// Redirect and hide the redirection. The last two change where connections go, so they come last.
-const SOCK_ADDR: [&str; 6] = [
-    "sc_peername4",
-    "sc_peername6",
-    "sc_sockname4",
-    "sc_sockname6",
-    "sc_connect4",
-    "sc_connect6",
-];
-
-/// The kernel side of one pod: loaded, then attached step by step.
+/// The kernel side of one pod: found pinned or made, then taken over step by step.
 ///
-/// The steps are in the order in which nothing can go astray: first the hook that follows
-/// sockets, then listeners that it knows, then what steers connections to them.
+/// The steps are in the order in which nothing can go astray: programs that are attached already
+/// are replaced where they are; then the one that follows sockets is attached if it is not; then
+/// come listeners that it knows; then what steers connections to them.
 pub struct Datapath {
-    /// The programs and the maps that nobody took yet. Dropping it unloads what is not pinned.
-    ebpf: Ebpf,
+    /// Where everything is pinned.
+    pins: Pins,
+    /// What the programs are attached to.
+    place: Place,
+    /// The programs of this binary. `None` without privileges: those that are attached do.
+    programs: Option<Programs>,
+    /// Programs that are not attached yet.
+    missing: Vec<(&'static str, Hook)>,
     /// Facts about sockets, shared with the proxy.
     sockets: Arc<Sockets>,
-    /// Where links and maps are pinned.
-    pins: Pins,
+    /// Who serves the pod.
+    ownership: Ownership,
+    /// Removes what a start that fails has pinned.
+    undo: Option<Undo>,
+    /// Held until the take-over is done.
+    lock: Option<Lock>,
 }
 
 impl Datapath {
-    /// Loads programs and maps; attaches nothing.
-    pub fn load(cgroup: &Cgroup, pins: Pins) -> Result<Self, Error> {
-        // What the daemon would not log is not reported: the verifier removes it.
-        let level = log::max_level() as u8;
-        let mut ebpf = EbpfLoader::new()
-            .override_global(logger::LEVEL, &level, true)
-            .load(object()?)?;
-        for (name, program) in ebpf.programs_mut() {
-            let loaded = match program {
-                Program::CgroupSkb(program) => program.load(),
-                Program::CgroupSockAddr(program) => program.load(),
-                Program::SkLookup(program) => program.load(),
-                Program::SockOps(program) => program.load(),
-                _ => Ok(()),
-            };
-            loaded.map_err(|source| Error::Program {
-                program: known_name(name),
-                source,
-            })?;
+    /// Loads the programs, on the maps that are pinned for the pod or on new ones; attaches
+    /// nothing.
+    ///
+    /// What is pinned in another layout, or half of it, is replaced as a whole: it stays attached
+    /// until all of ours is.
+    pub fn load(place: Place, pins: Pins) -> Result<Self, Error> {
+        let lock = pins.create()?;
+        let undo = match Found::look(&pins, &place)? {
+            Found::Whole => None,
+            Found::Nothing => Some(Undo::new(&pins, None)),
+            Found::Unusable => {
+                tracing::info!(
+                    "what is pinned at {} is of another version or incomplete: replacing it; connections whose handshake is under way may fail",
+                    pins.directory().display()
+                );
+                let aside = pins.set_aside()?;
+                Some(Undo::new(&pins, Some(aside)))
+            }
+        };
+        let programs = Programs::load(&pins)?;
+        ownership::set_layout(&pins)?;
+        Self::new(place, pins, Some(programs), undo, lock)
+    }
+
+    /// Opens what `sidecar init` has pinned for the pod. Needs no privileges, but kernel 5.19.
+    pub fn adopt(place: Place, pins: Pins) -> Result<Self, Error> {
+        let explain = |error| ownership::explain(error, &pins);
+        let layout = ownership::layout(&pins).map_err(explain)?;
+        if layout != ABI {
+            return Err(Error::OtherLayout {
+                directory: pins.directory().to_owned(),
+                found: layout,
+            });
         }
-        // The compiler's own maps (`.rodata`) are frozen and tell nothing; bpffs refuses their names.
-        for (name, map) in ebpf.maps().filter(|(name, _)| name.starts_with("SC_")) {
-            pins.pin_map(name, map)?;
+        let lock = pins.lock()?;
+        let owner = Ownership::open(&pins).map_err(explain)?.current()?;
+        if owner.netns != pod::netns_cookie() {
+            return Err(Error::OtherNetns(pins.directory().to_owned()));
         }
-        let listening =
-            Listening::new(take(&mut ebpf, "SC_LISTENING", HashMap::try_from)?, cgroup)?;
-        let facts = take(&mut ebpf, "SC_SOCKETS", SkStorage::try_from)?;
+        if let Some((program, _)) = PROGRAMS
+            .into_iter()
+            .find(|(name, _)| !pins.link(name).exists())
+        {
+            return Err(Error::HalfPinned {
+                program,
+                directory: pins.directory().to_owned(),
+            });
+        }
+        Self::new(place, pins, None, None, lock)
+    }
+
+    fn new(
+        place: Place,
+        pins: Pins,
+        programs: Option<Programs>,
+        undo: Option<Undo>,
+        lock: Lock,
+    ) -> Result<Self, Error> {
+        let listening: HashMap<_, _, _> = maps::open(&pins, Listening::MAP)?;
+        let listening = Listening::new(listening, place.cgroup())?;
+        let facts: SkStorage<_, _> = maps::open(&pins, "SC_SOCKETS")?;
         Ok(Self {
-            ebpf,
+            ownership: Ownership::open(&pins)?,
             sockets: Arc::new(Sockets::new(facts, listening)),
+            missing: Vec::new(),
+            lock: Some(lock),
             pins,
+            place,
+            programs,
+            undo,
         })
     }
 
@@ -89,153 +120,206 @@ impl Datapath {
         Arc::clone(&self.sockets)
     }
 
+    /// The counters of what the programs decided.
+    pub fn events(&self) -> Result<Events, Error> {
+        let counters: PerCpuArray<_, _> = maps::open(&self.pins, Events::MAP)?;
+        Ok(Events::new(counters))
+    }
+
+    /// The programs, for whoever forwards their messages. Without them there is nothing to forward.
+    pub(super) fn programs(&mut self) -> Option<&mut Programs> {
+        self.programs.as_mut()
+    }
+
+    /// Process id of the sidecar that serves the pod now, if it still runs.
+    pub fn serving(&self) -> Result<Option<u32>, Error> {
+        let mut owners = vec![self.ownership.current()?];
+        // Without privileges nothing is taken over but what is ours already.
+        let older = match self.programs {
+            Some(_) => self.pins.older()?,
+            None => Vec::new(),
+        };
+        for state in older {
+            owners.extend(Ownership::of_older(&state).and_then(|older| older.current().ok()));
+        }
+        let mut pids = owners.into_iter().map(|owner| owner.pid);
+        Ok(pids.find(|pid| pod::is_running(*pid)))
+    }
+
     /// The directory of what is pinned.
     pub fn pins(&self) -> &Path {
         self.pins.directory()
     }
 
-    /// The programs, for whoever forwards their messages.
-    pub fn ebpf(&mut self) -> &mut Ebpf {
-        &mut self.ebpf
+    /// The tables that the programs decide by. Another sidecar may serve by them until ours does.
+    pub fn rules(&self) -> Result<RuleMaps, Error> {
+        RuleMaps::open(|name| maps::open_any(&self.pins, name))
     }
 
-    /// The counters of what the programs decided.
-    pub fn events(&mut self) -> Result<Events, Error> {
-        take(&mut self.ebpf, Events::MAP, PerCpuArray::try_from).map(Events::new)
+    /// Hands the maps to whoever is to serve the pod, before anything is attached.
+    pub fn hand_to(&self, access: Access) -> Result<(), Error> {
+        access.grant(&self.pins)
     }
 
-    /// The tables that the programs decide by, to be filled before anything is attached.
-    pub fn rules(&mut self) -> Result<RuleMaps, Error> {
-        RuleMaps::open(|name| take(&mut self.ebpf, name, Ok))
+    /// Follows the pod's sockets with the programs of this binary, and notes those that listen
+    /// already.
+    pub fn follow(&mut self) -> Result<(), Error> {
+        let Some(programs) = &mut self.programs else {
+            return Ok(());
+        };
+        for program in PROGRAMS {
+            if !programs.replace(&self.pins, &self.place, program)? {
+                self.missing.push(program);
+            }
+        }
+        let follows = self.missing.iter().position(|(name, _)| *name == SOCK_OPS);
+        let steers = self.missing.iter().any(|(_, hook)| *hook == Hook::Netns);
+        if let Some(first) = follows {
+            let sock_ops = self.missing.remove(first);
+            programs.attach(&self.pins, &self.place, sock_ops)?;
+        }
+        // What has been attached all the time knows which sockets listen, and which are not the
+        // app's. In a new namespace it knows nothing.
+        if follows.is_some() || steers {
+            self.sockets.listening().scan()?;
+        }
+        Ok(())
     }
 
-    /// Begins to follow the pod's sockets, and notes those that listen already.
-    pub fn follow(&mut self, cgroup: &Cgroup) -> Result<(), Error> {
-        let program: &mut SockOps = self.program(SOCK_OPS);
-        let link = program
-            .attach(cgroup.as_fd(), CgroupAttachMode::Single)
-            .and_then(|id| program.take_link(id))
-            .map_err(|source| attach_error(SOCK_OPS, cgroup.to_string(), source))?;
-        self.pin(SOCK_OPS, FdLink::try_from(link))?;
-        self.sockets.listening().scan()
-    }
-
-    /// Steers connections to these listeners: from here on the pod is captured.
-    pub fn steer(
-        &mut self,
-        cgroup: &Cgroup,
-        netns: BorrowedFd<'_>,
-        listeners: &Listeners,
-    ) -> Result<(), Error> {
-        let mut slots =
-            SockMap::try_from(self.map("SC_LISTENERS")).map_err(|source| Error::Map {
-                map: "SC_LISTENERS",
-                source,
-            })?;
+    /// Serves the pod by these listeners from here on, in the place of whoever did.
+    pub fn serve_by(&mut self, listeners: &Listeners) -> Result<(), Error> {
+        let mut slots: SockMap<_> = maps::open(&self.pins, "SC_LISTENERS")?;
         for (slot, listener) in listeners.by_slot() {
             put("SC_LISTENERS", slots.set(slot as u32, listener, 0))?;
         }
-
-        let program: &mut SkLookup = self.program(SK_LOOKUP);
-        let link = program
-            .attach(netns)
-            .and_then(|id| program.take_link(id))
-            .map_err(|source| {
-                attach_error(SK_LOOKUP, "the pod's network namespace".into(), source)
-            })?;
-        self.pin(SK_LOOKUP, Ok(link.into()))?;
-
-        for name in SOCK_ADDR {
-            let program: &mut CgroupSockAddr = self.program(name);
-            let link = program
-                .attach(cgroup.as_fd(), CgroupAttachMode::Single)
-                .and_then(|id| program.take_link(id))
-                .map_err(|source| attach_error(name, cgroup.to_string(), source))?;
-            self.pin(name, FdLink::try_from(link))?;
-        }
-        let program: &mut CgroupSkb = self.program(EGRESS);
-        let link = program
-            .attach(
-                cgroup.as_fd(),
-                CgroupSkbAttachType::Egress,
-                CgroupAttachMode::Single,
-            )
-            .and_then(|id| program.take_link(id))
-            .map_err(|source| attach_error(EGRESS, cgroup.to_string(), source))?;
-        self.pin(EGRESS, FdLink::try_from(link))?;
-        // Only now: a sidecar that died has kept the pod closed until here.
-        self.pins.remove_older()
+        self.steer()?;
+        self.ownership.take(listeners.first())?;
+        self.finish()
     }
 
-    /// Detaches everything and removes the pins.
-    pub fn detach(self) -> Result<(), Error> {
+    /// Steers the pod's connections without serving them: whoever serves the pod goes on, and if
+    /// nobody does they are refused. What is pinned stays whoever ends.
+    pub fn close(mut self) -> Result<(), Error> {
+        self.steer()?;
+        self.ownership.keep()?;
+        self.finish()
+    }
+
+    /// How we ceased to serve the pod; `None` while we do.
+    pub fn loss(&self) -> Result<Option<Loss>, Error> {
+        self.ownership.loss()
+    }
+
+    /// Waits until we do not serve the pod any more.
+    pub async fn lost(&self) -> Loss {
+        /// Both sidecars serve until it is noticed; only the admin endpoint waits for it.
+        const PERIOD: Duration = Duration::from_millis(250);
+        let mut period = tokio::time::interval(PERIOD);
+        loop {
+            period.tick().await;
+            match self.loss() {
+                Ok(None) => {}
+                Ok(Some(loss)) => return loss,
+                Err(error) => tracing::error!("cannot tell who serves the pod: {error}"),
+            }
+        }
+    }
+
+    /// Detaches everything, unless somebody else serves the pod by it or is to.
+    pub fn leave(self) -> Result<(), Error> {
+        if self.programs.is_none() {
+            return Ok(());
+        }
+        let _lock = self.pins.lock()?;
+        if self.loss()?.is_some() || self.ownership.current()?.kept != 0 {
+            return Ok(());
+        }
         self.pins.remove()
     }
 
-    fn pin(
-        &self,
-        program: &'static str,
-        link: Result<FdLink, aya::programs::links::LinkError>,
-    ) -> Result<(), Error> {
-        self.pins.pin_link(
-            program,
-            link.map_err(|source| Error::Link { program, source })?,
-        )
+    /// Attaches what is missing, in the order of the table.
+    fn steer(&mut self) -> Result<(), Error> {
+        if let Some(programs) = &mut self.programs {
+            for program in self.missing.drain(..) {
+                programs.attach(&self.pins, &self.place, program)?;
+            }
+        }
+        Ok(())
     }
 
-    fn program<'a, P>(&'a mut self, name: &str) -> &'a mut P
-    where
-        &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
-    {
-        let program = self
-            .ebpf
-            .program_mut(name)
-            .expect("the object has every program named here");
-        program
-            .try_into()
-            .expect("the object's programs have the types used here")
-    }
-
-    fn map(&mut self, name: &str) -> &mut aya::maps::Map {
-        self.ebpf
-            .map_mut(name)
-            .expect("the object has every map named here")
+    /// Removes what ours replaces. Whoever served by it finds out, because the pins are others.
+    fn finish(&mut self) -> Result<(), Error> {
+        if let Some(undo) = self.undo.take() {
+            undo.forget();
+        }
+        if self.programs.is_some() {
+            self.pins.remove_older()?;
+        }
+        self.lock = None;
+        Ok(())
     }
 }
 
-/// Opens this process' network namespace.
-pub fn own_netns() -> std::io::Result<File> {
-    File::open("/proc/self/ns/net")
+/// What is pinned for a pod when a sidecar comes.
+enum Found {
+    /// Nothing.
+    Nothing,
+    /// A state to go on with.
+    Whole,
+    /// Something of another version, or what a start that was killed has left.
+    Unusable,
 }
 
-fn take<T>(
-    ebpf: &mut Ebpf,
-    map: &'static str,
-    convert: impl FnOnce(aya::maps::Map) -> Result<T, MapError>,
-) -> Result<T, Error> {
-    let taken = ebpf
-        .take_map(map)
-        .expect("the object has every map named here");
-    convert(taken).map_err(|source| Error::Map { map, source })
+impl Found {
+    fn look(pins: &Pins, place: &Place) -> Result<Self, Error> {
+        if pins.links()?.is_empty() && pins.maps()?.is_empty() {
+            return Ok(Self::Nothing);
+        }
+        // Without the program that follows sockets, what the maps say of them is not true any more.
+        let followed = programs::is_attached(pins, place, SOCK_OPS, Hook::Cgroup);
+        Ok(if followed && pins.may_be_used() {
+            Self::Whole
+        } else {
+            Self::Unusable
+        })
+    }
+}
+
+/// Undoes a start that fails half-way: what is pinned is as it was before.
+struct Undo {
+    /// What the start pins to; `None` once it has not failed.
+    pins: Option<Pins>,
+    /// What it has set aside.
+    aside: Option<PathBuf>,
+}
+
+impl Undo {
+    fn new(pins: &Pins, aside: Option<PathBuf>) -> Self {
+        Self {
+            pins: Some(pins.clone()),
+            aside,
+        }
+    }
+
+    /// The start has not failed.
+    fn forget(mut self) {
+        self.pins = None;
+    }
+}
+
+impl Drop for Undo {
+    fn drop(&mut self) {
+        let undone = match (self.pins.take(), self.aside.take()) {
+            (None, _) => Ok(()),
+            (Some(pins), None) => pins.remove(),
+            (Some(pins), Some(aside)) => pins.put_back(&aside),
+        };
+        if let Err(error) = undone {
+            tracing::error!("{error}");
+        }
+    }
 }
 
 fn put(map: &'static str, result: Result<(), MapError>) -> Result<(), Error> {
     result.map_err(|source| Error::Map { map, source })
-}
-
-fn attach_error(program: &'static str, target: String, source: ProgramError) -> Error {
-    Error::Attach {
-        program,
-        target,
-        source,
-    }
-}
-
-/// The static name of one of our programs, for errors.
-fn known_name(name: &str) -> &'static str {
-    SOCK_ADDR
-        .into_iter()
-        .chain([SOCK_OPS, SK_LOOKUP, EGRESS])
-        .find(|known| *known == name)
-        .unwrap_or("of an unknown name")
 }

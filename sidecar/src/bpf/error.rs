@@ -27,9 +27,39 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+    /// bpf(2) refuses to open a pin to a process without privileges.
+    #[error(
+        "the kernel lets nobody without CAP_BPF use {}: without privileges a sidecar needs kernel 5.19 or newer, before that sysctl kernel.unprivileged_bpf_disabled=0, or CAP_BPF and CAP_NET_ADMIN", .0.display()
+    )]
+    BpfRefused(PathBuf),
+    /// A socket of our own could not be told from others.
+    #[error("cannot read the cookie of the proxy's listener: {0}")]
+    Cookie(#[source] io::Error),
     /// What the kernel side knows of a socket could not be read.
     #[error("cannot read from the kernel what it knows of a socket: {0}")]
     Facts(#[source] io::Error),
+    /// What is pinned lacks a program, and attaching it takes privileges.
+    #[error(
+        "program {program} is not attached by what is pinned at {}; run `sidecar init` again, which completes it", directory.display()
+    )]
+    HalfPinned {
+        /// The program.
+        program: &'static str,
+        /// What is pinned.
+        directory: PathBuf,
+    },
+    /// A pin could not be given to whoever is to serve the pod.
+    #[error(
+        "cannot hand {} to {access}: {source}; give `sidecar init` CAP_CHOWN, or run it as that user with CAP_BPF and CAP_NET_ADMIN, or name by --gid a group that it is in itself", path.display()
+    )]
+    HandOver {
+        /// The pin, or a directory on the way to it.
+        path: PathBuf,
+        /// Who was to have it.
+        access: super::Access,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// The link of a program is of a kind that cannot be pinned.
     #[error("cannot pin program {program}: {source}; links need kernel 5.7 or newer")]
     Link {
@@ -62,6 +92,36 @@ pub enum Error {
     /// The daemon was built without its kernel side.
     #[error("this binary was built without its kernel side; build it with `cargo xtask build`")]
     NoObject,
+    /// A pinned map belongs to somebody else.
+    #[error(
+        "user {uid} may not open {}; hand the maps over with `sidecar init --uid {uid}`, or run as the user they were handed to", path.display()
+    )]
+    NotHandedOver {
+        /// The pin.
+        path: PathBuf,
+        /// Who we are.
+        uid: u32,
+    },
+    /// There is nothing to serve by, and no privilege to make it.
+    #[error(
+        "nothing is pinned at {}, and attaching programs takes CAP_BPF and CAP_NET_ADMIN; run `sidecar init` first, or give these capabilities", .0.display()
+    )]
+    NothingPinned(PathBuf),
+    /// What is pinned was made by another version.
+    #[error(
+        "what is pinned at {} has layout {found}, and this version uses layout {}; run `sidecar init` of this version, which replaces it", directory.display(), sidecar_common::ABI
+    )]
+    OtherLayout {
+        /// What is pinned.
+        directory: PathBuf,
+        /// Its version.
+        found: u32,
+    },
+    /// What is pinned steers the connections of another network namespace.
+    #[error(
+        "what is pinned at {} steers the connections of another network namespace than ours; run `sidecar init` in this one", .0.display()
+    )]
+    OtherNetns(PathBuf),
     /// The daemon's own sockets are not followed.
     #[error(
         "this process is outside the pod's cgroup, and the kernel side follows sockets of that cgroup only; start it in a cgroup below, such as PATH/sidecar"
@@ -85,7 +145,24 @@ pub enum Error {
         /// What the kernel said.
         source: aya::programs::ProgramError,
     },
+    /// The program of a pinned link could not be replaced.
+    #[error(
+        "cannot replace program {program} where it is attached: {source}; remove what is pinned with `sidecar cleanup` and start again"
+    )]
+    Replace {
+        /// The program.
+        program: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// The kernel would not list the sockets that listen.
     #[error("cannot list the sockets that listen in the pod: {0}")]
     SockDiag(#[source] io::Error),
+}
+
+impl Error {
+    /// Is it that somebody else listens on the address?
+    pub fn is_address_in_use(&self) -> bool {
+        matches!(self, Self::Listener { source, .. } if source.kind() == io::ErrorKind::AddrInUse)
+    }
 }

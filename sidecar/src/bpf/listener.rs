@@ -4,6 +4,7 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::{AsFd, AsRawFd, BorrowedFd},
+    time::Duration,
 };
 
 use sidecar_common::{Role, Slot, SocketFacts};
@@ -52,6 +53,13 @@ impl Listeners {
         Ok(listeners)
     }
 
+    /// The one by whose cookie its owner is known.
+    pub(super) fn first(&self) -> &std::net::TcpListener {
+        self.inbound
+            .first()
+            .expect("there is always a listener for IPv4")
+    }
+
     pub(super) fn by_slot(&self) -> impl Iterator<Item = (Slot, &std::net::TcpListener)> {
         let inbound = self.inbound.iter().zip([Slot::Inbound4, Slot::Inbound6]);
         let outbound = self.outbound.iter().zip([Slot::Outbound4, Slot::Outbound6]);
@@ -75,6 +83,26 @@ impl OwnListener {
     pub fn bind(sockets: &Sockets, address: SocketAddr) -> Result<Self, Error> {
         let bound = bind(sockets, Role::OWN, address)?;
         Ok(Self { bound, address })
+    }
+
+    /// Listens on an address as soon as the sidecar that is being replaced lets go of it.
+    pub async fn when_free(sockets: &Sockets, address: SocketAddr) -> std::net::TcpListener {
+        const PERIOD: Duration = Duration::from_millis(50);
+        /// How often it is tried between two warnings.
+        const PATIENCE: u32 = 200;
+        let mut attempts = 0;
+        loop {
+            match Self::bind(sockets, address).and_then(Self::listen) {
+                Ok(listener) => return listener,
+                Err(error) => {
+                    attempts += 1;
+                    if !error.is_address_in_use() || attempts % PATIENCE == 0 {
+                        tracing::warn!("{error}; trying again");
+                    }
+                }
+            }
+            tokio::time::sleep(PERIOD).await;
+        }
     }
 
     /// Begins to listen. Call it after [`Datapath::follow`](super::Datapath::follow).

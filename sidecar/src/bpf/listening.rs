@@ -26,9 +26,6 @@ use sidecar_common::Endpoint;
 use super::Error;
 use crate::pod::Cgroup;
 
-/// Name of the map, for errors.
-const MAP: &str = "SC_LISTENING";
-
 /// Attribute with the id of a socket's cgroup, `INET_DIAG_CGROUP_ID` (Linux 5.8).
 const CGROUP_ID: u16 = 21;
 
@@ -41,6 +38,9 @@ pub(super) struct Listening {
 }
 
 impl Listening {
+    /// Name of the map.
+    pub(super) const MAP: &'static str = "SC_LISTENING";
+
     pub(super) fn new(
         map: BpfHashMap<MapData, Endpoint, u64>,
         cgroup: &Cgroup,
@@ -52,15 +52,27 @@ impl Listening {
     }
 
     /// Notes the sockets of the pod that listen already.
+    ///
+    /// Call it before the sidecar listens itself: the kernel side tells the two apart, this does not.
     pub(super) fn scan(&self) -> Result<(), Error> {
+        self.note(|_| true)
+    }
+
+    /// Notes those sockets of the pod that listen already where it is asked for.
+    fn note(&self, is_asked_for: impl Fn(&Endpoint) -> bool) -> Result<(), Error> {
         /// `BPF_NOEXIST`: what the kernel side has counted itself is right.
         const UNLESS_PRESENT: u64 = 1;
         let mut map = self.map.lock().unwrap_or_else(PoisonError::into_inner);
-        for (endpoint, sockets) in self.listeners().map_err(Error::SockDiag)? {
+        let mut listeners = self.listeners().map_err(Error::SockDiag)?;
+        listeners.retain(|endpoint, _| is_asked_for(endpoint));
+        for (endpoint, sockets) in listeners {
             match map.insert(endpoint, sockets, UNLESS_PRESENT) {
                 Err(MapError::SyscallError(error))
                     if error.io_error.kind() == io::ErrorKind::AlreadyExists => {}
-                result => result.map_err(|source| Error::Map { map: MAP, source })?,
+                result => result.map_err(|source| Error::Map {
+                    map: Self::MAP,
+                    source,
+                })?,
             }
         }
         Ok(())
@@ -69,6 +81,7 @@ impl Listening {
     /// Forgets a port on which a connection was refused, if indeed nobody listens there any more.
     pub(super) fn forget_if_gone(&self, destination: SocketAddr) {
         let destination = Endpoint::from(destination);
+        let places = [destination, destination.wildcard(), destination.wildcard6()];
         let listeners = match self.listeners() {
             Ok(listeners) => listeners,
             Err(error) => {
@@ -78,7 +91,7 @@ impl Listening {
         };
         {
             let mut map = self.map.lock().unwrap_or_else(PoisonError::into_inner);
-            for endpoint in [destination, destination.wildcard(), destination.wildcard6()] {
+            for endpoint in places {
                 if !listeners.contains_key(&endpoint) {
                     // Most of the three were never there.
                     let _ = map.remove(&endpoint);
@@ -86,7 +99,7 @@ impl Listening {
             }
         }
         // A socket may have begun to listen since they were listed.
-        if let Err(error) = self.scan() {
+        if let Err(error) = self.note(|endpoint| places.contains(endpoint)) {
             tracing::warn!("{error}");
         }
     }

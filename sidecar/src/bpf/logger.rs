@@ -16,9 +16,13 @@ pub(super) const LEVEL: &str = aya_log::LEVEL;
 
 /// Begins to forward what the kernel side says to the daemon's log. Call it inside a runtime.
 ///
-/// Best effort: everything else works without it, so a failure is a warning.
+/// Best effort: everything else works without it, so a failure is a warning. Programs that somebody
+/// else has loaded say nothing to us.
 pub fn forward_logs(datapath: &mut Datapath) {
-    match reader(datapath.ebpf()) {
+    let Some(programs) = datapath.programs() else {
+        return;
+    };
+    match reader(programs.ebpf()) {
         Ok(logger) => drop(tokio::spawn(forward(logger))),
         Err(error) => tracing::warn!("messages of the kernel side will be missing: {error}"),
     }

@@ -3,25 +3,35 @@
 //! The only module that names aya. What the proxy needs of the kernel it gets through the trait
 //! [`Kernel`](crate::proxy::Kernel), which [`Sockets`] implements.
 
+mod access;
 mod datapath;
 mod error;
 mod listener;
 mod listening;
 mod logger;
+mod maps;
 mod object;
-pub mod pins;
+mod ownership;
+mod pins;
 pub mod probe;
+mod programs;
+pub mod removal;
 mod rules;
 mod sockets;
 pub mod status;
+mod sys;
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use self::listening::listed;
 pub use self::{
-    datapath::{Datapath, own_netns},
+    access::Access,
+    datapath::Datapath,
     error::Error,
     listener::{Listeners, OwnListener},
     logger::forward_logs,
+    ownership::Loss,
+    pins::Pins,
+    programs::Place,
     rules::{RuleMaps, Rules},
     sockets::Sockets,
     status::Events,

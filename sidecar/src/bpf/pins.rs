@@ -1,179 +1,253 @@
-//! Links and maps pinned on the BPF file system.
+//! Where links and maps are pinned on the BPF file system.
 //!
-//! A pinned link stays attached when the daemon dies: the pod then fails closed instead of
-//! falling back to plaintext. Layout: `<bpffs>/sidecar/<cgroup id>/<generation>/{links,maps}/NAME`.
-//! Each daemon has a generation of its own, named by its process id, so it can attach beside what
-//! a dead one left and only then remove that: there is no moment without hooks.
+//! Layout: `<bpffs>/sidecar/<cgroup id>/{links,maps}/NAME`, one state for each pod, which whoever
+//! serves it hands on to the next. A pinned link stays attached when the daemon dies: the pod then
+//! fails closed instead of falling back to plaintext.
 
 use std::{
-    fs, io,
+    fs::{self, DirBuilder, File},
+    io,
+    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
-    process,
+    thread,
+    time::{Duration, Instant},
 };
 
-use aya::{maps::Map, programs::links::FdLink};
+use sidecar_common::ABI;
 
-use super::Error;
+use super::{Error, ownership, removal};
 use crate::pod::Cgroup;
 
 /// Directory on the BPF file system under which everything of ours is pinned.
 const ROOT: &str = "sidecar";
+/// Directory of the pinned links.
+const LINKS: &str = "links";
+/// Directory of the pinned maps.
+const MAPS: &str = "maps";
+/// Directory that stays empty. Whoever changes what is pinned holds a lock on it.
+const LOCK: &str = "lock";
 
-/// Where the links and maps of one daemon are pinned.
-#[derive(Debug)]
+/// May be entered by everybody and listed by its owner alone.
+const ENTER: u32 = 0o711;
+
+/// Where the links and maps of one pod are pinned.
+#[derive(Clone, Debug)]
 pub struct Pins {
-    /// `<bpffs>/sidecar/<cgroup id>`, shared by all generations of one pod.
+    /// `<bpffs>/sidecar/<cgroup id>`.
     pod: PathBuf,
-    /// The directory of this daemon inside it.
-    generation: PathBuf,
 }
 
 impl Pins {
-    /// Makes the directories for a pod; `bpffs` must be a mounted BPF file system.
-    pub fn create(bpffs: &Path, cgroup: &Cgroup) -> Result<Self, Error> {
-        let pod = bpffs.join(ROOT).join(cgroup.id().to_string());
-        let generation = free_generation(&pod, process::id());
-        for directory in [links(&generation), maps(&generation)] {
-            fs::create_dir_all(&directory).map_err(|source| Error::BpfFs {
-                action: "create",
-                path: directory,
-                source,
-            })?;
-        }
-        Ok(Self { pod, generation })
-    }
-
-    /// The directory of this daemon.
-    pub(super) fn directory(&self) -> &Path {
-        &self.generation
-    }
-
-    /// Pins a map.
-    pub(super) fn pin_map(&self, name: &str, map: &Map) -> Result<(), Error> {
-        let path = maps(&self.generation).join(name);
-        map.pin(&path).map_err(|source| Error::Pin { path, source })
-    }
-
-    /// Pins a link, which thereby outlives this process.
-    pub(super) fn pin_link(&self, name: &str, link: FdLink) -> Result<(), Error> {
-        let path = links(&self.generation).join(name);
-        // The file holds the link now; the descriptor is not needed.
-        link.pin(&path)
-            .map(drop)
-            .map_err(|source| Error::Pin { path, source })
-    }
-
-    /// Removes what earlier daemons of this pod pinned, thereby detaching it.
-    pub(super) fn remove_older(&self) -> Result<(), Error> {
-        for generation in children(&self.pod)? {
-            if generation != self.generation {
-                remove_tree(&generation)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Removes what this daemon pinned, thereby detaching it.
-    pub(super) fn remove(&self) -> Result<(), Error> {
-        remove_tree(&self.generation)?;
-        remove_if_empty(&self.pod);
-        if let Some(root) = self.pod.parent() {
-            remove_if_empty(root);
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Pins {
-    /// Nothing stays attached of a start that failed half-way, or of a daemon that panics.
-    fn drop(&mut self) {
-        if self.generation.exists()
-            && let Err(error) = self.remove()
-        {
-            tracing::error!("{error}");
+    /// Those of a pod, whether or not anything is pinned; `bpffs` must be a BPF file system.
+    pub fn of(bpffs: &Path, cgroup: &Cgroup) -> Self {
+        Self {
+            pod: bpffs.join(ROOT).join(cgroup.id().to_string()),
         }
     }
-}
 
-/// A directory for a daemon's generation that does not exist yet.
-///
-/// In a container the process id is often the same after every start.
-fn free_generation(pod: &Path, pid: u32) -> PathBuf {
-    (1..=u32::MAX)
-        .map(|attempt| match attempt {
-            1 => pod.join(pid.to_string()),
-            // No dots: the BPF file system refuses them.
-            _ => pod.join(format!("{pid}-{attempt}")),
-        })
-        .find(|path| !path.exists())
-        .expect("a daemon is not started four billion times in vain")
-}
+    /// Everything of ours that is pinned on this BPF file system.
+    pub fn all(bpffs: &Path) -> Result<Vec<Self>, Error> {
+        let pods = children(&bpffs.join(ROOT))?;
+        Ok(pods.into_iter().map(|pod| Self { pod }).collect())
+    }
 
-/// What one daemon pinned for one pod.
-#[derive(Debug)]
-pub struct Generation {
-    /// Id of the pod's cgroup.
-    pub cgroup: u64,
-    /// Process id of the daemon.
-    pub pid: u32,
-    /// The directory.
-    pub path: PathBuf,
-}
+    /// The directory that holds everything of this pod.
+    pub fn directory(&self) -> &Path {
+        &self.pod
+    }
 
-impl Generation {
+    /// Id of the pod's cgroup; 0 for a directory that is not named by one.
+    pub fn cgroup(&self) -> u64 {
+        number(&self.pod)
+    }
+
     /// The pinned links.
     pub fn links(&self) -> Result<Vec<PathBuf>, Error> {
-        children(&links(&self.path))
+        children(&self.pod.join(LINKS))
     }
 
     /// The pinned maps.
     pub fn maps(&self) -> Result<Vec<PathBuf>, Error> {
-        children(&maps(&self.path))
+        children(&self.pod.join(MAPS))
     }
-}
 
-/// Everything of ours that is pinned on this BPF file system.
-pub fn all(bpffs: &Path) -> Result<Vec<Generation>, Error> {
-    let mut generations = Vec::new();
-    for pod in children(&bpffs.join(ROOT))? {
-        for path in children(&pod)? {
-            generations.push(Generation {
-                cgroup: number(&pod),
-                pid: number(&path),
-                path,
-            });
+    /// Is a state of this version pinned, whose maps we may open?
+    pub fn may_be_used(&self) -> bool {
+        ownership::layout(self).is_ok_and(|layout| layout == ABI)
+    }
+
+    /// What other versions have pinned, or a start that failed has left: all that is in none of
+    /// our own directories.
+    pub fn older(&self) -> Result<Vec<PathBuf>, Error> {
+        let mut older = children(&self.pod)?;
+        older.retain(|path| !self.own().contains(path));
+        Ok(older)
+    }
+
+    /// Where a link is pinned, named by its program.
+    pub(super) fn link(&self, program: &str) -> PathBuf {
+        self.pod.join(LINKS).join(program)
+    }
+
+    /// Where a map is pinned.
+    pub(super) fn map(&self, name: &str) -> PathBuf {
+        self.pod.join(MAPS).join(name)
+    }
+
+    /// The directories of ours that a user has to enter who is to use the maps.
+    pub(super) fn path_to_maps(&self) -> Vec<PathBuf> {
+        let root = self.pod.parent().map(Path::to_owned);
+        root.into_iter()
+            .chain([self.pod.clone(), self.pod.join(MAPS)])
+            .collect()
+    }
+
+    /// The directory that stands for the lock.
+    pub(super) fn lock_directory(&self) -> PathBuf {
+        self.pod.join(LOCK)
+    }
+
+    /// Makes what is missing of the directories, and waits until nobody else changes what is in
+    /// them.
+    pub(super) fn create(&self) -> Result<Lock, Error> {
+        self.locked(|| {
+            for directory in self.own() {
+                let mut builder = DirBuilder::new();
+                builder.recursive(true).mode(ENTER).create(&directory)?;
+            }
+            // The mask of this process has no say in it.
+            self.path_to_maps().iter().try_for_each(|path| open(path))
+        })
+    }
+
+    /// Waits until nobody else changes what is pinned.
+    pub(super) fn lock(&self) -> Result<Lock, Error> {
+        self.locked(|| Ok(()))
+    }
+
+    /// Puts links and maps out of the way, still attached, to be removed when others are; tells
+    /// where.
+    pub(super) fn set_aside(&self) -> Result<PathBuf, Error> {
+        let move_aside = || {
+            let aside = (1..=u32::MAX)
+                .map(|number| self.pod.join(format!("older-{number}")))
+                .find(|path| !path.exists())
+                .expect("a directory has not endlessly many children");
+            fs::create_dir(&aside)?;
+            for name in [LINKS, MAPS] {
+                fs::rename(self.pod.join(name), aside.join(name))?;
+                DirBuilder::new().mode(ENTER).create(self.pod.join(name))?;
+            }
+            io::Result::Ok(aside)
+        };
+        move_aside().map_err(|source| Error::BpfFs {
+            action: "set aside what is in",
+            path: self.pod.clone(),
+            source,
+        })
+    }
+
+    /// Puts back what was set aside, in the place of what is there now.
+    pub(super) fn put_back(&self, aside: &Path) -> Result<(), Error> {
+        let trees = [LINKS, MAPS].map(|name| self.pod.join(name));
+        removal::remove(&trees).into_result()?;
+        let move_back = || {
+            for name in [LINKS, MAPS] {
+                fs::rename(aside.join(name), self.pod.join(name))?;
+            }
+            fs::remove_dir(aside)
+        };
+        move_back().map_err(|source| Error::BpfFs {
+            action: "put back what is in",
+            path: aside.to_owned(),
+            source,
+        })
+    }
+
+    /// Removes what [`older`](Self::older) lists, thereby detaching it.
+    pub(super) fn remove_older(&self) -> Result<(), Error> {
+        removal::remove(&self.older()?).into_result()
+    }
+
+    /// Removes links and maps, thereby detaching them.
+    pub(super) fn remove(&self) -> Result<(), Error> {
+        let removed = removal::remove(&self.own()).into_result();
+        // What is shared goes with whoever leaves last.
+        let _ = fs::remove_dir(&self.pod);
+        let _ = self.pod.parent().map(fs::remove_dir);
+        removed
+    }
+
+    /// The directories of this version.
+    fn own(&self) -> [PathBuf; 3] {
+        [LINKS, MAPS, LOCK].map(|name| self.pod.join(name))
+    }
+
+    fn locked(&self, prepare: impl Fn() -> io::Result<()>) -> Result<Lock, Error> {
+        /// Far above what a take-over takes.
+        const PATIENCE: Duration = Duration::from_secs(10);
+        const PAUSE: Duration = Duration::from_millis(10);
+        let path = self.lock_directory();
+        let started = Instant::now();
+        let attempt = || {
+            prepare()?;
+            let directory = File::open(&path)?;
+            directory.try_lock()?;
+            // Whoever held it may have removed it meanwhile; then there is a new one to lock.
+            let same = fs::metadata(&path)?.ino() == directory.metadata()?.ino();
+            if same {
+                io::Result::Ok(Lock(directory))
+            } else {
+                Err(io::ErrorKind::WouldBlock.into())
+            }
+        };
+        loop {
+            match attempt() {
+                Err(error)
+                    if error.kind() == io::ErrorKind::WouldBlock
+                        && started.elapsed() < PATIENCE =>
+                {
+                    thread::sleep(PAUSE);
+                }
+                result => {
+                    return result.map_err(|source| Error::BpfFs {
+                        action: "prepare and lock",
+                        path,
+                        source,
+                    });
+                }
+            }
         }
     }
-    Ok(generations)
 }
 
-/// Removes everything of ours from this BPF file system, thereby detaching it; says what it was.
-pub fn remove_all(bpffs: &Path) -> Result<Vec<Generation>, Error> {
-    let generations = all(bpffs)?;
-    let root = bpffs.join(ROOT);
-    if root.exists() {
-        remove_tree(&root)?;
+/// The right to change what is pinned for a pod, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing the file would do; a copy of the descriptor may be about to be executed elsewhere.
+        let _ = self.0.unlock();
     }
-    Ok(generations)
 }
 
-fn links(generation: &Path) -> PathBuf {
-    generation.join("links")
+/// Where everything of ours is on a BPF file system.
+pub(super) fn root(bpffs: &Path) -> PathBuf {
+    bpffs.join(ROOT)
 }
 
-fn maps(generation: &Path) -> PathBuf {
-    generation.join("maps")
+/// Lets everybody enter a directory, though not list it.
+pub(super) fn open(directory: &Path) -> io::Result<()> {
+    let mode = fs::metadata(directory)?.mode();
+    if mode & ENTER & 0o111 == ENTER & 0o111 {
+        return Ok(());
+    }
+    fs::set_permissions(directory, fs::Permissions::from_mode(mode | ENTER & 0o111))
 }
 
-/// Directories are named by numbers; whatever else stands there is shown as 0 and removed alike.
-fn number<N: std::str::FromStr + Default>(path: &Path) -> N {
-    path.file_name()
-        .and_then(|name| name.to_str())
-        .and_then(|name| name.split('-').next()?.parse().ok())
-        .unwrap_or_default()
-}
-
-fn children(directory: &Path) -> Result<Vec<PathBuf>, Error> {
+/// The children of a directory, none if it does not exist.
+pub(super) fn children(directory: &Path) -> Result<Vec<PathBuf>, Error> {
     let listed = fs::read_dir(directory).and_then(|entries| {
         entries
             .map(|entry| entry.map(|entry| entry.path()))
@@ -185,6 +259,8 @@ fn children(directory: &Path) -> Result<Vec<PathBuf>, Error> {
             Ok(paths)
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        // A file where a directory should be has no children either.
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(Vec::new()),
         Err(source) => Err(Error::BpfFs {
             action: "list",
             path: directory.to_owned(),
@@ -193,99 +269,77 @@ fn children(directory: &Path) -> Result<Vec<PathBuf>, Error> {
     }
 }
 
-/// Removes a tree: the net first, so that it catches nothing that the others no longer know, then
-/// the `connect` hooks.
-///
-/// A connection that is redirected when nothing steers it any more could reach an app of the pod
-/// that listens on the same port by chance.
-fn remove_tree(path: &Path) -> Result<(), Error> {
-    let remove = || {
-        for generation in generations_in(path) {
-            for hook in ["sc_egress", "sc_connect4", "sc_connect6"] {
-                remove_file(&links(&generation).join(hook))?;
-            }
-        }
-        fs::remove_dir_all(path)
-    };
-    match remove() {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::BpfFs {
-            action: "remove",
-            path: path.to_owned(),
-            source,
-        }),
-        _ => Ok(()),
-    }
-}
-
-/// The generation that `path` is, or those that are one or two levels below it.
-fn generations_in(path: &Path) -> Vec<PathBuf> {
-    let mut level = vec![path.to_owned()];
-    for _ in 0..2 {
-        if level.iter().any(|path| links(path).exists()) {
-            break;
-        }
-        level = level
-            .iter()
-            .flat_map(|path| children(path).unwrap_or_default())
-            .collect();
-    }
-    level
-}
-
-fn remove_file(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// The directory is shared: whoever leaves last removes it.
-fn remove_if_empty(path: &Path) {
-    let _ = fs::remove_dir(path);
+fn number(path: &Path) -> u64 {
+    path.file_name()
+        .and_then(|name| name.to_str())
+        .and_then(|name| name.parse().ok())
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// A pod on a plain file system, which has directories as well.
+    fn pod(bpffs: &tempfile::TempDir) -> Pins {
+        Pins {
+            pod: bpffs.path().join(ROOT).join("7"),
+        }
+    }
+
     #[test]
     fn nothing_is_pinned_where_nothing_was_pinned() {
         let bpffs = tempfile::tempdir().expect("a temporary directory");
-        assert!(all(bpffs.path()).expect("a readable directory").is_empty());
         assert!(
-            remove_all(bpffs.path())
-                .expect("nothing to remove")
+            Pins::all(bpffs.path())
+                .expect("a readable directory")
                 .is_empty()
         );
     }
 
     #[test]
-    fn a_process_id_that_comes_again_gets_another_generation() {
-        let pod = tempfile::tempdir().expect("a temporary directory");
-        let names: Vec<_> = (0..3)
-            .map(|_| {
-                let path = free_generation(pod.path(), 1);
-                fs::create_dir(&path).expect("a new directory");
-                assert_eq!(number::<u32>(&path), 1);
-                path.file_name().expect("a name").to_owned()
-            })
-            .collect();
-        assert_eq!(names, ["1", "1-2", "1-3"]);
+    fn the_directories_can_be_entered_by_whoever_is_handed_the_maps() {
+        let bpffs = tempfile::tempdir().expect("a temporary directory");
+        let pins = pod(&bpffs);
+        drop(pins.create().expect("a writable directory"));
+        for directory in pins.path_to_maps() {
+            let mode = fs::metadata(directory).expect("made").mode();
+            assert_eq!(mode & 0o777, 0o711);
+        }
     }
 
     #[test]
-    fn all_generations_of_all_pods_are_found_and_removed() {
+    fn one_at_a_time_changes_what_is_pinned() {
         let bpffs = tempfile::tempdir().expect("a temporary directory");
-        for generation in ["7/100/links", "7/101/maps", "8/102/links"] {
-            fs::create_dir_all(bpffs.path().join(ROOT).join(generation))
-                .expect("a writable directory");
-        }
-        let found: Vec<_> = remove_all(bpffs.path())
-            .expect("a removable tree")
-            .into_iter()
-            .map(|generation| (generation.cgroup, generation.pid))
-            .collect();
-        assert_eq!(found, [(7, 100), (7, 101), (8, 102)]);
+        let pins = pod(&bpffs);
+        let lock = pins.create().expect("a writable directory");
+        let second = File::open(pins.lock_directory()).expect("made");
+        assert!(second.try_lock().is_err());
+        drop(lock);
+        assert!(second.try_lock().is_ok());
+    }
+
+    #[test]
+    fn what_is_set_aside_is_older_and_goes_alone() {
+        let bpffs = tempfile::tempdir().expect("a temporary directory");
+        let pins = pod(&bpffs);
+        let _lock = pins.create().expect("a writable directory");
+        fs::write(pins.map("SC_EVENTS"), "").expect("a writable directory");
+        // As versions before had it.
+        fs::create_dir_all(pins.pod.join("4711/links")).expect("a writable directory");
+        let aside = pins.set_aside().expect("a writable directory");
+        assert!(pins.maps().expect("readable").is_empty());
+        pins.put_back(&aside).expect("a writable directory");
+        assert_eq!(pins.maps().expect("readable"), [pins.map("SC_EVENTS")]);
+        pins.set_aside().expect("a writable directory");
+        assert!(pins.maps().expect("readable").is_empty());
+        assert_eq!(
+            pins.older().expect("readable"),
+            ["4711", "older-1"].map(|name| pins.pod.join(name))
+        );
+        pins.remove_older().expect("removable");
+        assert!(pins.older().expect("readable").is_empty());
+        pins.remove().expect("removable");
         assert!(!bpffs.path().join(ROOT).exists());
     }
 }

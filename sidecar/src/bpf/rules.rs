@@ -37,8 +37,10 @@ pub struct RuleMaps {
 }
 
 impl RuleMaps {
-    /// Opens the tables, whose maps are found by name: in a loaded object, or among pins.
-    pub fn open(mut map: impl FnMut(&'static str) -> Result<Map, Error>) -> Result<Self, Error> {
+    /// Opens the tables, whose maps are found by name.
+    pub(super) fn open(
+        mut map: impl FnMut(&'static str) -> Result<Map, Error>,
+    ) -> Result<Self, Error> {
         Ok(Self {
             modes: Trie::open(map("SC_MODES")?, "SC_MODES")?,
             failures: Array::try_from(map(FAILURES)?).map_err(failures_error)?,

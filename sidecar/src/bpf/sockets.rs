@@ -7,7 +7,7 @@ use std::{
 use aya::maps::{MapData, MapError, SkStorage};
 use sidecar_common::{Endpoint, Mesh, Role, SocketFacts};
 
-use super::listening::Listening;
+use super::{listening::Listening, maps::into_io};
 use crate::proxy::{ClientAddr, Kernel, OrigDst};
 
 /// The kernel's facts about single sockets, read and written by file descriptor.
@@ -95,12 +95,5 @@ impl Kernel for Sockets {
         Ok(self
             .read(socket)?
             .is_some_and(|facts| facts.mesh == Mesh::AGREED))
-    }
-}
-
-fn into_io(error: MapError) -> io::Error {
-    match error {
-        MapError::SyscallError(error) => error.io_error,
-        other => io::Error::other(other),
     }
 }

@@ -1,15 +1,19 @@
 //! What of ours is in the kernel right now, read from the pins.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use aya::{
-    maps::{Map, MapData, MapInfo, PerCpuArray},
+    maps::{MapData, MapInfo, PerCpuArray},
     programs::links::{FdLink, PinnedLink},
 };
 use serde::Serialize;
 use sidecar_common::Event;
 
-use super::{Error, pins};
+use super::{
+    Error, Pins, maps,
+    ownership::{self, Ownership},
+};
+use crate::pod;
 
 /// How often the kernel side decided what, summed over all CPUs.
 pub struct Events {
@@ -43,21 +47,28 @@ impl Events {
     }
 }
 
-/// What one daemon has in the kernel for one pod.
+/// What is pinned for one pod.
 #[derive(Debug, Serialize)]
 pub struct PodStatus {
     /// Id of the pod's cgroup.
     pub cgroup: u64,
-    /// Process id of the daemon that attached it.
-    pub pid: u32,
+    /// Version of the layout of what is pinned; none for what earlier versions have pinned, or a
+    /// start that was killed.
+    pub abi: Option<u32>,
+    /// Process id of the sidecar that served last, as it saw itself; none if none has yet.
+    pub pid: Option<u32>,
     /// Does that process still run? If not, the pod is closed until the next start or a clean-up.
     pub alive: bool,
+    /// Does all this stay when that process ends, because `sidecar init` has made it?
+    pub kept: bool,
     /// The links, and through them the programs.
     pub links: Vec<Link>,
     /// The maps.
     pub maps: Vec<MapStatus>,
     /// The counters that are not zero.
     pub events: Vec<Count>,
+    /// What stands beside or instead of links and maps: that of earlier versions, or unreadable.
+    pub other: Vec<PathBuf>,
 }
 
 /// A program attached by a pinned link.
@@ -90,71 +101,76 @@ pub struct Count {
 }
 
 /// Everything of ours that is in the kernel.
+///
+/// What cannot be read is named and keeps nothing else from being shown.
 pub fn status(bpffs: &Path) -> Result<Vec<PodStatus>, Error> {
-    pins::all(bpffs)?
-        .into_iter()
-        .map(|generation| {
-            Ok(PodStatus {
-                cgroup: generation.cgroup,
-                pid: generation.pid,
-                alive: Path::new("/proc").join(generation.pid.to_string()).exists(),
-                links: generation
-                    .links()?
-                    .iter()
-                    .map(|path| link(path))
-                    .collect::<Result<_, _>>()?,
-                maps: generation
-                    .maps()?
-                    .iter()
-                    .map(|path| map(path))
-                    .collect::<Result<_, _>>()?,
-                events: events(&generation)?,
-            })
-        })
-        .collect()
+    Pins::all(bpffs)?.iter().map(pod_status).collect()
 }
 
-fn link(path: &Path) -> Result<Link, Error> {
-    let read = PinnedLink::from_pin(path)
+/// Process id of the sidecar that served a pod last; none if none has, or what is pinned is of
+/// another version or may not be read.
+pub fn last_served(pins: &Pins) -> Option<u32> {
+    let owner = Ownership::open(pins).ok()?.current().ok()?;
+    (owner.pid != 0).then_some(owner.pid)
+}
+
+fn pod_status(pins: &Pins) -> Result<PodStatus, Error> {
+    let mut other = pins.older()?;
+    let mut readable = |path: PathBuf, read: bool| {
+        if !read {
+            other.push(path);
+        }
+    };
+    let mut links = Vec::new();
+    for path in pins.links()? {
+        let found = link(&path);
+        readable(path, found.is_some());
+        links.extend(found);
+    }
+    let mut maps = Vec::new();
+    for path in pins.maps()? {
+        let found = map(&path);
+        readable(path, found.is_some());
+        maps.extend(found);
+    }
+    let owner = Ownership::open(pins).and_then(|ownership| ownership.current());
+    let owner = owner.unwrap_or_default();
+    Ok(PodStatus {
+        cgroup: pins.cgroup(),
+        abi: ownership::layout(pins).ok(),
+        pid: (owner.pid != 0).then_some(owner.pid),
+        alive: pod::is_running(owner.pid),
+        kept: owner.kept != 0,
+        links,
+        maps,
+        events: events(pins).unwrap_or_default(),
+        other,
+    })
+}
+
+fn link(path: &Path) -> Option<Link> {
+    let info = PinnedLink::from_pin(path)
         .map(FdLink::from)
-        .and_then(|link| link.info());
-    let info = read.map_err(|source| Error::Link {
-        program: "behind a pinned link",
-        source,
-    })?;
-    Ok(Link {
+        .and_then(|link| link.info())
+        .ok()?;
+    Some(Link {
         program: name(path),
         program_id: info.program_id(),
         link_id: info.id(),
     })
 }
 
-fn map(path: &Path) -> Result<MapStatus, Error> {
-    let info = MapInfo::from_pin(path).map_err(|source| Error::Map {
-        map: "pinned",
-        source,
-    })?;
-    Ok(MapStatus {
+fn map(path: &Path) -> Option<MapStatus> {
+    let info = MapInfo::from_pin(path).ok()?;
+    Some(MapStatus {
         name: name(path),
         id: info.id(),
     })
 }
 
-fn events(generation: &pins::Generation) -> Result<Vec<Count>, Error> {
-    let Some(path) = generation
-        .maps()?
-        .into_iter()
-        .find(|path| name(path) == Events::MAP)
-    else {
-        return Ok(Vec::new());
-    };
-    let map = MapData::from_pin(path)
-        .and_then(|data| PerCpuArray::try_from(Map::PerCpuArray(data)))
-        .map_err(|source| Error::Map {
-            map: Events::MAP,
-            source,
-        })?;
-    Ok(Events::new(map)
+fn events(pins: &Pins) -> Result<Vec<Count>, Error> {
+    let counters: PerCpuArray<_, _> = maps::open(pins, Events::MAP)?;
+    Ok(Events::new(counters)
         .counts()?
         .into_iter()
         .filter(|(_, count)| *count > 0)

@@ -1,5 +1,7 @@
+use std::process::ExitCode;
+
 use super::bpffs::BpfFs;
-use crate::bpf::pins;
+use crate::bpf::removal;
 
 /// Options of `sidecar cleanup`.
 #[derive(clap::Args, Debug)]
@@ -10,17 +12,21 @@ pub struct Cleanup {
 
 impl Cleanup {
     /// Removes every pin of ours, and with it every program, map and link that nothing else holds.
-    pub fn run(self) -> anyhow::Result<()> {
-        let removed = pins::remove_all(&self.bpffs.path)?;
-        if removed.is_empty() {
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let removal = removal::remove_all(&self.bpffs.path)?;
+        if removal.pods.is_empty() {
             println!("nothing of ours was attached");
         }
-        for generation in removed {
-            println!(
-                "detached what sidecar {} had attached to cgroup {}",
-                generation.pid, generation.cgroup
-            );
+        for pod in &removal.pods {
+            println!("removed what was pinned at {}", pod.display());
         }
-        Ok(())
+        for failure in &removal.failures {
+            eprintln!("sidecar: {failure}");
+        }
+        Ok(if removal.failures.is_empty() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
     }
 }

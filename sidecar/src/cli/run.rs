@@ -20,7 +20,8 @@ pub struct Run {
 }
 
 impl Run {
-    /// Captures the pod, gives up all privileges, and serves it until SIGTERM or SIGINT.
+    /// Captures the pod, or takes it over, gives up all privileges, and serves it until SIGTERM,
+    /// SIGINT or the next sidecar.
     ///
     /// The order is what keeps it safe: what takes privileges comes first, on the only thread;
     /// then the sandbox, which threads inherit; then the threads.
@@ -28,10 +29,7 @@ impl Run {
         let source = self.config.over(Settings::default());
         let config = source.load()?;
         let messages = logging::init(&config.log, config.log_format);
-        let cgroup = match &config.cgroup {
-            Some(path) => Cgroup::open(path)?,
-            None => Cgroup::open(&pod::own_cgroup()?)?,
-        };
+        let cgroup = Cgroup::open_or_own(config.cgroup.as_deref())?;
         if let Some(netns) = &config.netns {
             pod::enter_netns(netns)?;
         }
@@ -51,13 +49,14 @@ impl Run {
             // From here on it ends nothing; what it asks for now, the first look at the settings does.
             let _heard = signal(SignalKind::hangup())?;
             signals.thread_unblock()?;
-            let daemon = captured.serve()?;
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            tracing::info!("draining for at most {grace:?}");
-            daemon.stop(grace).await
+            let stop = async move {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+                tracing::info!("draining for at most {grace:?}");
+            };
+            captured.serve()?.run(stop, grace).await
         })
     }
 }

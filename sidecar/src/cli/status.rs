@@ -32,17 +32,8 @@ fn text(pods: &[PodStatus]) -> String {
     }
     let mut text = String::new();
     for pod in pods {
-        let state = if pod.alive {
-            "running"
-        } else {
-            "not running: connections are refused, or pass where a failure setting says open"
-        };
         // Writing to a string cannot fail.
-        let _ = writeln!(
-            text,
-            "cgroup {}: sidecar {} is {state}",
-            pod.cgroup, pod.pid
-        );
+        let _ = writeln!(text, "cgroup {}: {}", pod.cgroup, state(pod));
         for link in &pod.links {
             let _ = writeln!(
                 text,
@@ -56,8 +47,27 @@ fn text(pods: &[PodStatus]) -> String {
         for count in &pod.events {
             let _ = writeln!(text, "  counted {:<24} {}", count.event, count.count);
         }
+        for path in &pod.other {
+            let _ = writeln!(text, "  unknown {}", path.display());
+        }
     }
     text
+}
+
+/// What happens to connections of a pod that nobody serves.
+const UNSERVED: &str = "connections are refused, or pass where a failure setting says open";
+
+fn state(pod: &PodStatus) -> String {
+    let Some(abi) = pod.abi else {
+        return "pinned by another version, or half-finished".into();
+    };
+    let kept = if pod.kept { ", kept by init" } else { "" };
+    let state = match pod.pid {
+        Some(pid) if pod.alive => format!("sidecar {pid} is running"),
+        Some(pid) => format!("sidecar {pid} is not running: {UNSERVED}"),
+        None => format!("no sidecar has run yet: {UNSERVED}"),
+    };
+    format!("{state} (layout {abi}{kept})")
 }
 
 #[cfg(test)]
@@ -65,12 +75,14 @@ mod tests {
     use super::*;
     use crate::bpf::status::{Count, Link, MapStatus};
 
-    #[test]
-    fn a_dead_sidecar_is_said_to_refuse() {
-        let pod = PodStatus {
+    /// What is pinned for a pod that this process has served.
+    fn served_by(pid: Option<u32>) -> PodStatus {
+        PodStatus {
             cgroup: 42,
-            pid: 7,
+            abi: Some(1),
+            pid,
             alive: false,
+            kept: false,
             links: vec![Link {
                 program: "sc_connect4".into(),
                 program_id: 3,
@@ -84,14 +96,43 @@ mod tests {
                 event: "dropped_no_listener",
                 count: 6,
             }],
-        };
+            other: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_dead_sidecar_is_said_to_refuse() {
         assert_eq!(
-            text(&[pod]),
-            "cgroup 42: sidecar 7 is not running: connections are refused, or pass where a failure setting says open\n\
+            text(&[served_by(Some(7))]),
+            "cgroup 42: sidecar 7 is not running: connections are refused, or pass where a failure setting says open (layout 1)\n\
              \x20 program sc_connect4      id 3      link 4\n\
              \x20 map     SC_EVENTS        id 5\n\
              \x20 counted dropped_no_listener      6\n"
         );
         assert_eq!(text(&[]), "nothing of ours is attached\n");
+    }
+
+    #[test]
+    fn a_pod_that_nobody_has_served_is_said_to_refuse() {
+        let pod = PodStatus {
+            kept: true,
+            ..served_by(None)
+        };
+        assert_eq!(
+            state(&pod),
+            "no sidecar has run yet: connections are refused, or pass where a failure setting says open (layout 1, kept by init)"
+        );
+    }
+
+    #[test]
+    fn what_another_version_has_pinned_is_shown() {
+        let pod = PodStatus {
+            abi: None,
+            other: vec!["/sys/fs/bpf/sidecar/42/4711".into()],
+            ..served_by(None)
+        };
+        let text = text(&[pod]);
+        assert!(text.contains("another version"), "{text}");
+        assert!(text.contains("/sys/fs/bpf/sidecar/42/4711"), "{text}");
     }
 }

@@ -81,6 +81,14 @@ impl Cgroup {
         Ok(cgroup)
     }
 
+    /// Opens the pod's cgroup: the one that is named, else that of this process.
+    pub fn open_or_own(named: Option<&Path>) -> Result<Self, CgroupError> {
+        match named {
+            Some(path) => Self::open(path),
+            None => Self::open(&own_cgroup()?),
+        }
+    }
+
     /// Opens the cgroup this process is in, which may be the root.
     pub fn of_this_process() -> Result<Self, CgroupError> {
         let path = own_cgroup()?;

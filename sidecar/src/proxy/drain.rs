@@ -29,6 +29,17 @@ impl Drain {
         }
     }
 
+    /// Returns when nothing is open any more, and stops taking connections only then: another
+    /// listener gets the new ones, and what comes here was under way before.
+    pub async fn hand_over(&self) {
+        /// For handshakes whose SYN has come to our listener, retransmissions included.
+        const HANDSHAKES: Duration = Duration::from_secs(5);
+        tokio::time::sleep(HANDSHAKES).await;
+        self.connections.close();
+        self.connections.wait().await;
+        self.begun.cancel();
+    }
+
     /// Has it begun?
     pub fn has_begun(&self) -> bool {
         self.begun.is_cancelled()
@@ -63,6 +74,32 @@ mod tests {
         drain.run(Duration::from_mins(1)).await;
         assert_eq!(started.elapsed(), Duration::from_secs(2));
         assert!(watcher.has_begun());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_hands_over_takes_what_is_under_way_and_cuts_nothing() {
+        let drain = Drain::default();
+        drain.spawn(sleep(Duration::from_hours(1)));
+        let over = tokio::spawn({
+            let drain = drain.clone();
+            async move { drain.hand_over().await }
+        });
+        sleep(Duration::from_mins(1)).await;
+        assert!(!drain.has_begun());
+        drain.spawn(sleep(Duration::from_hours(2)));
+        sleep(Duration::from_mins(90)).await;
+        assert!(!over.is_finished());
+        over.await.expect("no panic");
+        assert!(drain.has_begun());
+        assert!(drain.connections.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_hands_over_waits_for_handshakes() {
+        let drain = Drain::default();
+        let started = Instant::now();
+        drain.hand_over().await;
+        assert!(started.elapsed() >= Duration::from_secs(5));
     }
 
     #[tokio::test(start_paused = true)]

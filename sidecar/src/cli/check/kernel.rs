@@ -1,6 +1,6 @@
 //! What the kernel can do.
 
-use super::{Context, Outcome};
+use super::{Context, Outcome, pins};
 use crate::{
     bpf::probe::{self, Kind, Release},
     sandbox::{Landlock, Sandbox},
@@ -41,20 +41,20 @@ pub(super) fn side(_: &Context) -> Outcome {
     }
 }
 
-pub(super) fn sock_addr(_: &Context) -> Outcome {
-    loadable(Kind::CgroupSockAddr)
+pub(super) fn sock_addr(context: &Context) -> Outcome {
+    loadable(context, Kind::CgroupSockAddr)
 }
 
-pub(super) fn sock_ops(_: &Context) -> Outcome {
-    loadable(Kind::SockOps)
+pub(super) fn sock_ops(context: &Context) -> Outcome {
+    loadable(context, Kind::SockOps)
 }
 
-pub(super) fn sk_lookup(_: &Context) -> Outcome {
-    loadable(Kind::SkLookup)
+pub(super) fn sk_lookup(context: &Context) -> Outcome {
+    loadable(context, Kind::SkLookup)
 }
 
-pub(super) fn cgroup_skb(_: &Context) -> Outcome {
-    loadable(Kind::CgroupSkb)
+pub(super) fn cgroup_skb(context: &Context) -> Outcome {
+    loadable(context, Kind::CgroupSkb)
 }
 
 pub(super) fn unprivileged_bpf(context: &Context) -> Outcome {
@@ -84,9 +84,10 @@ pub(super) fn sandbox(_: &Context) -> Outcome {
 }
 
 /// Loads a program of this kind that does nothing.
-fn loadable(kind: Kind) -> Outcome {
+fn loadable(context: &Context, kind: Kind) -> Outcome {
     match probe::is_supported(kind) {
         Ok(true) => Outcome::PASS,
+        Err(_) if pins::may_be_used(context) => Outcome::found(pins::AFTER_INIT),
         Ok(false) => Outcome::fail(
             format!("the kernel does not know {kind} programs"),
             BPF_HINT,

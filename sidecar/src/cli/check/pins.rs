@@ -1,9 +1,15 @@
 //! What sidecars have pinned.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{Context, Outcome, cgroup};
-use crate::bpf::pins::{self, Generation};
+use crate::{
+    bpf::{Error, Pins, status::last_served},
+    config::Config,
+};
+
+/// Why something is not needed.
+pub(super) const AFTER_INIT: &str = "it is not needed after `sidecar init`";
 
 pub(super) fn file_system(context: &Context) -> Outcome {
     let Some(config) = context.config() else {
@@ -30,21 +36,11 @@ pub(super) fn left_over(context: &Context) -> Outcome {
     let Some(config) = context.config() else {
         return Outcome::NO_SETTINGS;
     };
-    let generations = match pins::all(&config.bpffs) {
-        Ok(generations) => generations,
-        Err(error) => return Outcome::error(&error),
-    };
-    let mut generations = generations.iter();
-    match generations.find(|generation| !is_alive(context, generation)) {
-        None => Outcome::PASS,
-        Some(dead) => Outcome::warn(
-            format!(
-                "process {} is gone, and what it pinned at {} refuses the connections of its pod",
-                dead.pid,
-                dead.path.display()
-            ),
-            "start its sidecar again, which takes over, or remove the pins: sidecar cleanup",
-        ),
+    match pinned(config) {
+        Ok(pinned) => of_the_dead(context, &pinned),
+        // Whoever was handed one pod's maps may not look at others.
+        Err(_) if may_be_used(context) => Outcome::PASS,
+        Err(error) => Outcome::error(&error),
     }
 }
 
@@ -71,11 +67,61 @@ pub(super) fn rival(context: &Context) -> Outcome {
 pub(super) fn serving(context: &Context) -> Option<u32> {
     let config = context.config()?;
     let cgroup = cgroup::of_pod(config).ok()?;
-    let generations = pins::all(&config.bpffs).ok()?;
-    generations
+    let pinned = pinned(config).ok()?;
+    serving_of(context, &pinned, cgroup.id())
+}
+
+/// What is pinned for one pod.
+struct Pinned {
+    /// Id of the pod's cgroup.
+    cgroup: u64,
+    /// Where it is.
+    path: PathBuf,
+    /// Process id of the sidecar that served last, if one has and we may know.
+    served_by: Option<u32>,
+}
+
+fn pinned(config: &Config) -> Result<Vec<Pinned>, Error> {
+    let pods = Pins::all(&config.bpffs)?;
+    Ok(pods
         .into_iter()
-        .find(|generation| generation.cgroup == cgroup.id() && is_alive(context, generation))
-        .map(|generation| generation.pid)
+        .map(|pins| Pinned {
+            cgroup: pins.cgroup(),
+            path: pins.directory().to_owned(),
+            served_by: last_served(&pins),
+        })
+        .collect())
+}
+
+fn of_the_dead(context: &Context, pinned: &[Pinned]) -> Outcome {
+    let dead = pinned.iter().find_map(|pod| {
+        let pid = pod.served_by.filter(|pid| !is_alive(context, *pid))?;
+        Some((pid, &pod.path))
+    });
+    match dead {
+        None => Outcome::PASS,
+        Some((pid, path)) => Outcome::warn(
+            format!(
+                "process {pid} is gone, and what it served by, at {}, refuses the connections of its pod",
+                path.display()
+            ),
+            "start its sidecar again, which takes over, or remove the pins: sidecar cleanup",
+        ),
+    }
+}
+
+fn serving_of(context: &Context, pinned: &[Pinned], cgroup: u64) -> Option<u32> {
+    pinned
+        .iter()
+        .filter(|pod| pod.cgroup == cgroup)
+        .find_map(|pod| pod.served_by.filter(|pid| is_alive(context, *pid)))
+}
+
+/// May we serve the pod by what `sidecar init` has pinned?
+pub(super) fn may_be_used(context: &Context) -> bool {
+    context.config().is_some_and(|config| {
+        cgroup::of_pod(config).is_ok_and(|cgroup| Pins::of(&config.bpffs, &cgroup).may_be_used())
+    })
 }
 
 /// Is a BPF file system mounted at `path`?
@@ -87,35 +133,37 @@ pub(super) fn is_mounted(context: &Context, path: &Path) -> bool {
     })
 }
 
-/// Does the daemon still run?
-fn is_alive(context: &Context, generation: &Generation) -> bool {
-    context.path(format!("/proc/{}", generation.pid)).exists()
+/// Does the process still run?
+fn is_alive(context: &Context, pid: u32) -> bool {
+    context.path(format!("/proc/{pid}")).exists()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, process};
+    use std::process;
 
     use super::*;
     use crate::cli::check::fixture::Fixture;
 
-    /// A machine on which these processes have pinned something and `alive` still runs.
-    fn pinned_by(pids: &[u32], alive: u32) -> (tempfile::TempDir, Fixture) {
-        let bpffs = tempfile::tempdir().expect("a temporary directory");
-        for pid in pids {
-            let links = bpffs.path().join(format!("sidecar/7/{pid}/links"));
-            fs::create_dir_all(links).expect("a writable directory");
-        }
-        let fixture = Fixture::with(&[(&format!("proc/{alive}/comm"), "sidecar")])
-            .set(&format!("bpffs: {}", bpffs.path().display()));
-        (bpffs, fixture)
+    /// What these processes have served by, and a machine on which only this one still runs.
+    fn pinned_by(pids: &[u32]) -> (Vec<Pinned>, Fixture) {
+        let pinned = pids
+            .iter()
+            .map(|pid| Pinned {
+                cgroup: 7,
+                path: "/sys/fs/bpf/sidecar/7".into(),
+                served_by: Some(*pid),
+            })
+            .collect();
+        let fixture = Fixture::with(&[(&format!("proc/{}/comm", process::id()), "sidecar")]);
+        (pinned, fixture)
     }
 
     #[test]
     fn what_a_dead_sidecar_left_is_named() {
         let own = process::id();
-        let (_bpffs, fixture) = pinned_by(&[own, own + 1], own);
-        let Outcome::Warn { reason, .. } = left_over(&fixture) else {
+        let (pinned, fixture) = pinned_by(&[own, own + 1]);
+        let Outcome::Warn { reason, .. } = of_the_dead(&fixture, &pinned) else {
             panic!("a dead sidecar passes");
         };
         assert!(
@@ -126,8 +174,15 @@ mod tests {
 
     #[test]
     fn what_a_living_sidecar_holds_is_no_left_over() {
-        let (_bpffs, fixture) = pinned_by(&[process::id()], process::id());
-        assert_eq!(left_over(&fixture), Outcome::PASS);
+        let (pinned, fixture) = pinned_by(&[process::id()]);
+        assert_eq!(of_the_dead(&fixture, &pinned), Outcome::PASS);
+    }
+
+    #[test]
+    fn a_living_sidecar_serves_its_own_pod_alone() {
+        let (pinned, fixture) = pinned_by(&[process::id()]);
+        assert_eq!(serving_of(&fixture, &pinned, 7), Some(process::id()));
+        assert_eq!(serving_of(&fixture, &pinned, 8), None);
     }
 
     #[test]

@@ -28,11 +28,11 @@ pub(super) fn user_namespace(context: &Context) -> Outcome {
 }
 
 pub(super) fn bpf(context: &Context) -> Outcome {
-    held(context, BPF, "to load programs and maps")
+    held_or_done(context, BPF, "to load programs and maps")
 }
 
 pub(super) fn net_admin(context: &Context) -> Outcome {
-    held(
+    held_or_done(
         context,
         NET_ADMIN,
         "to load and attach programs that steer connections",
@@ -64,6 +64,14 @@ pub(super) fn open_files(context: &Context) -> Outcome {
             "raise the hard limit: LimitNOFILE= in a systemd unit, `ulimit -Hn` in a shell",
         ),
         None => Outcome::PASS,
+    }
+}
+
+/// Is the capability effective, or what it is needed for done by `sidecar init`?
+fn held_or_done(context: &Context, capability: Capability, purpose: &str) -> Outcome {
+    match held(context, capability, purpose) {
+        Outcome::Fail { .. } if pins::may_be_used(context) => Outcome::found(pins::AFTER_INIT),
+        outcome => outcome,
     }
 }
 

@@ -1,0 +1,161 @@
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use aya::maps::{Array, Map, MapData, MapError};
+use sidecar_common::{ABI, Owner};
+use socket2::SockRef;
+
+use super::{Error, Pins, maps};
+use crate::pod;
+
+/// Name of the map.
+const OWNER: &str = "SC_OWNER";
+/// Name of the map.
+const LAYOUT: &str = "SC_ABI";
+/// Each of the two maps has a single entry.
+const ONLY: u32 = 0;
+
+/// Who serves the pod: the one pinned fact by which daemons find out about each other.
+pub(super) struct Ownership {
+    /// The map with one entry.
+    map: Array<MapData, Owner>,
+    /// Where it is pinned.
+    path: PathBuf,
+    /// What tells the pin from another at the same place.
+    inode: u64,
+    /// What stays for as long as anything is pinned for the pod.
+    lock: PathBuf,
+    /// What we have written, once we have.
+    ours: Option<u64>,
+}
+
+/// How we ceased to serve the pod.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Loss {
+    /// Another sidecar serves it.
+    Replaced,
+    /// Nobody does: what was pinned has been removed.
+    Removed,
+}
+
+impl Ownership {
+    pub(super) fn open(pins: &Pins) -> Result<Self, Error> {
+        Self::open_pin(&pins.map(OWNER), pins.lock_directory())
+            .map_err(|source| Error::Map { map: OWNER, source })
+    }
+
+    /// That of a state that stands beside ours, if it has one.
+    pub(super) fn of_older(state: &Path) -> Option<Self> {
+        Self::open_pin(&state.join("maps").join(OWNER), state.to_owned()).ok()
+    }
+
+    fn open_pin(path: &Path, lock: PathBuf) -> Result<Self, MapError> {
+        let map = MapData::from_pin(path)
+            .and_then(Map::from_map_data)
+            .and_then(Array::try_from)?;
+        Ok(Self {
+            map,
+            path: path.to_owned(),
+            inode: fs::metadata(path)?.ino(),
+            lock,
+            ours: None,
+        })
+    }
+
+    /// Who serves now, whatever the version of what is pinned.
+    pub(super) fn current(&self) -> Result<Owner, Error> {
+        self.map
+            .get(&ONLY, 0)
+            .map_err(|source| Error::Map { map: OWNER, source })
+    }
+
+    /// Makes us the one who serves, by the first listener of ours.
+    pub(super) fn take(&mut self, listener: &std::net::TcpListener) -> Result<(), Error> {
+        let cookie = SockRef::from(listener).cookie().map_err(Error::Cookie)?;
+        let owner = Owner {
+            cookie,
+            netns: pod::netns_cookie(),
+            pid: std::process::id(),
+            kept: self.current()?.kept,
+        };
+        self.write(owner)?;
+        self.ours = Some(cookie);
+        Ok(())
+    }
+
+    /// Notes that what is pinned stays when its owner ends.
+    pub(super) fn keep(&mut self) -> Result<(), Error> {
+        let owner = Owner {
+            netns: pod::netns_cookie(),
+            kept: 1,
+            ..self.current()?
+        };
+        self.write(owner)
+    }
+
+    /// How we ceased to serve; `None` while we do.
+    pub(super) fn loss(&self) -> Result<Option<Loss>, Error> {
+        match fs::metadata(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // Set aside for a moment, all around it stays.
+                let removed = !self.lock.exists();
+                return Ok(removed.then_some(Loss::Removed));
+            }
+            // Somebody has begun anew in the place of what we serve by.
+            Ok(metadata) if metadata.ino() != self.inode => return Ok(Some(Loss::Replaced)),
+            // Whoever may not look finds out by the map.
+            _ => {}
+        }
+        let is_ours = self.ours == Some(self.current()?.cookie);
+        Ok((!is_ours).then_some(Loss::Replaced))
+    }
+
+    fn write(&mut self, owner: Owner) -> Result<(), Error> {
+        self.map
+            .set(ONLY, owner, 0)
+            .map_err(|source| Error::Map { map: OWNER, source })
+    }
+}
+
+/// The version of the layout of what is pinned; an error if none is written down.
+pub(super) fn layout(pins: &Pins) -> Result<u32, Error> {
+    let map: Array<MapData, u32> = maps::open(pins, LAYOUT)?;
+    map.get(&ONLY, 0).map_err(|source| Error::Map {
+        map: LAYOUT,
+        source,
+    })
+}
+
+/// Writes down that what is pinned is of this version.
+pub(super) fn set_layout(pins: &Pins) -> Result<(), Error> {
+    let mut map: Array<MapData, u32> = maps::open(pins, LAYOUT)?;
+    map.set(ONLY, ABI, 0).map_err(|source| Error::Map {
+        map: LAYOUT,
+        source,
+    })
+}
+
+/// Why the pinned maps cannot be used without privileges.
+pub(super) fn explain(error: Error, pins: &Pins) -> Error {
+    let Error::Map { map, source } = error else {
+        return error;
+    };
+    let path = pins.map(map);
+    let source = maps::into_io(source);
+    match source.raw_os_error() {
+        Some(libc::ENOENT) => Error::NothingPinned(pins.directory().to_owned()),
+        Some(libc::EACCES) => Error::NotHandedOver {
+            path,
+            uid: nix::unistd::geteuid().as_raw(),
+        },
+        // bpf(2) itself is refused: before 5.19 to anybody without privileges.
+        Some(libc::EPERM) => Error::BpfRefused(path),
+        _ => Error::Map {
+            map,
+            source: MapError::IoError(source),
+        },
+    }
+}

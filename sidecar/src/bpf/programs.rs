@@ -1,0 +1,259 @@
+use std::{
+    fs::{self, File},
+    io,
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::fs::MetadataExt,
+    },
+    path::Path,
+};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    programs::{
+        CgroupAttachMode, CgroupSkbAttachType, Program, ProgramError,
+        links::{FdLink, LinkError},
+    },
+};
+
+use super::{
+    Error, Pins, logger,
+    maps::MAPS,
+    object::object,
+    sys::{Link, Target},
+};
+use crate::pod::Cgroup;
+
+/// Follows every socket of the pod.
+pub(super) const SOCK_OPS: &str = "sc_sock_ops";
+
+/// The programs and where each is attached, in the order in which nothing can go astray: first the
+/// one that follows sockets, then the one that steers connections, those that hide it, those
+/// that redirect, and last the net, which lets nothing leave past the proxy where the mode is strict.
+pub(super) const PROGRAMS: [(&str, Hook); 9] = [
+    (SOCK_OPS, Hook::Cgroup),
+    ("sc_sk_lookup", Hook::Netns),
+    ("sc_peername4", Hook::Cgroup),
+    ("sc_peername6", Hook::Cgroup),
+    ("sc_sockname4", Hook::Cgroup),
+    ("sc_sockname6", Hook::Cgroup),
+    ("sc_connect4", Hook::Cgroup),
+    ("sc_connect6", Hook::Cgroup),
+    ("sc_egress", Hook::Cgroup),
+];
+
+/// What a program is attached to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Hook {
+    /// The pod's cgroup.
+    Cgroup,
+    /// The pod's network namespace.
+    Netns,
+}
+
+/// The pod, as programs are attached to it.
+pub struct Place {
+    /// The processes whose sockets are seen.
+    cgroup: Cgroup,
+    /// The network namespace in which connections are steered.
+    netns: File,
+}
+
+impl Place {
+    /// The processes of `cgroup`, in the network namespace of this thread.
+    pub fn new(cgroup: &Cgroup) -> io::Result<Self> {
+        Ok(Self {
+            cgroup: cgroup.try_clone()?,
+            netns: File::open("/proc/thread-self/ns/net")?,
+        })
+    }
+
+    pub(super) const fn cgroup(&self) -> &Cgroup {
+        &self.cgroup
+    }
+
+    fn target(&self, hook: Hook) -> io::Result<Target> {
+        Ok(match hook {
+            Hook::Cgroup => Target::Cgroup(self.cgroup.id()),
+            Hook::Netns => Target::Netns(self.netns.metadata()?.ino()),
+        })
+    }
+
+    fn describe(&self, hook: Hook) -> String {
+        match hook {
+            Hook::Cgroup => self.cgroup.to_string(),
+            Hook::Netns => "the pod's network namespace".into(),
+        }
+    }
+}
+
+/// Is this link pinned, and attached to the pod as it is now?
+///
+/// A cgroup or a namespace may have gone since, and with a new container there is a new namespace.
+pub(super) fn is_attached(pins: &Pins, place: &Place, name: &str, hook: Hook) -> bool {
+    attached(pins, place, name, hook).is_some()
+}
+
+fn attached(pins: &Pins, place: &Place, name: &str, hook: Hook) -> Option<Link> {
+    let link = Link::open(&pins.link(name)).ok()?;
+    (link.target().ok()? == place.target(hook).ok()?).then_some(link)
+}
+
+/// The programs, loaded: those of this binary, on the pinned maps.
+pub(super) struct Programs(Ebpf);
+
+impl Programs {
+    /// Loads them, on the maps that are pinned already and on new ones, which are then pinned.
+    /// Attaches nothing.
+    pub(super) fn load(pins: &Pins) -> Result<Self, Error> {
+        // What the daemon would not log is not reported: the verifier removes it.
+        let level = log::max_level() as u8;
+        let mut loader = EbpfLoader::new();
+        loader.override_global(logger::LEVEL, &level, true);
+        for map in MAPS {
+            loader.map_pin_path(map, pins.map(map));
+        }
+        let mut ebpf = loader.load(object()?)?;
+        // The compiler's own maps (`.rodata`) are of one load only.
+        let unknown = ebpf
+            .maps()
+            .map(|(name, _)| name)
+            .find(|name| name.starts_with("SC_") && !MAPS.contains(name));
+        assert_eq!(
+            unknown, None,
+            "the kernel side has a map that is not pinned"
+        );
+        for (name, program) in ebpf.programs_mut() {
+            let accepted = match program {
+                Program::CgroupSkb(program) => program.load(),
+                Program::CgroupSockAddr(program) => program.load(),
+                Program::SkLookup(program) => program.load(),
+                Program::SockOps(program) => program.load(),
+                _ => Ok(()),
+            };
+            accepted.map_err(|source| Error::Program {
+                program: known_name(name),
+                source,
+            })?;
+        }
+        Ok(Self(ebpf))
+    }
+
+    /// Has the pinned link run this program; `false` if there is no such link on the pod.
+    ///
+    /// Nothing happens to connections, and no moment is without a program.
+    pub(super) fn replace(
+        &self,
+        pins: &Pins,
+        place: &Place,
+        (name, hook): (&'static str, Hook),
+    ) -> Result<bool, Error> {
+        let Some(link) = attached(pins, place, name, hook) else {
+            return Ok(false);
+        };
+        let program = self.0.program(name).expect(KNOWN);
+        let fd = program.fd().map_err(|source| Error::Program {
+            program: name,
+            source,
+        })?;
+        match link.replace(fd.as_fd()) {
+            Ok(()) => Ok(true),
+            // It has gone just now.
+            Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => Ok(false),
+            Err(source) => Err(Error::Replace {
+                program: name,
+                source,
+            }),
+        }
+    }
+
+    /// Attaches the program, and pins the link in the place of what may be pinned there.
+    pub(super) fn attach(
+        &mut self,
+        pins: &Pins,
+        place: &Place,
+        (name, hook): (&'static str, Hook),
+    ) -> Result<(), Error> {
+        let program = self.0.program_mut(name).expect(KNOWN);
+        let link = match hook {
+            Hook::Cgroup => attach_to_cgroup(program, place.cgroup.as_fd()),
+            Hook::Netns => attach_to_netns(program, place.netns.as_fd()),
+        };
+        let link = link.map_err(|source| Error::Attach {
+            program: name,
+            target: place.describe(hook),
+            source,
+        })?;
+        let link = link.map_err(|source| Error::Link {
+            program: name,
+            source,
+        })?;
+        let path = pins.link(name);
+        remove_file(&path).map_err(|source| Error::BpfFs {
+            action: "remove",
+            path: path.clone(),
+            source,
+        })?;
+        // The file holds the link now; the descriptor is not needed.
+        link.pin(&path)
+            .map(drop)
+            .map_err(|source| Error::Pin { path, source })
+    }
+
+    /// The object, for whoever forwards the programs' messages.
+    pub(super) fn ebpf(&mut self) -> &mut Ebpf {
+        &mut self.0
+    }
+}
+
+/// Why a program is there to be found.
+const KNOWN: &str = "the object has every program of the table";
+
+/// The outer error is of attaching, the inner one of what kind of link that made.
+type Attached = Result<Result<FdLink, LinkError>, ProgramError>;
+
+fn attach_to_cgroup(program: &mut Program, cgroup: BorrowedFd<'_>) -> Attached {
+    // A link always leaves room for others; aya's other modes are for attaching without one.
+    const MODE: CgroupAttachMode = CgroupAttachMode::Single;
+    match program {
+        Program::CgroupSkb(program) => {
+            let id = program.attach(cgroup, CgroupSkbAttachType::Egress, MODE)?;
+            program.take_link(id).map(FdLink::try_from)
+        }
+        Program::CgroupSockAddr(program) => {
+            let id = program.attach(cgroup, MODE)?;
+            program.take_link(id).map(FdLink::try_from)
+        }
+        Program::SockOps(program) => {
+            let id = program.attach(cgroup, MODE)?;
+            program.take_link(id).map(FdLink::try_from)
+        }
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
+}
+
+fn attach_to_netns(program: &mut Program, netns: BorrowedFd<'_>) -> Attached {
+    match program {
+        Program::SkLookup(program) => {
+            let id = program.attach(netns)?;
+            program.take_link(id).map(|link| Ok(link.into()))
+        }
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
+}
+
+fn remove_file(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// The static name of one of our programs, for errors.
+fn known_name(name: &str) -> &'static str {
+    PROGRAMS
+        .into_iter()
+        .map(|(known, _)| known)
+        .find(|known| *known == name)
+        .unwrap_or("of an unknown name")
+}

@@ -1,0 +1,171 @@
+#![expect(
+    unsafe_code,
+    reason = "aya neither replaces the program of a pinned link, nor detaches it, nor tells what it is attached to"
+)]
+
+//! The commands of bpf(2) about pinned links for which aya has no interface.
+
+use std::{
+    ffi::CString,
+    io,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
+};
+
+/// A link that is attached for as long as it is pinned.
+pub(super) struct Link(OwnedFd);
+
+/// What a link is attached to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Target {
+    /// A cgroup, by its id.
+    Cgroup(u64),
+    /// A network namespace, by its inode.
+    Netns(u64),
+    /// Nothing any more: the cgroup or the namespace has gone.
+    Gone,
+    /// Something that links of ours are never attached to.
+    Other,
+}
+
+impl Link {
+    /// Opens a pinned link.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        let path = CString::new(path.as_os_str().as_bytes())?;
+        let mut attributes = ObjectGet {
+            pathname: path.as_ptr() as u64,
+            bpf_fd: 0,
+            file_flags: 0,
+        };
+        let fd = bpf(OBJ_GET, &mut attributes)?;
+        // SAFETY: the kernel has just opened the descriptor for us, and nobody else knows it.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// What it is attached to.
+    pub(super) fn target(&self) -> io::Result<Target> {
+        /// `BPF_LINK_TYPE_CGROUP`.
+        const CGROUP: u32 = 3;
+        /// `BPF_LINK_TYPE_NETNS`.
+        const NETNS: u32 = 5;
+        let mut info = LinkInfo::default();
+        let mut attributes = InfoByFd {
+            bpf_fd: self.0.as_raw_fd(),
+            info_len: length::<LinkInfo>(),
+            info: std::ptr::from_mut(&mut info) as u64,
+        };
+        bpf(OBJ_GET_INFO_BY_FD, &mut attributes)?;
+        // The first member of the union: 64 bits for a cgroup, 32 for a namespace.
+        let (low, whole) = (info.target & u64::from(u32::MAX), info.target);
+        Ok(match info.kind {
+            CGROUP if whole == 0 => Target::Gone,
+            CGROUP => Target::Cgroup(whole),
+            NETNS if low == 0 => Target::Gone,
+            NETNS => Target::Netns(low),
+            _ => Target::Other,
+        })
+    }
+
+    /// Has it run another program from now on, with no moment in between without one
+    /// (`BPF_LINK_UPDATE`, Linux 5.7 for cgroups and 5.8 for network namespaces).
+    pub(super) fn replace(&self, program: BorrowedFd<'_>) -> io::Result<()> {
+        let mut attributes = LinkUpdate {
+            link_fd: self.0.as_raw_fd(),
+            new_prog_fd: program.as_fd().as_raw_fd(),
+            flags: 0,
+            old_prog_fd: 0,
+        };
+        bpf(LINK_UPDATE, &mut attributes).map(drop)
+    }
+
+    /// Detaches it now (`BPF_LINK_DETACH`, Linux 5.9). Its last reference does so later, at a time
+    /// of the kernel's choice.
+    pub(super) fn detach(&self) -> io::Result<()> {
+        let mut attributes = LinkDetach {
+            link_fd: self.0.as_raw_fd(),
+        };
+        bpf(LINK_DETACH, &mut attributes).map(drop)
+    }
+}
+
+/// `BPF_OBJ_GET`.
+const OBJ_GET: libc::c_int = 7;
+/// `BPF_OBJ_GET_INFO_BY_FD`.
+const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+/// `BPF_LINK_UPDATE`.
+const LINK_UPDATE: libc::c_int = 29;
+/// `BPF_LINK_DETACH`.
+const LINK_DETACH: libc::c_int = 34;
+
+/// Attributes of `BPF_OBJ_GET`.
+#[repr(C)]
+struct ObjectGet {
+    pathname: u64,
+    bpf_fd: u32,
+    file_flags: u32,
+}
+
+/// Attributes of `BPF_OBJ_GET_INFO_BY_FD`.
+#[repr(C)]
+struct InfoByFd {
+    bpf_fd: RawFd,
+    info_len: u32,
+    info: u64,
+}
+
+/// Attributes of `BPF_LINK_UPDATE`.
+#[repr(C)]
+struct LinkUpdate {
+    link_fd: RawFd,
+    new_prog_fd: RawFd,
+    flags: u32,
+    old_prog_fd: RawFd,
+}
+
+/// Attributes of `BPF_LINK_DETACH`.
+#[repr(C)]
+struct LinkDetach {
+    link_fd: RawFd,
+}
+
+/// The beginning of `struct bpf_link_info`.
+#[derive(Default)]
+#[repr(C)]
+struct LinkInfo {
+    kind: u32,
+    id: u32,
+    prog_id: u32,
+    padding: u32,
+    target: u64,
+    attach_type: u32,
+    rest: u32,
+}
+
+/// Calls bpf(2) with the attributes of one command.
+fn bpf<T>(command: libc::c_int, attributes: &mut T) -> io::Result<RawFd> {
+    // SAFETY: each command above is called with its own attributes, which live until it returns,
+    // as does what they point to; the kernel takes what is missing at their end for zeros.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            std::ptr::from_mut(attributes),
+            length::<T>(),
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    RawFd::try_from(result).map_err(io::Error::other)
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the attributes take a few bytes"
+)]
+const fn length<T>() -> u32 {
+    size_of::<T>() as u32
+}

@@ -1,0 +1,273 @@
+//! One sidecar takes over from another while connections come and go: none is lost.
+
+use std::{collections::BTreeMap, fs, time::Duration};
+
+use nix::sys::signal::Signal;
+use serde::Deserialize;
+use sidecar_tests::{Pod, Pods, Process, SECRET, Sidecar, wait};
+
+/// How many connections are opened at a time, over and over.
+const WORKERS: usize = 16;
+/// How many connections stay.
+const STREAMS: usize = 200;
+
+#[test]
+fn an_upgrade_loses_no_connection_and_breaks_no_stream() {
+    // Who is replaced is not told to stop, so this is of no matter to the streams.
+    let impatient = ["--drain-timeout", "200ms"];
+    let mut pods = Pods::meshed_with(&impatient, &impatient);
+    let capture = pods.client.capture_starts();
+    let mut load = Load::start(&pods);
+    load.wait_for(0, 300);
+    let dev_ca = pods.dev_ca();
+    let old = [&mut pods.client, &mut pods.server].map(|pod| pod.upgrade(&dev_ca, &[]));
+    // Whoever is replaced serves on: the streams, and handshakes that were under way.
+    for sidecar in &old {
+        sidecar.wait_for_log("serves the pod now");
+    }
+    load.next_phase();
+    load.wait_for(1, 300);
+    for pod in [&mut pods.client, &mut pods.server] {
+        pod.wait_until_ready();
+        // The admin endpoint is the new one's: the streams are not among its connections.
+        let open = pod.sidecar().get("/connections");
+        assert!(open.matches("\"client\"").count() <= 2 * WORKERS, "{open}");
+    }
+    let seen = load.finish();
+    assert_eq!(seen.failed, [BTreeMap::new(), BTreeMap::new()], "{seen:?}");
+    assert_eq!(seen.broken, BTreeMap::new(), "{seen:?}");
+    assert!(seen.lines > STREAMS as u64, "{seen:?}");
+    assert!(!capture.finish().contains(SECRET));
+    // The streams have ended, so those that were replaced end as well, and leave all to the new.
+    for (sidecar, pod) in old.into_iter().zip([&pods.client, &pods.server]) {
+        let streams = |sidecar: &Sidecar| sidecar.connections().len() >= STREAMS;
+        wait::until("the streams are logged", || streams(&sidecar));
+        sidecar.wait_for_exit();
+        assert_ne!(pod.pins().len(), 0);
+    }
+    // What the new one has taken over goes with it: the end of both pods checks that.
+}
+
+/// A client made by hand, that sends the last segment of the handshake when it is told to.
+const SLOW: &str = r#"
+from raw_peer import *
+peer = Peer(*sys.argv[1:4], 40000, 8080)
+peer.send(SYN, MSS)
+peer.receive()
+report(half_open=True)
+open(sys.argv[4]).read()
+peer.send(ACK)
+peer.send(ACK, payload=b"once slow\n")
+end, received = peer.end()
+peer.send(FIN | ACK)
+report(end=end, received=received.decode())
+"#;
+
+#[test]
+fn a_handshake_that_began_before_an_upgrade_is_completed_after_it() {
+    let mut pods = Pods::server_meshed(&[]);
+    let _server = server(&pods.server);
+    let pipe = pods.client.sandbox().directory().join("pipe");
+    pods.client.program("mkfifo").arg(&pipe).succeed();
+    let (own, peer) = ("198.18.0.77", pods.server.v4().to_string());
+    let hardware = pods.client.hardware_address();
+    let neighbour = format!("neigh add {own} lladdr {hardware} dev eth0");
+    pods.server.sandbox().namespace().ip(&neighbour);
+    let slow = pods.client.snippet(SLOW).args([own, &peer]);
+    let mut slow = slow.arg(pods.server.hardware_address()).arg(&pipe).start();
+    slow.wait_for_stdout("half_open");
+    let dev_ca = pods.dev_ca();
+    let old = pods.server.upgrade(&dev_ca, &[]);
+    old.wait_for_log("serves the pod now");
+    fs::write(&pipe, "").expect("writing to the pipe");
+    slow.wait_for_stdout("\"end\": \"eof\", \"received\": \"once slow");
+    old.only_connection("inbound");
+    old.wait_for_exit();
+}
+
+#[test]
+fn a_kill_and_a_restart_lose_what_was_open_and_nothing_after() {
+    let mut pods = Pods::meshed();
+    let capture = pods.client.capture_starts();
+    let mut load = Load::start(&pods);
+    load.wait_for(0, 200);
+    let dev_ca = pods.dev_ca();
+    for pod in [&mut pods.client, &mut pods.server] {
+        pod.kill_sidecar();
+    }
+    // Nobody serves: everything is refused.
+    assert_eq!(
+        pods.client.converse(pods.server.v4(), 8080, SECRET),
+        "refused"
+    );
+    for pod in [&mut pods.client, &mut pods.server] {
+        pod.mesh(&dev_ca, &[]);
+    }
+    for pod in [&mut pods.client, &mut pods.server] {
+        pod.wait_until_ready();
+    }
+    load.next_phase();
+    load.wait_for(1, 300);
+    let seen = load.finish();
+    assert_ne!(seen.failed[0], BTreeMap::new(), "{seen:?}");
+    assert_eq!(seen.failed[1], BTreeMap::new(), "{seen:?}");
+    assert_eq!(seen.broken.values().sum::<usize>(), STREAMS, "{seen:?}");
+    let wire = capture.finish();
+    assert!(!wire.contains(SECRET));
+    assert_eq!(pods.client.sidecar().kernel_events("flow_table_full"), 0);
+}
+
+#[test]
+fn a_sidecar_that_is_told_to_stop_after_it_was_replaced_leaves_all_to_the_new_one() {
+    let mut pods = Pods::meshed();
+    let _server = server(&pods.server);
+    let dev_ca = pods.dev_ca();
+    let old = pods.server.upgrade(&dev_ca, &[]);
+    // At once: it may not have noticed yet.
+    old.signal(Signal::SIGTERM);
+    old.wait_for_exit();
+    assert_ne!(pods.server.pins().len(), 0);
+    pods.server.wait_until_ready();
+    let capture = pods.client.capture();
+    let said = format!("once {SECRET}\n");
+    assert_eq!(
+        pods.client.converse(pods.server.v4(), 8080, &said),
+        said.trim()
+    );
+    capture.finish().assert_encrypted(&[SECRET]);
+    pods.server.sidecar().only_connection("inbound");
+}
+
+#[test]
+fn programs_are_replaced_where_they_are_attached() {
+    let mut pods = Pods::meshed();
+    let links = |pods: &Pods| -> Vec<(String, u32, u32)> {
+        let status = pods.server.sidecar_command("status").args(["-o", "json"]);
+        let [status] = status.facts::<[Status; 1]>();
+        assert_eq!(status.pid, Some(pods.server.sidecar().id()));
+        let links = status.links.into_iter();
+        links
+            .map(|link| (link.program, link.id, link.program_id))
+            .collect()
+    };
+    let before = links(&pods);
+    let dev_ca = pods.dev_ca();
+    let old = pods.server.upgrade(&dev_ca, &["--log", "debug"]);
+    let after = links(&pods);
+    for (before, after) in before.iter().zip(&after) {
+        assert_eq!((&before.0, before.1), (&after.0, after.1));
+        assert_ne!(
+            before.2, after.2,
+            "the program of {} is the old one",
+            before.0
+        );
+    }
+    assert_eq!(before.len(), after.len());
+    old.wait_for_exit();
+}
+
+#[test]
+fn a_state_of_another_layout_is_replaced_and_its_sidecar_told() {
+    let mut pods = Pods::meshed();
+    let _server = server(&pods.server);
+    set_layout(&pods.server, 4711);
+    let dev_ca = pods.dev_ca();
+    let old = pods.server.upgrade(&dev_ca, &[]);
+    old.wait_for_log("serves the pod now");
+    old.wait_for_exit();
+    pods.server.wait_until_ready();
+    let said = format!("once {SECRET}\n");
+    assert_eq!(
+        pods.client.converse(pods.server.v4(), 8080, &said),
+        said.trim()
+    );
+    pods.server.sidecar().only_connection("inbound");
+}
+
+/// What `sidecar status` says.
+#[derive(Deserialize)]
+struct Status {
+    pid: Option<u32>,
+    links: Vec<Link>,
+}
+
+#[derive(Deserialize)]
+struct Link {
+    program: String,
+    program_id: u32,
+    #[serde(rename = "link_id")]
+    id: u32,
+}
+
+/// New connections without end, and streams that stay.
+struct Load {
+    client: Process,
+    _server: Process,
+}
+
+/// What the load has seen, by phase.
+#[derive(Debug, Deserialize)]
+struct Seen {
+    done: Vec<u64>,
+    failed: Vec<BTreeMap<String, usize>>,
+    broken: BTreeMap<String, usize>,
+    lines: u64,
+}
+
+impl Load {
+    #[track_caller]
+    fn start(pods: &Pods) -> Self {
+        // The ends of connections that are over must not run out.
+        for pod in [&pods.client, &pods.server] {
+            let namespace = pod.sandbox().namespace();
+            namespace.sysctl("net/ipv4/ip_local_port_range", "1024 65535");
+        }
+        let server = server(&pods.server);
+        let client = pods.client.script("churn.py").arg("load");
+        let numbers = [WORKERS, STREAMS, 8080].map(|number| number.to_string());
+        let mut client = client
+            .args(numbers)
+            .arg(pods.server.v4().to_string())
+            .start();
+        client.wait_for_stdout("open");
+        Self {
+            client,
+            _server: server,
+        }
+    }
+
+    /// Waits until so many connections of a phase have gone well.
+    #[track_caller]
+    fn wait_for(&mut self, phase: usize, done: usize) {
+        self.client
+            .wait_for_stdout(&format!("\"phase\": {phase}, \"done\": {done}}}"));
+    }
+
+    fn next_phase(&self) {
+        self.client.signal(Signal::SIGUSR1);
+    }
+
+    #[track_caller]
+    fn finish(self) -> Seen {
+        self.client.signal(Signal::SIGTERM);
+        let output = self.client.wait_within(Duration::from_mins(1)).success();
+        let last = output.stdout.lines().last().expect("a report");
+        let seen: Seen =
+            serde_json::from_str(last).unwrap_or_else(|error| panic!("{error}: {last}"));
+        assert!(seen.done.iter().all(|done| *done > 0), "{seen:?}");
+        seen
+    }
+}
+
+#[track_caller]
+fn server(pod: &Pod) -> Process {
+    pod.script("churn.py").args(["server", "8080"]).listen(8080)
+}
+
+/// Has what is pinned for a pod look as if a version with another layout had made it.
+fn set_layout(pod: &Pod, layout: u32) {
+    let map = pod.pins().into_iter().find(|path| path.ends_with("SC_ABI"));
+    let map = map.expect("it is pinned");
+    let script = pod.script("pinned.py").arg(map);
+    script.arg(layout.to_string()).succeed();
+}
