@@ -5,6 +5,7 @@ mod ca;
 mod check;
 mod cleanup;
 mod exec;
+mod init;
 mod output;
 mod policy;
 mod run;
@@ -32,6 +33,8 @@ enum Command {
     Cleanup(cleanup::Cleanup),
     /// Run one command with a sidecar of its own
     Exec(exec::Exec),
+    /// Attach everything for a pod and leave: its connections are refused until a sidecar runs
+    Init(init::Init),
     /// Say what settings mean for a client, or whether they are valid; changes nothing
     Policy(policy::Args),
     /// Capture a pod's connections and serve them until told to stop
@@ -57,8 +60,9 @@ pub fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Ca(args) => args.run().map(|()| ExitCode::SUCCESS),
         Command::Check(args) => args.run(),
-        Command::Cleanup(args) => args.run().map(|()| ExitCode::SUCCESS),
+        Command::Cleanup(args) => args.run(),
         Command::Exec(args) => args.run(),
+        Command::Init(args) => args.run().map(|()| ExitCode::SUCCESS),
         Command::Policy(args) => args.run(),
         Command::Run(args) => args.run().map(|()| ExitCode::SUCCESS),
         Command::Status(args) => args.run().map(|()| ExitCode::SUCCESS),

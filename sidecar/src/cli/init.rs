@@ -1,0 +1,68 @@
+use anyhow::Context;
+
+use crate::{
+    bpf::{Access, Datapath, Pins, Place, Rules},
+    config::{self, Settings},
+    logging,
+    pod::{self, Cgroup},
+};
+
+/// Options of `sidecar init`.
+#[derive(clap::Args, Debug)]
+pub struct Init {
+    #[command(flatten)]
+    config: config::Args,
+
+    /// The user that `sidecar run` runs as, who is given the maps [default: our own]
+    #[arg(
+        long,
+        env = "SIDECAR_UID",
+        value_name = "UID",
+        help_heading = "Hand over"
+    )]
+    uid: Option<u32>,
+
+    /// A group that `sidecar run` is in, which may use the maps as well
+    #[arg(
+        long,
+        env = "SIDECAR_GID",
+        value_name = "GID",
+        help_heading = "Hand over"
+    )]
+    gid: Option<u32>,
+}
+
+impl Init {
+    /// Attaches and pins everything, hands the maps over, and leaves: from then on the pod's
+    /// connections are refused until a sidecar runs.
+    pub fn run(self) -> anyhow::Result<()> {
+        let missing = pod::missing_capabilities();
+        anyhow::ensure!(
+            missing.is_empty(),
+            "`sidecar init` lacks {}, which attaching programs takes; run it as root, or give it CAP_BPF and CAP_NET_ADMIN",
+            missing.join(" and ")
+        );
+        let config = self.config.over(Settings::default()).load()?;
+        let _messages = logging::init(&config.log, config.log_format);
+        let cgroup = Cgroup::open_or_own(config.cgroup.as_deref())?;
+        if let Some(netns) = &config.netns {
+            pod::enter_netns(netns)?;
+        }
+        pod::ensure_bpffs(&config.bpffs)?;
+
+        let place = Place::new(&cgroup).context("cannot open the pod's network namespace")?;
+        let mut datapath = Datapath::load(place, Pins::of(&config.bpffs, &cgroup))?;
+        datapath.hand_to(Access {
+            uid: self.uid,
+            gid: self.gid,
+        })?;
+        datapath.rules()?.apply(&Rules {
+            policy: &config.policy,
+            own_addrs: &pod::own_addresses(),
+        })?;
+        datapath.follow()?;
+        datapath.close()?;
+        tracing::info!("{cgroup} is closed until a sidecar runs for it");
+        Ok(())
+    }
+}
