@@ -105,12 +105,6 @@ impl Sidecar {
         self.process.wait_for_stderr("captured cgroup");
     }
 
-    /// Waits until the daemon has logged this.
-    #[track_caller]
-    pub fn wait_for_log(&self, text: &str) {
-        wait::until(format!("logging {text:?}"), || self.log().contains(text));
-    }
-
     /// What the daemon has logged.
     pub fn log(&self) -> String {
         self.process.stderr()

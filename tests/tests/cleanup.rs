@@ -293,7 +293,7 @@ fn a_sidecar_whose_pins_are_removed_finishes_and_leaves_those_of_the_next() {
     let _app = App::start(&pods.server, Behaviour::Echo, 8080);
     pods.server.sidecar_command("cleanup").succeed();
     let removed = "what was pinned has been removed";
-    pods.server.sidecar().wait_for_log(removed);
+    pods.server.sidecar().logs(&[removed]);
     let dev_ca = pods.dev_ca();
     let old = pods.server.upgrade(&dev_ca, &[]);
     // It ends by itself, and what the next one has pinned stays.

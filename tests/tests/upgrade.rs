@@ -23,7 +23,7 @@ fn an_upgrade_loses_no_connection_and_breaks_no_stream() {
     let old = [&mut pods.client, &mut pods.server].map(|pod| pod.upgrade(&dev_ca, &[]));
     // Whoever is replaced serves on: the streams, and handshakes that were under way.
     for sidecar in &old {
-        sidecar.wait_for_log("serves the pod now");
+        sidecar.logs(&["serves the pod now"]);
     }
     load.next_phase();
     load.wait_for(1, 300);
@@ -78,7 +78,7 @@ fn a_handshake_that_began_before_an_upgrade_is_completed_after_it() {
     slow.wait_for_stdout("half_open");
     let dev_ca = pods.dev_ca();
     let old = pods.server.upgrade(&dev_ca, &[]);
-    old.wait_for_log("serves the pod now");
+    old.logs(&["serves the pod now"]);
     fs::write(&pipe, "").expect("writing to the pipe");
     slow.wait_for_stdout("\"end\": \"eof\", \"received\": \"once slow");
     old.only_connection("inbound");
@@ -173,7 +173,7 @@ fn a_state_of_another_layout_is_replaced_and_its_sidecar_told() {
     set_layout(&pods.server, 4711);
     let dev_ca = pods.dev_ca();
     let old = pods.server.upgrade(&dev_ca, &[]);
-    old.wait_for_log("serves the pod now");
+    old.logs(&["serves the pod now"]);
     old.wait_for_exit();
     pods.server.wait_until_ready();
     let said = format!("once {SECRET}\n");
