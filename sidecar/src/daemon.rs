@@ -114,7 +114,7 @@ impl Captured {
             cgroup: cgroup.path().to_owned(),
             directories,
             files,
-            pins: self.datapath.pins().to_owned(),
+            pins: self.datapath.removable_pins().map(ToOwned::to_owned),
         }
     }
 

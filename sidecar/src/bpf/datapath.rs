@@ -14,6 +14,7 @@ use super::{
     ownership::{self, Loss, Ownership},
     pins::Lock,
     programs::{self, Hook, PROGRAMS, Programs, SOCK_OPS},
+    removal::Detachable,
 };
 use crate::pod;
 
@@ -39,6 +40,8 @@ pub struct Datapath {
     undo: Option<Undo>,
     /// Held until the take-over is done.
     lock: Option<Lock>,
+    /// What to detach at the end; `None` where it stays attached.
+    detachable: Option<Detachable>,
 }
 
 impl Datapath {
@@ -108,6 +111,7 @@ impl Datapath {
             sockets: Arc::new(Sockets::new(facts, listening)),
             missing: Vec::new(),
             lock: Some(lock),
+            detachable: None,
             pins,
             place,
             programs,
@@ -146,9 +150,9 @@ impl Datapath {
         Ok(pids.find(|pid| pod::is_running(*pid)))
     }
 
-    /// The directory of what is pinned.
-    pub fn pins(&self) -> &Path {
-        self.pins.directory()
+    /// Where what is removed at the end is pinned; `None` if it stays.
+    pub fn removable_pins(&self) -> Option<&Path> {
+        self.detachable.as_ref().map(|_| self.pins.directory())
     }
 
     /// The tables that the programs decide by. Another sidecar may serve by them until ours does.
@@ -194,6 +198,9 @@ impl Datapath {
         }
         self.steer()?;
         self.ownership.take(listeners.first())?;
+        if self.programs.is_some() && self.ownership.current()?.kept == 0 {
+            self.detachable = Some(Detachable::open(&self.pins)?);
+        }
         self.finish()
     }
 
@@ -227,13 +234,14 @@ impl Datapath {
 
     /// Detaches everything, unless somebody else serves the pod by it or is to.
     pub fn leave(self) -> Result<(), Error> {
-        if self.programs.is_none() {
+        let Some(links) = self.detachable else {
             return Ok(());
-        }
+        };
         let _lock = self.pins.lock()?;
-        if self.loss()?.is_some() || self.ownership.current()?.kept != 0 {
+        if self.ownership.loss()?.is_some() || self.ownership.current()?.kept != 0 {
             return Ok(());
         }
+        links.detach();
         self.pins.remove()
     }
 

@@ -58,6 +58,35 @@ pub(super) fn remove(trees: &[PathBuf]) -> Removal {
     removal
 }
 
+/// The links of a pod, opened while that takes no privilege that is given up.
+pub(super) struct Detachable(Vec<Link>);
+
+impl Detachable {
+    /// Opens what is pinned for the pod, in the order in which it is to be detached.
+    pub(super) fn open(pins: &Pins) -> Result<Self, Error> {
+        let mut paths = pins.links()?;
+        let is_first = |path: &PathBuf| FIRST.iter().any(|name| path.ends_with(name));
+        paths.sort_by_key(|path| !is_first(path));
+        let open = |path: PathBuf| {
+            Link::open(&path).map_err(|source| Error::BpfFs {
+                action: "open",
+                path,
+                source,
+            })
+        };
+        let links = paths.into_iter().map(open).collect::<Result<_, _>>()?;
+        Ok(Self(links))
+    }
+
+    /// Detaches all of them now. Unlinked alone, each would be detached later.
+    pub(super) fn detach(self) {
+        for link in self.0 {
+            // If its cgroup or namespace has gone, there is nothing to detach.
+            let _ = link.detach();
+        }
+    }
+}
+
 impl Removal {
     /// The first failure, if there was one.
     pub(super) fn into_result(self) -> Result<(), Error> {

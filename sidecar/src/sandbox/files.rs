@@ -89,10 +89,12 @@ fn allow_files(mut rules: RulesetCreated, sandbox: &Sandbox) -> Result<RulesetCr
         rules = allow(rules, directory, replace)?;
     }
     rules = allow(rules, &sandbox.cgroup, AccessFs::ReadDir.into())?;
-    rules = allow(rules, &sandbox.pins, unpin)?;
-    // The empty directories above the pins go with the last of them.
-    for above in sandbox.pins.ancestors().skip(1).take(3) {
-        rules = allow(rules, above, AccessFs::RemoveDir.into())?;
+    if let Some(pins) = &sandbox.pins {
+        rules = allow(rules, pins, unpin)?;
+        // Their directory, and that of all pods, which goes with the last.
+        for above in pins.ancestors().skip(1).take(2) {
+            rules = allow(rules, above, AccessFs::RemoveDir.into())?;
+        }
     }
     for file in ALWAYS {
         rules = allow(rules, Path::new(file), AccessFs::ReadFile.into())?;

@@ -37,8 +37,8 @@ pub struct Sandbox {
     /// Files that are read again when they change, or may come to be later. What can be read is
     /// everything in their directories, since a file that is replaced is another one.
     pub files: Vec<PathBuf>,
-    /// The directory of this sidecar's pins, which are removed at the end.
-    pub pins: PathBuf,
+    /// The directory of the pod's pins, where they are removed at the end.
+    pub pins: Option<PathBuf>,
 }
 
 impl Sandbox {

@@ -128,13 +128,15 @@ const OLDER_FORMS: &[c_long] = &[
 const OLDER_FORMS: &[c_long] = &[];
 
 /// Commands of `bpf()` (`enum bpf_cmd` in include/uapi/linux/bpf.h): reading and writing the maps
-/// that are open. None loads, attaches, or opens anything.
-const BPF_COMMANDS: [u64; 5] = [
+/// that are open, and detaching the links that are, at the end. None loads, attaches, or opens
+/// anything.
+const BPF_COMMANDS: [u64; 6] = [
     1,  // BPF_MAP_LOOKUP_ELEM
     2,  // BPF_MAP_UPDATE_ELEM
     3,  // BPF_MAP_DELETE_ELEM
     4,  // BPF_MAP_GET_NEXT_KEY
     15, // BPF_OBJ_GET_INFO_BY_FD
+    34, // BPF_LINK_DETACH
 ];
 
 /// Allows the calling thread, and those it will start, nothing but what stands above.

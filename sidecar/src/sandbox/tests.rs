@@ -278,19 +278,18 @@ fn a_development_ca_makes_its_root_and_issues() {
 #[test]
 fn pins_are_removed() {
     let bpffs = tempfile::tempdir().expect("a temporary directory");
-    let pins = bpffs.path().join("sidecar/17/23");
+    let pins = bpffs.path().join("sidecar/17");
     fs::create_dir_all(pins.join("links")).expect("a directory");
     fs::write(pins.join("links/hook"), "").expect("a file");
     fs::write(bpffs.path().join("other"), "").expect("a file");
     let sandbox = Sandbox {
-        pins: pins.clone(),
+        pins: Some(pins.clone()),
         ..Sandbox::default()
     };
     let root = bpffs.path().to_owned();
     confined(sandbox, move || {
         assert!(is_denied(fs::remove_file(root.join("other"))));
         fs::remove_dir_all(&pins).expect("the own pins");
-        fs::remove_dir(root.join("sidecar/17")).expect("the pod's directory");
         fs::remove_dir(root.join("sidecar")).expect("that of all pods");
     });
 }
