@@ -4,10 +4,12 @@ use std::{collections::BTreeMap, fs, time::Duration};
 
 use nix::sys::signal::Signal;
 use serde::Deserialize;
-use sidecar_tests::{Pod, Pods, Process, SECRET, Sidecar, wait};
+use sidecar_tests::{Pod, Pods, Process, SECRET, Sidecar, servers, wait};
 
 /// How many connections are opened at a time, over and over.
 const WORKERS: usize = 16;
+/// No settings of its own.
+const NONE: &[&str] = &[];
 /// How many connections stay.
 const STREAMS: usize = 200;
 
@@ -46,6 +48,50 @@ fn an_upgrade_loses_no_connection_and_breaks_no_stream() {
         assert_ne!(pod.pins().len(), 0);
     }
     // What the new one has taken over goes with it: the end of both pods checks that.
+}
+
+/// As fast as the machine opens connections: with a sidecar on one side alone, there is no handshake
+/// to spend its time on.
+#[test]
+fn an_upgrade_under_a_flood_of_new_connections_fails_none() {
+    for (client, server) in [
+        (Some(NONE), None),
+        (None, Some(NONE)),
+        (Some(NONE), Some(NONE)),
+    ] {
+        let mut pods = Pods::plain();
+        pods.mesh(client, server);
+        let _nginx = servers::nginx(&pods.server, 80, SECRET);
+        let url = format!("http://{}/", pods.server.v4());
+        let wrk = pods.client.program("/usr/bin/wrk");
+        let flags = ["-t", "1", "-c", "64", "-d", "5s", "-H", "Connection: close"];
+        let wrk = wrk.args(flags).arg(url).start();
+        let dev_ca = pods.dev_ca();
+        let mut old = Vec::new();
+        for (pod, meshed) in [(&mut pods.client, client), (&mut pods.server, server)] {
+            if meshed.is_some() {
+                wait_for_connections(pod, 300);
+                old.push(pod.upgrade(&dev_ca, &[]));
+                pod.wait_until_ready();
+                wait_for_connections(pod, 300);
+            }
+        }
+        let report = wrk.wait_within(Duration::from_mins(1)).success();
+        let is_flawless = !["Socket errors", "Non-2xx"]
+            .iter()
+            .any(|trouble| report.stdout.contains(trouble));
+        assert!(is_flawless, "{report}");
+        for sidecar in old {
+            sidecar.wait_for_exit();
+        }
+    }
+}
+
+/// Waits until the sidecar that serves the pod has carried so many connections.
+#[track_caller]
+fn wait_for_connections(pod: &Pod, count: u64) {
+    pod.sidecar()
+        .metrics_when(|metrics| metrics.count("sidecar_connections_closed_total", &[]) >= count);
 }
 
 /// A client made by hand, that sends the last segment of the handshake when it is told to.
