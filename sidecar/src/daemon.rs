@@ -8,7 +8,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     admin,
-    bpf::{self, Datapath, Events, Listeners, Loss, OwnListener, Pins, Place, RuleMaps, Rules},
+    bpf::{
+        self, Datapath, Events, Listeners, Loss, OwnListener, Ownership, Pins, Place, RuleMaps,
+        Rules,
+    },
     config::{Config, Source},
     identity::Origin,
     logging,
@@ -29,7 +32,7 @@ pub struct Captured {
     /// Where the settings came from.
     source: Source,
     /// What the programs decide by.
-    rules: RuleMaps,
+    tables: SharedTables,
     /// What is attached.
     datapath: Datapath,
     /// The counters of what the programs decided.
@@ -69,7 +72,7 @@ impl Captured {
         let sockets = datapath.sockets();
         let admin = match OwnListener::bind(&sockets, config.admin) {
             // Until it has noticed that it is replaced.
-            Err(error) if error.is_address_in_use() && datapath.serving()?.is_some() => None,
+            Err(error) if error.is_address_in_use() && datapath.is_served()? => None,
             bound => Some(bound?),
         };
         if !config.admin.ip().to_canonical().is_loopback() {
@@ -82,15 +85,23 @@ impl Captured {
         datapath.follow()?;
         let listeners = Listeners::open(&sockets)?;
         // Not before nothing can be refused any more: another sidecar may serve by the same tables.
-        rules.apply(&Rules {
+        let own_addrs = pod::own_addresses();
+        let by = Rules {
             policy: &config.policy,
-            own_addrs: &pod::own_addresses(),
-        })?;
+            own_addrs: &own_addrs,
+        };
+        rules.apply(&by)?;
         datapath.serve_by(&listeners)?;
+        // Again, for what the other one may have written meanwhile. From now on it writes nothing.
+        rules.apply(&by)?;
+        let ownership = datapath.ownership()?;
         Ok(Self {
             config,
             source,
-            rules,
+            tables: SharedTables {
+                tables: rules,
+                ownership,
+            },
             datapath,
             events,
             listeners,
@@ -124,7 +135,7 @@ impl Captured {
         let Self {
             config,
             source,
-            rules,
+            tables,
             mut datapath,
             events,
             listeners,
@@ -161,14 +172,14 @@ impl Captured {
         }
         let telemetry = proxy.telemetry.clone();
         let closing = CancellationToken::new();
-        let tables = SharedTables {
-            tables: rules,
-            lost: closing.clone(),
-        };
         let reload = Reload::new(source, config.settings, policy_sender, tables, telemetry);
         tokio::spawn(reload.keep());
         // Last, so that nobody is told of readiness before the pod is captured.
-        let admin = admin.map(OwnListener::listen).transpose()?;
+        let admin = match admin.map(OwnListener::listen).transpose() {
+            // Another sidecar was started at the same time, and was faster.
+            Err(error) if error.is_address_in_use() => None,
+            listening => listening?,
+        };
         let admin_address = match &admin {
             Some(listener) => listener.local_addr()?,
             None => config.admin,
@@ -182,6 +193,7 @@ impl Captured {
             };
             admin::serve(listener, telemetry, identity, draining).await;
         }));
+        datapath.commit();
         tracing::info!(admin = %admin_address, "captured {cgroup}");
         Ok(Daemon {
             datapath,
@@ -195,23 +207,29 @@ impl Captured {
 /// The tables that the kernel decides by, for as long as they are ours to change.
 struct SharedTables {
     tables: RuleMaps,
-    /// Cancelled when another sidecar serves by them.
-    lost: CancellationToken,
+    /// Tells whether another sidecar serves by them.
+    ownership: Ownership,
+}
+
+impl SharedTables {
+    fn are_ours(&self) -> Result<bool, bpf::Error> {
+        Ok(self.ownership.loss()?.is_none())
+    }
 }
 
 impl Tables for SharedTables {
     fn tighten(&mut self, policy: &Policy) -> Result<(), bpf::Error> {
-        if self.lost.is_cancelled() {
-            return Ok(());
+        if self.are_ours()? {
+            Tables::tighten(&mut self.tables, policy)?;
         }
-        Tables::tighten(&mut self.tables, policy)
+        Ok(())
     }
 
     fn loosen(&mut self, policy: &Policy) -> Result<(), bpf::Error> {
-        if self.lost.is_cancelled() {
-            return Ok(());
+        if self.are_ours()? {
+            Tables::loosen(&mut self.tables, policy)?;
         }
-        Tables::loosen(&mut self.tables, policy)
+        Ok(())
     }
 }
 
@@ -221,7 +239,7 @@ pub struct Daemon {
     datapath: Datapath,
     /// Ends the proxy.
     drain: Drain,
-    /// Closes the admin endpoint, or ends the wait for its address, and ends changes of the tables.
+    /// Closes the admin endpoint, or ends the wait for its address.
     closing: CancellationToken,
     /// Writes the last lines of the access log.
     flush: Option<logging::Flush>,

@@ -135,8 +135,9 @@ impl Datapath {
         self.programs.as_mut()
     }
 
-    /// Process id of the sidecar that serves the pod now, if it still runs.
-    pub fn serving(&self) -> Result<Option<u32>, Error> {
+    /// Does a sidecar serve the pod now? It does as long as the listener stands by which it is known,
+    /// wherever its process is.
+    pub fn is_served(&self) -> Result<bool, Error> {
         let mut owners = vec![self.ownership.current()?];
         // Without privileges nothing is taken over but what is ours already.
         let older = match self.programs {
@@ -146,8 +147,8 @@ impl Datapath {
         for state in older {
             owners.extend(Ownership::of_older(&state).and_then(|older| older.current().ok()));
         }
-        let mut pids = owners.into_iter().map(|owner| owner.pid);
-        Ok(pids.find(|pid| pod::is_running(*pid)))
+        let cookies: Vec<_> = owners.into_iter().map(|owner| owner.cookie).collect();
+        Listening::is_any_open(&cookies)
     }
 
     /// Where what is removed at the end is pinned; `None` if it stays.
@@ -209,7 +210,22 @@ impl Datapath {
     pub fn close(mut self) -> Result<(), Error> {
         self.steer()?;
         self.ownership.keep()?;
-        self.finish()
+        self.finish()?;
+        self.commit();
+        Ok(())
+    }
+
+    /// The start has not failed. Until it is told so, what is pinned goes with us, if nothing was
+    /// pinned before.
+    pub fn commit(&mut self) {
+        if let Some(undo) = self.undo.take() {
+            undo.forget();
+        }
+    }
+
+    /// Another look at who serves the pod, for as long as we do.
+    pub fn ownership(&self) -> Result<Ownership, Error> {
+        self.ownership.another(&self.pins)
     }
 
     /// How we ceased to serve the pod; `None` while we do.
@@ -257,7 +273,7 @@ impl Datapath {
 
     /// Removes what ours replaces. Whoever served by it finds out, because the pins are others.
     fn finish(&mut self) -> Result<(), Error> {
-        if let Some(undo) = self.undo.take() {
+        if let Some(undo) = self.undo.take_if(|undo| undo.aside.is_some()) {
             undo.forget();
         }
         if self.programs.is_some() {

@@ -51,6 +51,15 @@ impl Listening {
         })
     }
 
+    /// Does a socket with one of these cookies listen in this network namespace?
+    pub(super) fn is_any_open(cookies: &[u64]) -> Result<bool, Error> {
+        let listeners = dump(AF_INET).map_err(Error::SockDiag)?;
+        Ok(listeners
+            .iter()
+            .map(|listener| u64::from_ne_bytes(listener.header.socket_id.cookie))
+            .any(|cookie| cookies.contains(&cookie)))
+    }
+
     /// Notes the sockets of the pod that listen already.
     ///
     /// Call it before the sidecar listens itself: the kernel side tells the two apart, this does not.

@@ -29,7 +29,7 @@ pub use self::{
     error::Error,
     listener::{Listeners, OwnListener},
     logger::forward_logs,
-    ownership::Loss,
+    ownership::{Loss, Ownership},
     pins::Pins,
     programs::Place,
     rules::{RuleMaps, Rules},

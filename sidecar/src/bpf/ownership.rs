@@ -19,7 +19,7 @@ const LAYOUT: &str = "SC_ABI";
 const ONLY: u32 = 0;
 
 /// Who serves the pod: the one pinned fact by which daemons find out about each other.
-pub(super) struct Ownership {
+pub struct Ownership {
     /// The map with one entry.
     map: Array<MapData, Owner>,
     /// Where it is pinned.
@@ -45,6 +45,14 @@ impl Ownership {
     pub(super) fn open(pins: &Pins) -> Result<Self, Error> {
         Self::open_pin(&pins.map(OWNER), pins.lock_directory())
             .map_err(|source| Error::Map { map: OWNER, source })
+    }
+
+    /// Another handle of the same.
+    pub(super) fn another(&self, pins: &Pins) -> Result<Self, Error> {
+        Ok(Self {
+            ours: self.ours,
+            ..Self::open(pins)?
+        })
     }
 
     /// That of a state that stands beside ours, if it has one.
@@ -97,7 +105,7 @@ impl Ownership {
     }
 
     /// How we ceased to serve; `None` while we do.
-    pub(super) fn loss(&self) -> Result<Option<Loss>, Error> {
+    pub fn loss(&self) -> Result<Option<Loss>, Error> {
         match fs::metadata(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 // Set aside for a moment, all around it stays.

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Context;
 use nix::{
-    sys::signal::{Signal, kill},
+    sys::signal::{SigSet, Signal, kill},
     unistd::Pid,
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -49,11 +49,15 @@ impl Exec {
             pod::enter_netns(netns)?;
         }
         let place = Place::create(&parent)?;
+        // Whoever stops us while we attach is heard when somebody listens, so that nothing is left of
+        // a cgroup that no other start comes to.
+        let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
+        signals.thread_block()?;
         let status = runtime(config.workers)?.block_on(async {
             let grace = config.drain_timeout;
             // Not confined: the command would be, too.
             let daemon = Captured::new(config, source, &place.pod)?.serve()?;
-            let status = supervise(&self.command, &place.app).await;
+            let status = supervise(&self.command, &place.app, signals).await;
             daemon.stop(grace).await?;
             status
         })?;
@@ -62,11 +66,16 @@ impl Exec {
 }
 
 /// Starts the command and waits for it, passing on what we are told.
-async fn supervise(command: &[OsString], cgroup: &Cgroup) -> anyhow::Result<ExitStatus> {
+async fn supervise(
+    command: &[OsString],
+    cgroup: &Cgroup,
+    blocked: SigSet,
+) -> anyhow::Result<ExitStatus> {
     let (program, arguments) = command.split_first().context("no command was given")?;
     // A terminal sends its interrupt to the command too; we only have to outlive it.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
+    blocked.thread_unblock()?;
     let mut child = pod::command_in(cgroup, program)
         .and_then(|mut command| command.args(arguments).spawn())
         .with_context(|| format!("cannot run {}", program.display()))?;

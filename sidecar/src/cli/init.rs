@@ -1,4 +1,5 @@
 use anyhow::Context;
+use nix::sys::signal::{SigSet, Signal};
 
 use crate::{
     bpf::{Access, Datapath, Pins, Place, Rules},
@@ -49,6 +50,8 @@ impl Init {
             pod::enter_netns(netns)?;
         }
         pod::ensure_bpffs(&config.bpffs)?;
+        // Whoever stops us meanwhile is heard when nothing is half attached.
+        SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]).thread_block()?;
 
         let place = Place::new(&cgroup).context("cannot open the pod's network namespace")?;
         let mut datapath = Datapath::load(place, Pins::of(&config.bpffs, &cgroup))?;
@@ -56,10 +59,18 @@ impl Init {
             uid: self.uid,
             gid: self.gid,
         })?;
-        datapath.rules()?.apply(&Rules {
+        let mut tables = datapath.rules()?;
+        let own_addrs = pod::own_addresses();
+        let rules = Rules {
             policy: &config.policy,
-            own_addrs: &pod::own_addresses(),
-        })?;
+            own_addrs: &own_addrs,
+        };
+        // Whoever serves has rules of its own, and would not know that less is held than it asks for.
+        if datapath.is_served()? {
+            tables.tighten(&rules)?;
+        } else {
+            tables.apply(&rules)?;
+        }
         datapath.follow()?;
         datapath.close()?;
         tracing::info!("{cgroup} is closed until a sidecar runs for it");

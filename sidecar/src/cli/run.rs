@@ -10,6 +10,7 @@ use crate::{
     daemon::Captured,
     logging,
     pod::{self, Cgroup},
+    sandbox::Sandbox,
 };
 
 /// Options of `sidecar run`.
@@ -39,6 +40,8 @@ impl Run {
         let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
         signals.thread_block()?;
 
+        // What this kernel or container does not take is found out while nothing is attached.
+        Sandbox::of(&cgroup).try_on_a_thread()?;
         let captured = Captured::new(config, source, &cgroup)?;
         captured.sandbox(&cgroup).enter()?;
 

@@ -23,7 +23,7 @@ use std::{
 use nix::sys::prctl;
 
 pub use self::{error::Error, files::Landlock};
-use crate::bpf::probe::Release;
+use crate::{bpf::probe::Release, pod::Cgroup};
 
 /// What a proxy goes on to need of the machine. The rest is refused by the kernel.
 #[derive(Clone, Debug, Default)]
@@ -58,9 +58,17 @@ impl Sandbox {
         Ok(())
     }
 
+    /// What every proxy needs, whose pod is this cgroup.
+    pub fn of(cgroup: &Cgroup) -> Self {
+        Self {
+            cgroup: cgroup.path().to_owned(),
+            ..Self::default()
+        }
+    }
+
     /// Confines a thread that has nothing to do, and tells what the kernel made of it.
-    pub fn try_on_a_thread() -> Result<Landlock, Error> {
-        let trial = thread::spawn(|| Self::default().confine_thread());
+    pub fn try_on_a_thread(self) -> Result<Landlock, Error> {
+        let trial = thread::spawn(move || self.confine_thread());
         trial.join().unwrap_or_else(|panic| resume_unwind(panic))
     }
 

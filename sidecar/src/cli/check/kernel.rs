@@ -73,7 +73,7 @@ pub(super) fn unprivileged_bpf(context: &Context) -> Outcome {
 }
 
 pub(super) fn sandbox(_: &Context) -> Outcome {
-    match Sandbox::try_on_a_thread() {
+    match Sandbox::default().try_on_a_thread() {
         Ok(Landlock::Missing) => Outcome::warn(
             "it has no Landlock, so file permissions alone tell which files the proxy may open",
             "boot Linux 5.13 or newer with `landlock` among its security modules (lsm=)",
