@@ -189,11 +189,21 @@ impl Pod {
         self.confined(setpriv, "check")
     }
 
+    /// The command line of a sidecar that may not filter its system calls.
+    pub fn sidecar_run_unfiltered(&self) -> Program<'_> {
+        self.run_by(self.script("forbid_filters.py"), "run")
+            .args(["--access-log", "json"])
+    }
+
     fn confined(&self, setpriv: &[&str], command: &str) -> Program<'_> {
-        self.program("/usr/bin/setpriv")
+        let setpriv = self.program("/usr/bin/setpriv").args(setpriv).arg("--");
+        self.run_by(setpriv, command)
+    }
+
+    /// The command line of a sidecar that another program runs, in the pod already.
+    fn run_by<'a>(&'a self, program: Program<'a>, command: &str) -> Program<'a> {
+        program
             .container(Container::Sidecar)
-            .args(setpriv)
-            .arg("--")
             .arg(sidecar::binary())
             .arg(command)
             .args([

@@ -1,8 +1,8 @@
 //! What a sidecar that serves may do: nothing that carrying connections does not take.
 
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, path::PathBuf};
 
-use sidecar_tests::{App, Behaviour, Pods, SECRET, Sidecar, wait};
+use sidecar_tests::{App, Behaviour, Pod, Pods, SECRET, Sidecar, wait};
 
 #[test]
 fn every_thread_of_a_proxy_at_work_is_without_privileges() {
@@ -22,6 +22,28 @@ fn every_thread_of_a_proxy_at_work_is_without_privileges() {
             assert_eq!(status["Seccomp"], "2", "a filter: {status:#?}");
         }
     }
+}
+
+#[test]
+fn a_sidecar_that_cannot_be_confined_takes_over_from_nobody() {
+    let pods = Pods::meshed();
+    let _app = App::start(&pods.server, Behaviour::Echo, 8080);
+    let dev_ca = pods.dev_ca();
+    let start = |pod: &Pod| {
+        let run = pod.sidecar_run_unfiltered().arg("--dev-ca").arg(&dev_ca);
+        let refused = run.args(["--identity", &pod.identity()]).run().code(1);
+        refused.assert_one_sentence(&["cannot filter system calls", "CONFIG_SECCOMP_FILTER"]);
+    };
+    start(&pods.server);
+    assert_eq!(pods.client.converse(pods.server.v4(), 8080, SECRET), SECRET);
+    pods.mutual_connection(8080);
+
+    let plain = Pods::plain();
+    let _app = App::start(&plain.server, Behaviour::Echo, 8080);
+    start(&plain.server);
+    assert_eq!(plain.server.pins(), [] as [PathBuf; 0]);
+    let said = plain.client.converse(plain.server.v4(), 8080, SECRET);
+    assert_eq!(said, SECRET);
 }
 
 #[test]
