@@ -135,12 +135,12 @@ impl Keeper {
             self.failures.remove(Path::new(self.label));
             return;
         }
-        let (trust, refused) = self.others.trust(&identity);
-        for (file, error) in refused {
+        let judgement = self.others.trust(&identity);
+        for (file, error) in judgement.refused {
             self.file_failed(&file, &error);
         }
-        let Some(trust) = trust else {
-            // The lists that are missing come later.
+        let Some(trust) = judgement.trust else {
+            // The lists that are missing come later, or the authorities of those that are there.
             self.offered = Some(identity);
             return;
         };
@@ -161,6 +161,8 @@ impl Keeper {
                 if trust_changed && self.identity.is_some() {
                     Box::pin(self.update(true)).await;
                 }
+                // Whoever is to be trusted next may accept it.
+                self.offered = Some(identity);
                 return;
             }
             // Whom to trust is not up to the own certificate.
@@ -171,6 +173,7 @@ impl Keeper {
         self.telemetry.identity(tls.own(), tls.not_after());
         self.notices = notices(tls.not_after(), overdue);
         self.trust = Some(trust);
+        self.others.hold(judgement.lists);
         self.publish.send_replace(Some(Arc::new(tls)));
         // Last: whoever hears of it finds the new identity at work.
         self.say(&identity);

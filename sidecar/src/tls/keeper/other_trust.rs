@@ -17,11 +17,25 @@ pub(super) struct OtherTrust {
 /// What is known of one file of revocation lists.
 #[derive(Default)]
 struct Lists {
-    /// What holds.
+    /// What was used last.
     held: Option<Revocations>,
-    /// What the file says now, while it is not known whether its authorities signed that.
-    offered: Option<Revocations>,
+    /// What the file has said last. Whether its authorities signed that is judged anew whenever
+    /// there may be other authorities: it may have come before them.
+    said: Option<Revocations>,
 }
+
+/// Whom a workload trusts, and what was found on the way.
+pub(super) struct Judgement {
+    /// Nothing while it cannot be known: without the revocation lists too many would be trusted.
+    pub(super) trust: Option<Trust>,
+    /// The files that are refused.
+    pub(super) refused: Vec<(TrustFile, Error)>,
+    /// What to hold once this trust is in use.
+    pub(super) lists: JudgedLists,
+}
+
+/// What is revoked under one judgement, file by file.
+pub(super) struct JudgedLists(BTreeMap<PathBuf, Revocations>);
 
 impl OtherTrust {
     /// Nothing has been read yet.
@@ -40,7 +54,7 @@ impl OtherTrust {
                 self.federated.insert(domain, bundle);
             }
             (TrustFile::Crl(path), TrustContent::Revocations(lists)) => {
-                self.lists.entry(path).or_default().offered = Some(lists);
+                self.lists.entry(path).or_default().said = Some(lists);
             }
             _ => unreachable!("a file holds what it is for"),
         }
@@ -57,45 +71,56 @@ impl OtherTrust {
         }
     }
 
-    /// Whom a workload with this identity trusts, or nothing while that cannot be known: without
-    /// the revocation lists it would trust too many. And the files that are refused.
+    /// Whom a workload with this identity trusts.
     ///
-    /// What is set by hand comes before what the source of the identity says.
-    pub(super) fn trust(
-        &mut self,
-        identity: &Identity,
-    ) -> (Option<Trust>, Vec<(TrustFile, Error)>) {
+    /// What is set by hand comes before what the source of the identity says. A list that is refused
+    /// leaves the one before it in use, also when that is the same: better to refuse all whom it is
+    /// held against than to trust who is revoked.
+    pub(super) fn trust(&self, identity: &Identity) -> Judgement {
         let trust = Trust::of(&identity.svid)
             .with_federated(&self.federated)
             .with_federated(&identity.federated);
         let mut refused = Vec::new();
-        for (path, lists) in &mut self.lists {
-            let Some(offered) = lists.offered.take() else {
+        let mut used = BTreeMap::new();
+        for (path, lists) in &self.lists {
+            let Some(said) = &lists.said else {
                 continue;
             };
-            match trust.fault_of(&offered) {
-                None => lists.held = Some(offered),
-                Some(fault) => refused.push((
-                    TrustFile::Crl(path.clone()),
-                    Error::RevocationList {
+            let holds = match trust.fault_of(said) {
+                None => Some(said),
+                Some(fault) => {
+                    let path = path.clone();
+                    let error = Error::RevocationList {
                         path: path.clone(),
                         fault,
-                    },
-                )),
-            }
+                    };
+                    refused.push((TrustFile::Crl(path), error));
+                    lists.held.as_ref()
+                }
+            };
+            used.extend(holds.map(|holds| (path.clone(), holds.clone())));
         }
-        (
-            self.revocations().map(|lists| trust.without(lists)),
+        let is_complete = used.len() == self.lists.len();
+        Judgement {
+            trust: is_complete.then(|| trust.without(all(used.values()))),
             refused,
-        )
+            lists: JudgedLists(used),
+        }
     }
 
-    /// All that is revoked; `None` before each file could be read.
-    fn revocations(&self) -> Option<Revocations> {
-        let mut all = Revocations::default();
-        for lists in self.lists.values() {
-            all.extend(lists.held.as_ref()?);
+    /// What was found is in use from now on.
+    pub(super) fn hold(&mut self, lists: JudgedLists) {
+        for (path, lists) in lists.0 {
+            self.lists.entry(path).or_default().held = Some(lists);
         }
-        Some(all)
     }
+}
+
+/// Together.
+fn all<'a>(lists: impl Iterator<Item = &'a Revocations>) -> Revocations {
+    let mut all = Revocations::default();
+    for lists in lists {
+        all.extend(lists);
+    }
+    all
 }

@@ -13,8 +13,8 @@ use tracing::subscriber::{DefaultGuard, set_default};
 use super::*;
 use crate::{
     identity::{
-        Ca, Files, Svid,
-        testing::{ca, id},
+        Ca, Files, Revocations, Svid, TrustBundle, TrustContent,
+        testing::{Namesake, ca, id},
     },
     telemetry::AccessLog,
 };
@@ -372,4 +372,127 @@ async fn a_federated_bundle_that_comes_late_is_taken() {
         !matches!(known, Err(crate::tls::HandshakeError::PeerIdentity(_))),
         "{known:?}"
     );
+}
+
+/// A keeper that hears from nobody: the test says what comes when, and in which order.
+fn keeper(files: &TrustFiles) -> (Keeper, watch::Receiver<Option<Arc<Tls>>>) {
+    let (publish, receiver) = watch::channel(None);
+    let keeper = Keeper {
+        label: "files",
+        identities: mpsc::channel(1).1,
+        others: OtherTrust::new(files),
+        news: mpsc::channel(1).1,
+        publish,
+        telemetry: Telemetry::new(AccessLog::off()).expect("metrics of unique names"),
+        identity: None,
+        trust: None,
+        offered: None,
+        failures: BTreeMap::new(),
+        notices: Vec::new(),
+    };
+    (keeper, receiver)
+}
+
+impl Keeper {
+    /// Takes an identity as if it came now.
+    async fn offer(&mut self, identity: impl Into<Identity>) {
+        self.offered = Some(identity.into());
+        self.update(false).await;
+    }
+
+    /// Takes what the only file of revocation lists says as if it came now.
+    async fn hear_lists(&mut self, lists: Revocations) {
+        let content = Ok(TrustContent::Revocations(lists));
+        self.hear(vec![(TrustFile::Crl(only_crl()), content)]).await;
+    }
+}
+
+fn only_crl() -> PathBuf {
+    PathBuf::from("crl.pem")
+}
+
+fn keeper_with_crl() -> (Keeper, watch::Receiver<Option<Arc<Tls>>>) {
+    keeper(&TrustFiles {
+        crls: vec![only_crl()],
+        ..TrustFiles::default()
+    })
+}
+
+/// What was published last.
+fn published(identity: &watch::Receiver<Option<Arc<Tls>>>) -> Arc<Tls> {
+    identity.borrow().clone().expect("an identity")
+}
+
+#[tokio::test]
+async fn a_revocation_list_that_comes_before_its_authority_is_used_when_that_comes() {
+    let [old, new] = [(); 2].map(|()| Namesake::root("root", b"same"));
+    let revoked = new.issue("revoked");
+    let lists = new.revoked(&[&revoked.chain()[0]]);
+
+    // At the start, when nothing held before.
+    let (mut keeper, identity) = keeper_with_crl();
+    keeper.hear_lists(lists.clone()).await;
+    keeper.offer(old.issue("web")).await;
+    assert!(identity.borrow().is_none(), "nobody knows who is revoked");
+    keeper.offer(new.issue("web")).await;
+    assert!(judge(&published(&identity), &revoked).await.is_err());
+    judge(&published(&identity), &new.issue("db"))
+        .await
+        .expect("trusted");
+
+    // Later, when another list did.
+    let (mut keeper, identity) = keeper_with_crl();
+    keeper.hear_lists(old.revoked(&[])).await;
+    keeper.offer(old.issue("web")).await;
+    keeper.hear_lists(lists).await;
+    judge(&published(&identity), &old.issue("db"))
+        .await
+        .expect("trusted");
+    keeper.offer(new.issue("web")).await;
+    assert!(judge(&published(&identity), &revoked).await.is_err());
+    judge(&published(&identity), &new.issue("db"))
+        .await
+        .expect("trusted");
+}
+
+#[tokio::test]
+async fn an_identity_that_comes_before_the_list_that_lets_it_in_is_used_when_that_comes() {
+    let [old, new] = [(); 2].map(|()| Namesake::root("root", b"same"));
+    let (mut keeper, identity) = keeper_with_crl();
+    keeper.hear_lists(old.revoked(&[])).await;
+    keeper.offer(old.issue("web")).await;
+    keeper.offer(new.issue("web")).await;
+    // The list of the old root is not one that the new root has signed, so nobody passes under it.
+    judge(&published(&identity), &old.issue("db"))
+        .await
+        .expect("trusted");
+    keeper.hear_lists(new.revoked(&[])).await;
+    judge(&published(&identity), &new.issue("db"))
+        .await
+        .expect("trusted");
+}
+
+#[tokio::test]
+async fn a_list_that_an_authority_which_joins_later_has_not_signed_is_said_and_still_holds() {
+    let (log, _guard) = Log::begin();
+    let [old, new] = [(); 2].map(|()| Namesake::root("root", b"same"));
+    let revoked = old.issue("revoked");
+    let (mut keeper, identity) = keeper_with_crl();
+    keeper.hear_lists(old.revoked(&[&revoked.chain()[0]])).await;
+    let web = old.issue("web");
+    keeper.offer(web.clone()).await;
+    let both = vec![old.certificate(), new.certificate()];
+    let both = TrustBundle::new(both).expect("bundle");
+    let web = Svid::unchecked(
+        &id("web"),
+        web.chain().to_vec(),
+        web.key().clone_key(),
+        both,
+    );
+    keeper.offer(web).await;
+    assert!(log.text().contains("InvalidCrlSignature"), "{}", log.text());
+    let tls = published(&identity);
+    assert!(judge(&tls, &revoked).await.is_err());
+    judge(&tls, &old.issue("db")).await.expect("trusted");
+    assert!(judge(&tls, &new.issue("db")).await.is_err());
 }
