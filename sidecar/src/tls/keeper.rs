@@ -36,6 +36,7 @@ pub fn keep(
         label: origin.as_str(),
         identities: origin.follow(),
         others: OtherTrust::new(&files),
+        heard: files.files().is_empty(),
         news: files.follow(),
         publish,
         telemetry,
@@ -59,6 +60,9 @@ struct Keeper {
     news: mpsc::Receiver<TrustNews>,
     /// What they have said so far.
     others: OtherTrust,
+    /// Whether they were all looked at, if there are any. Until then nothing is published: whoever
+    /// waits for an identity would refuse peers whom a bundle vouches for that is there to be read.
+    heard: bool,
     /// Where connections find what to use.
     publish: watch::Sender<Option<Arc<Tls>>>,
     telemetry: Telemetry,
@@ -109,7 +113,8 @@ impl Keeper {
 
     /// Takes what the files beside the identity say.
     async fn hear(&mut self, news: TrustNews) {
-        let mut changed = false;
+        // The first news tell of every file, readable or not.
+        let mut changed = !std::mem::replace(&mut self.heard, true);
         for (file, content) in news {
             match content {
                 Ok(content) => {
@@ -127,6 +132,9 @@ impl Keeper {
 
     /// Publishes what is new: an identity, or whom to trust.
     async fn update(&mut self, trust_changed: bool) {
+        if !self.heard {
+            return;
+        }
         let Some(identity) = self.offered.take().or_else(|| self.identity.clone()) else {
             return;
         };

@@ -381,6 +381,7 @@ fn keeper(files: &TrustFiles) -> (Keeper, watch::Receiver<Option<Arc<Tls>>>) {
         label: "files",
         identities: mpsc::channel(1).1,
         others: OtherTrust::new(files),
+        heard: files.files().is_empty(),
         news: mpsc::channel(1).1,
         publish,
         telemetry: Telemetry::new(AccessLog::off()).expect("metrics of unique names"),
@@ -495,4 +496,42 @@ async fn a_list_that_an_authority_which_joins_later_has_not_signed_is_said_and_s
     assert!(judge(&tls, &revoked).await.is_err());
     judge(&tls, &old.issue("db")).await.expect("trusted");
     assert!(judge(&tls, &new.issue("db")).await.is_err());
+}
+
+#[tokio::test]
+async fn the_first_identity_is_used_once_every_file_was_looked_at() {
+    let (_dir, ours) = ca("example.org");
+    let (_dir, theirs) = ca("example.com");
+    let file = TrustFile::Federated(theirs.trust_domain().clone(), "theirs.pem".into());
+    let foreign = spiffe::SpiffeId::new("spiffe://example.com/db").expect("SPIFFE ID");
+    let peer = theirs
+        .issue(&foreign, Duration::from_hours(1))
+        .expect("identity");
+    let web = ours
+        .issue(&id("web"), Duration::from_hours(1))
+        .expect("identity");
+    let files = TrustFiles {
+        federated: BTreeMap::from([(theirs.trust_domain().clone(), "theirs.pem".into())]),
+        ..TrustFiles::default()
+    };
+
+    let (mut kept, identity) = keeper(&files);
+    kept.offer(web.clone()).await;
+    assert!(identity.borrow().is_none(), "a bundle was not looked at");
+    let bundle = Ok(TrustContent::Bundle(theirs.trust()));
+    kept.hear(vec![(file.clone(), bundle)]).await;
+    // The peer trusts its own domain alone, and refuses us in turn; it is what we say that counts.
+    let known = judge(&published(&identity), &peer).await;
+    assert!(
+        !matches!(known, Err(crate::tls::HandshakeError::PeerIdentity(_))),
+        "{known:?}"
+    );
+
+    // One that cannot be read holds nobody else up.
+    let (mut kept, identity) = keeper(&files);
+    kept.offer(web).await;
+    let missing = file.load();
+    assert!(missing.is_err());
+    kept.hear(vec![(file, missing)]).await;
+    published(&identity);
 }
