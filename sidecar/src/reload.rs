@@ -11,7 +11,7 @@ use tokio::{
 use crate::{
     bpf::{self, RuleMaps, Rules},
     changes::Changes,
-    config::{Config, Settings, Source},
+    config::{Settings, Source},
     pod,
     policy::Policy,
     telemetry::Telemetry,
@@ -149,7 +149,9 @@ impl<T: Tables> Reload<T> {
     fn take_over(&mut self, settings: Settings) -> Result<(), String> {
         let mut of_restart = settings.differing(&self.started);
         of_restart.retain(|key| !RELOADABLE.contains(&key.as_str()));
-        let policy = Config::try_from(settings)
+        let policy = self
+            .source
+            .config(settings)
             .map_err(|error| error.to_string())?
             .policy;
         // The kernel first becomes as strict as both policies, then connections are told, and only

@@ -323,6 +323,28 @@ fn a_changed_mode_takes_effect_in_the_kernel_and_on_open_connections() {
 }
 
 #[test]
+fn a_changed_file_is_taken_over_also_with_the_default_identity() {
+    let mut pods = Pods::plain();
+    let file = File::new(&pods.server, "log: info\n");
+    let _app = App::start(&pods.server, Behaviour::Echo, 8080);
+    let dev_ca = pods.dev_ca();
+    let dev_ca = dev_ca.to_str().expect("the names are ASCII");
+    let flags = ["--dev-ca", dev_ca, "--config", file.path()];
+    pods.server.mesh_with(&flags);
+    let (client, server) = (&pods.client, &pods.server);
+    let converse = || client.converse(server.v4(), 8080, SECRET);
+    assert_eq!(converse(), SECRET);
+
+    file.replace("authorization: {default: deny}\n");
+    let outcome = || ["taken_over", "refused"].map(|outcome| reloads(server.sidecar(), outcome));
+    wait::until("the file is looked at", || outcome() != [0, 0]);
+    assert_eq!(outcome(), [1, 0], "{}", server.sidecar().log());
+    assert_eq!(converse(), "reset");
+    server.sidecar().signal(Signal::SIGHUP);
+    wait_for_reload(server.sidecar(), "taken_over", 2);
+}
+
+#[test]
 fn a_bad_file_keeps_the_old_settings_and_says_why() {
     let mut pods = Pods::plain();
     let deny = "authorization: {default: deny}\n";

@@ -1,4 +1,4 @@
-use std::{io, path::PathBuf};
+use std::{io, path::PathBuf, sync::Arc};
 
 use spiffe::TrustDomain;
 use thiserror::Error;
@@ -39,6 +39,17 @@ pub enum Error {
     /// The machine's name does not make a SPIFFE ID.
     #[error("the host name `{0}` cannot be part of a SPIFFE ID; set --identity")]
     Hostname(String),
+    /// The machine does not tell its name.
+    #[error(
+        "the host name, of which the default identity is made, cannot be read from {file}: \
+         {source}; set --identity"
+    )]
+    HostnameUnread {
+        /// Where it should be.
+        file: &'static str,
+        /// Why.
+        source: Arc<io::Error>,
+    },
     /// `SPIFFE_ENDPOINT_SOCKET` names no Workload API that we can use.
     #[error("SPIFFE_ENDPOINT_SOCKET: {0}")]
     EndpointSocket(ParseValueError),

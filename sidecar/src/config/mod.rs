@@ -6,6 +6,7 @@
 
 mod error;
 mod file;
+mod hostname;
 mod settings;
 mod source;
 mod value;
@@ -14,14 +15,14 @@ use std::{
     collections::BTreeMap,
     env,
     ffi::OsString,
-    fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     time::Duration,
 };
 
-use spiffe::{SpiffeId, TrustDomain};
+use spiffe::TrustDomain;
 
+use self::hostname::Hostname;
 pub use self::{
     error::Error,
     settings::{Args, Settings},
@@ -43,8 +44,6 @@ const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4195)
 const BPFFS: &str = "/sys/fs/bpf";
 /// Where the development CA keeps its root.
 const DEV_CA: &str = "/var/lib/sidecar/dev-ca";
-/// The trust domain of identities the development CA issues by default.
-const DEV_TRUST_DOMAIN: &str = "sidecar.local";
 
 /// Where SPIFFE has workloads look for the Workload API (SPIFFE Workload Endpoint section 4).
 const ENDPOINT: &str = "SPIFFE_ENDPOINT_SOCKET";
@@ -87,7 +86,15 @@ pub struct Config {
 impl TryFrom<Settings> for Config {
     type Error = Error;
 
+    /// Of a process that may read the machine's name. One that is confined has a [`Source`].
     fn try_from(settings: Settings) -> Result<Self, Error> {
+        Self::new(settings, &Hostname::read())
+    }
+}
+
+impl Config {
+    /// Fills in every default, on a machine of this name.
+    fn new(settings: Settings, hostname: &Hostname) -> Result<Self, Error> {
         let whole = settings.clone();
         // Without `..`: a setting that is added and then forgotten here does not compile.
         let Settings {
@@ -156,7 +163,7 @@ impl TryFrom<Settings> for Config {
                 dev_ca,
                 identity,
             }
-            .origin(env::var_os(ENDPOINT))?,
+            .origin(env::var_os(ENDPOINT), hostname)?,
             limits: Limits {
                 connect: connect_timeout.unwrap_or(Timeout::CONNECT).duration(),
                 handshake: handshake_timeout.unwrap_or(Timeout::HANDSHAKE).duration(),
@@ -207,7 +214,11 @@ struct IdentitySettings {
 impl IdentitySettings {
     /// The one source that they name. When they name none, it is the Workload API that the
     /// environment names (SPIFFE Workload Endpoint section 4), or else the development CA.
-    fn origin(self, endpoint: Option<OsString>) -> Result<identity::Origin, Error> {
+    fn origin(
+        self,
+        endpoint: Option<OsString>,
+        hostname: &Hostname,
+    ) -> Result<identity::Origin, Error> {
         let named =
             |set: &[(&'static str, bool)]| set.iter().find(|(_, set)| *set).map(|(name, _)| *name);
         let files = named(&[
@@ -248,7 +259,7 @@ impl IdentitySettings {
             dir: self.dev_ca.unwrap_or_else(|| DEV_CA.into()),
             id: match self.identity {
                 Some(identity) => identity.0,
-                None => dev_identity()?,
+                None => hostname.identity()?,
             },
         })
     }
@@ -266,17 +277,6 @@ fn federated(bundles: Vec<FederatedBundle>) -> Result<BTreeMap<TrustDomain, Path
         }
     }
     Ok(federated)
-}
-
-/// The identity the development CA issues when none is named: the machine's name makes it one's
-/// own, at least among pods, whose names differ.
-fn dev_identity() -> Result<SpiffeId, Error> {
-    let hostname = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let hostname = hostname.trim();
-    let id = format!("spiffe://{DEV_TRUST_DOMAIN}/ns/default/sa/{hostname}");
-    id.parse::<value::Identity>()
-        .map(|id| id.0)
-        .map_err(|_| Error::Hostname(hostname.to_owned()))
 }
 
 #[cfg(test)]

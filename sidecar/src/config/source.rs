@@ -1,6 +1,6 @@
 use std::{fs, path::Path};
 
-use super::{Args, Config, Error, Settings};
+use super::{Args, Config, Error, Settings, hostname::Hostname};
 
 /// Where settings come from, to be read as often as they change.
 #[derive(Clone, Debug)]
@@ -9,11 +9,17 @@ pub struct Source {
     args: Args,
     /// What holds where nobody says anything.
     defaults: Settings,
+    /// What the default identity is made of.
+    hostname: Hostname,
 }
 
 impl Source {
-    pub(super) const fn new(args: Args, defaults: Settings) -> Self {
-        Self { args, defaults }
+    pub(super) fn new(args: Args, defaults: Settings) -> Self {
+        Self {
+            args,
+            defaults,
+            hostname: Hostname::read(),
+        }
     }
 
     /// The file, if one is named.
@@ -25,7 +31,13 @@ impl Source {
     ///
     /// Everything wrong is refused here, before anything is attached.
     pub fn load(&self) -> Result<Config, Error> {
-        self.settings()?.try_into()
+        self.config(self.settings()?)
+    }
+
+    /// Makes settings that were [read once more](Self::reread) into a [`Config`], also in a process
+    /// that is confined by now.
+    pub fn config(&self, settings: Settings) -> Result<Config, Error> {
+        Config::new(settings, &self.hostname)
     }
 
     /// Reads everything once more. A file that has become empty is refused: it is more likely to be

@@ -1,7 +1,7 @@
 //! What holds for the settings as a whole: one name in every place, one order of precedence, and
 //! a refusal of what cannot be carried out.
 
-use std::{collections::BTreeSet, ffi::OsString};
+use std::{collections::BTreeSet, ffi::OsString, fs};
 
 use clap::{Args as _, Command, FromArgMatches as _};
 
@@ -325,7 +325,7 @@ fn the_workload_api_of_the_environment_is_used_when_no_source_is_set() {
             dev_ca: None,
             identity: identity.map(|id| id.parse().expect("SPIFFE ID")),
         };
-        settings.origin(Some(endpoint.into()))
+        settings.origin(Some(endpoint.into()), &Hostname::read())
     };
     assert_eq!(
         origin(None, "unix:///run/agent.sock").expect("valid"),
