@@ -251,6 +251,32 @@ fn init_again_keeps_the_sidecar_that_serves() {
 }
 
 #[test]
+fn init_again_that_may_not_open_what_it_has_handed_over_is_refused_and_the_sidecar_serves_on() {
+    // The second may not even lock; or it may, and lists everything, but opens no map.
+    for more in ["", ",+dac_read_search"] {
+        let mut pods = Pods::plain();
+        let app = App::start(&pods.server, Behaviour::Echo, 8080);
+        let own = TrustDomain::new(&pods);
+        pods.client.mesh_with(&own.client.flags());
+        let bounding = format!("--bounding-set=-all,+bpf,+net_admin,+chown{more}");
+        let init = pods.server.sidecar_init(&[]);
+        init.args(["--uid", "4195"]).succeed();
+        pods.server
+            .mesh_confined(&USER_WITH_NONE, &own.server.flags());
+        let pins = pods.server.pins();
+
+        let init = pods.server.sidecar_init(&["--inh-caps=-all", &*bounding]);
+        let output = init.args(["--uid", "4195"]).run();
+        output.assert_one_sentence(&["CAP_DAC_OVERRIDE", "run as user 4195"]);
+        assert_eq!(pods.server.pins(), pins);
+        assert_eq!(pods.client.converse(pods.server.v4(), 8080, SECRET), SECRET);
+        pods.server.sidecar().only_connection("inbound");
+        assert_eq!(app.only_session().end, "eof");
+        pods.server.stop_sidecar_of_init();
+    }
+}
+
+#[test]
 fn rules_of_init_give_way_to_those_of_the_sidecar() {
     let mut pods = Pods::plain();
     let _app = App::start(&pods.server, Behaviour::Echo, 8080);

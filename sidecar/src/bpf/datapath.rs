@@ -300,12 +300,15 @@ impl Found {
             return Ok(Self::Nothing);
         }
         // Without the program that follows sockets, what the maps say of them is not true any more.
-        let followed = programs::is_attached(pins, place, SOCK_OPS, Hook::Cgroup);
-        Ok(if followed && pins.may_be_used() {
-            Self::Whole
-        } else {
-            Self::Unusable
-        })
+        let followed = programs::is_attached(pins, place, SOCK_OPS, Hook::Cgroup)?;
+        // Whatever may not be looked at is no reason to replace it: somebody may serve by it.
+        Ok(
+            if ownership::layout_if_any(pins)? == Some(ABI) && followed {
+                Self::Whole
+            } else {
+                Self::Unusable
+            },
+        )
     }
 }
 

@@ -1,4 +1,8 @@
-use std::{io, path::PathBuf};
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
 
 use thiserror::Error as ThisError;
 
@@ -102,6 +106,18 @@ pub enum Error {
         /// Who we are.
         uid: u32,
     },
+    /// What is pinned belongs to somebody else, and we are not above that.
+    #[error(
+        "user {uid} may not open {}, which belongs to user {owner}; give CAP_DAC_OVERRIDE, or run as user {owner}", path.display()
+    )]
+    NotOurs {
+        /// The pin, or the lock.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// Who we are.
+        uid: u32,
+    },
     /// There is nothing to serve by, and no privilege to make it.
     #[error(
         "nothing is pinned at {}, and attaching programs takes CAP_BPF and CAP_NET_ADMIN; run `sidecar init` first, or give these capabilities", .0.display()
@@ -161,6 +177,24 @@ pub enum Error {
 }
 
 impl Error {
+    /// Why something could not be done with a pin, or the lock: whose it is, where that is why.
+    pub(super) fn bpffs(action: &'static str, path: &Path, source: io::Error) -> Self {
+        let uid = nix::unistd::geteuid().as_raw();
+        let owner = fs::metadata(path).map(|metadata| metadata.uid());
+        match (source.kind(), owner) {
+            (io::ErrorKind::PermissionDenied, Ok(owner)) if owner != uid => Self::NotOurs {
+                path: path.to_owned(),
+                owner,
+                uid,
+            },
+            _ => Self::BpfFs {
+                action,
+                path: path.to_owned(),
+                source,
+            },
+        }
+    }
+
     /// Is it that somebody else listens on the address?
     pub fn is_address_in_use(&self) -> bool {
         matches!(self, Self::Listener { source, .. } if source.kind() == io::ErrorKind::AddrInUse)

@@ -137,6 +137,22 @@ pub(super) fn layout(pins: &Pins) -> Result<u32, Error> {
     })
 }
 
+/// The version of the layout of what is pinned; `None` if none is written down, an error if that
+/// cannot be told.
+pub(super) fn layout_if_any(pins: &Pins) -> Result<Option<u32>, Error> {
+    match layout(pins) {
+        Ok(layout) => Ok(Some(layout)),
+        Err(Error::Map {
+            source: MapError::SyscallError(error),
+            ..
+        }) if error.io_error.kind() != io::ErrorKind::NotFound => {
+            Err(Error::bpffs("open", &pins.map(LAYOUT), error.io_error))
+        }
+        // There is no such map, or another kind of map.
+        Err(_) => Ok(None),
+    }
+}
+
 /// Writes down that what is pinned is of this version.
 pub(super) fn set_layout(pins: &Pins) -> Result<(), Error> {
     let mut map: Array<MapData, u32> = maps::open(pins, LAYOUT)?;

@@ -210,11 +210,8 @@ impl Pins {
                     thread::sleep(PAUSE);
                 }
                 result => {
-                    return result.map_err(|source| Error::BpfFs {
-                        action: "prepare and lock",
-                        path,
-                        source,
-                    });
+                    return result
+                        .map_err(|source| Error::bpffs("prepare and lock", &path, source));
                 }
             }
         }

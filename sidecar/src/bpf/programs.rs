@@ -90,13 +90,26 @@ impl Place {
 /// Is this link pinned, and attached to the pod as it is now?
 ///
 /// A cgroup or a namespace may have gone since, and with a new container there is a new namespace.
-pub(super) fn is_attached(pins: &Pins, place: &Place, name: &str, hook: Hook) -> bool {
-    attached(pins, place, name, hook).is_some()
+pub(super) fn is_attached(
+    pins: &Pins,
+    place: &Place,
+    name: &str,
+    hook: Hook,
+) -> Result<bool, Error> {
+    Ok(attached(pins, place, name, hook)?.is_some())
 }
 
-fn attached(pins: &Pins, place: &Place, name: &str, hook: Hook) -> Option<Link> {
-    let link = Link::open(&pins.link(name)).ok()?;
-    (link.target().ok()? == place.target(hook).ok()?).then_some(link)
+/// The link, if it is pinned and attached to the pod; an error if that cannot be told.
+fn attached(pins: &Pins, place: &Place, name: &str, hook: Hook) -> Result<Option<Link>, Error> {
+    let path = pins.link(name);
+    let find = || {
+        let link = Link::open(&path)?;
+        io::Result::Ok((link.target()? == place.target(hook)?).then_some(link))
+    };
+    match find() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        found => found.map_err(|source| Error::bpffs("open", &path, source)),
+    }
 }
 
 /// The programs, loaded: those of this binary, on the pinned maps.
@@ -148,7 +161,7 @@ impl Programs {
         place: &Place,
         (name, hook): (&'static str, Hook),
     ) -> Result<bool, Error> {
-        let Some(link) = attached(pins, place, name, hook) else {
+        let Some(link) = attached(pins, place, name, hook)? else {
             return Ok(false);
         };
         let program = self.0.program(name).expect(KNOWN);
