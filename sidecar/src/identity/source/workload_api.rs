@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use spiffe::transport::Endpoint;
-use spiffe::{WorkloadApiClient, WorkloadApiError, X509Bundle, X509Context};
+use spiffe::{TrustDomain, WorkloadApiClient, WorkloadApiError, X509Bundle, X509Context};
 use tokio::runtime::Builder;
 use tokio::time::{sleep, timeout};
 use tokio_stream::{Stream, StreamExt};
 
 use super::{Backoff, Identity, Source};
-use crate::identity::{Error, Flaw, Svid, SvidError, TrustBundle};
+use crate::identity::{Error, Svid, SvidError, TrustBundle};
 
 /// How long the Workload API may take to answer for the first time. An agent answers at once, if
 /// only that it has nothing for us.
@@ -136,30 +136,44 @@ fn identity(context: &X509Context) -> Result<Identity, WorkloadApiFault> {
     let svid = context
         .default_svid()
         .ok_or_else(|| missing("the identity"))?;
-    let mut bundles = BTreeMap::new();
+    let own_domain = svid.spiffe_id().trust_domain();
+    let mut own = None;
+    let mut federated = BTreeMap::new();
     for (domain, bundle) in context.bundle_set().iter() {
-        let bundle = trust_bundle(bundle).map_err(|flaw| {
-            WorkloadApiFault::Unusable(format!("a root of trust domain {domain} {flaw}"))
-        })?;
-        bundles.insert(domain.clone(), bundle);
+        match trust_bundle(domain, bundle) {
+            Ok(bundle) if domain == own_domain => own = Some(bundle),
+            Ok(bundle) => {
+                federated.insert(domain.clone(), bundle);
+            }
+            Err(fault) if domain == own_domain => {
+                return Err(WorkloadApiFault::Unusable(fault));
+            }
+            // What is wrong with another domain takes nobody's own identity away.
+            Err(fault) => tracing::warn!(
+                "the Workload API gives a trust bundle that cannot be used ({fault}); until it gives another, workloads of {domain} are refused unless federated-bundles names one for it"
+            ),
+        }
     }
-    let own = bundles
-        .remove(svid.spiffe_id().trust_domain())
-        .ok_or_else(|| missing("the own trust bundle"))?;
+    let own = own.ok_or_else(|| missing("the own trust bundle"))?;
     let chain = svid.cert_chain().iter();
     let chain = chain.map(|certificate| CertificateDer::from(certificate.as_bytes().to_vec()));
     let key = PrivatePkcs8KeyDer::from(svid.private_key().as_bytes().to_vec());
     Ok(Identity {
         svid: Svid::new(chain.collect(), key.into(), own)?,
-        federated: bundles,
+        federated,
     })
 }
 
-fn trust_bundle(bundle: &X509Bundle) -> Result<TrustBundle, Flaw> {
+/// The bundle of `domain`, or what is wrong with it.
+fn trust_bundle(domain: &TrustDomain, bundle: &X509Bundle) -> Result<TrustBundle, String> {
+    if bundle.authorities().is_empty() {
+        return Err(format!("trust domain {domain} has no root"));
+    }
     let authorities = bundle.authorities().iter();
     let authorities =
         authorities.map(|authority| CertificateDer::from(authority.as_bytes().to_vec()));
     TrustBundle::new(authorities.collect())
+        .map_err(|flaw| format!("a root of trust domain {domain} {flaw}"))
 }
 
 impl From<WorkloadApiError> for WorkloadApiFault {

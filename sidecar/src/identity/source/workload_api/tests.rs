@@ -211,6 +211,28 @@ async fn federated_bundles_come_with_the_identity() {
     );
 }
 
+#[tokio::test]
+async fn a_federated_bundle_that_cannot_be_used_takes_nobody_elses_trust_away() {
+    let (_dir, ours) = ca("example.org");
+    let (_dir, theirs) = ca("example.com");
+    let mut agent = Agent::new();
+    agent.start();
+    let svid = issue(&ours);
+    let mut with_others = answer(&svid);
+    let root = theirs.trust().authorities()[0].to_vec();
+    for (domain, bundle) in [("example.com", root), ("example.net", vec![])] {
+        let domain = format!("spiffe://{domain}");
+        with_others.federated_bundles.insert(domain, bundle);
+    }
+    let _call = agent.call(vec![with_others]);
+    let taken = source(&agent.socket()).next().await.expect("identity");
+    assert!(taken.svid.is(&svid));
+    assert_eq!(
+        taken.federated,
+        BTreeMap::from([(theirs.trust_domain().clone(), theirs.trust())])
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_agent_that_goes_and_comes_back_is_found_again() {
     let (_dir, ca) = ca("example.org");
