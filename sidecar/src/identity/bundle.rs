@@ -62,9 +62,10 @@ impl TrustBundle {
     ) -> Result<(), Flaw> {
         let leaf = EndEntityCert::try_from(leaf)?;
         let intermediates = certificate::issuers(intermediates);
+        let presented = revocations.issuers(&intermediates);
         let mut flaw = Flaw::Untrusted;
         for authority in &*self.parsed {
-            let lists = revocations.under(authority);
+            let lists = revocations.under(authority, &presented);
             let usage = match end {
                 End::Client => KeyUsage::client_auth(),
                 End::Server => KeyUsage::server_auth(),

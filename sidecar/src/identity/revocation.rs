@@ -1,7 +1,9 @@
-use std::sync::Arc;
+use std::{iter, sync::Arc};
 
 use jiff::Timestamp;
-use rustls::pki_types::{CertificateRevocationListDer, SignatureVerificationAlgorithm};
+use rustls::pki_types::{
+    CertificateDer, CertificateRevocationListDer, SignatureVerificationAlgorithm,
+};
 use webpki::{
     CertRevocationList, ExpirationPolicy, OwnedCertRevocationList, RevocationCheckDepth,
     RevocationOptions, RevocationOptionsBuilder, UnknownStatusPolicy,
@@ -62,14 +64,38 @@ impl Revocations {
         self.lists.iter().map(|list| list.due).min()
     }
 
-    /// The lists to look at in chains that end in `authority`.
+    /// Which of `intermediates` may have signed lists, if there are lists at all.
+    pub(super) fn issuers(&self, intermediates: &[CertificateDer<'_>]) -> Vec<Authority> {
+        if self.lists.is_empty() {
+            return Vec::new();
+        }
+        let owned = intermediates
+            .iter()
+            .cloned()
+            .map(CertificateDer::into_owned);
+        // What cannot be parsed takes part in no chain.
+        owned
+            .filter_map(|der| Authority::parse(&der).ok())
+            .collect()
+    }
+
+    /// The lists to look at in chains that lead by way of `intermediates` to `authority`.
     ///
     /// A list is found by its issuer's name, and two authorities may have the same one, as when a
-    /// root is replaced. Then the list of one must not be held against the other, which it would
-    /// be: its signature does not verify with the other's key.
-    pub(super) fn under<'a>(&'a self, authority: &Authority) -> Vec<&'a CertRevocationList<'a>> {
-        let is_of_another =
-            |list: &&Arc<List>| list.names(authority) && !list.may_be_of_key(authority);
+    /// root or an intermediate is replaced. Then the list of one must not be held against the
+    /// other, which it would be: its signature does not verify with the other's key. A list that any
+    /// authority in the chain may have signed is looked at, so that nobody escapes one by showing
+    /// more certificates.
+    pub(super) fn under<'a>(
+        &'a self,
+        authority: &Authority,
+        intermediates: &[Authority],
+    ) -> Vec<&'a CertRevocationList<'a>> {
+        let is_of_another = |list: &&Arc<List>| {
+            let issuers = iter::once(authority).chain(intermediates);
+            let mut named = issuers.filter(|issuer| list.names(issuer)).peekable();
+            named.peek().is_some() && !named.any(|issuer| list.may_be_of_key(issuer))
+        };
         let lists = self.lists.iter().filter(|list| !is_of_another(list));
         lists.map(|list| &list.parsed).collect()
     }

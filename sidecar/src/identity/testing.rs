@@ -82,6 +82,16 @@ impl Namesake {
         }
     }
 
+    /// An intermediate that this one vouches for.
+    pub(crate) fn intermediate(&self, name: &str, key_id: &[u8]) -> Self {
+        let params = namesake(name, key_id);
+        Self {
+            key_id: key_id.to_vec(),
+            issuer: CertifiedIssuer::signed_by(params, new_key(), &self.issuer)
+                .expect("intermediate"),
+        }
+    }
+
     pub(crate) fn certificate(&self) -> CertificateDer<'static> {
         self.issuer.der().clone()
     }

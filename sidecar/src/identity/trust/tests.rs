@@ -5,7 +5,7 @@ use rcgen::{KeyUsagePurpose, SanType};
 
 use super::*;
 use crate::identity::Ca;
-use crate::identity::testing::{ca, id, uri};
+use crate::identity::testing::{Namesake, ca, id, uri};
 
 fn issue(ca: &Ca, path: &str) -> Svid {
     let id = format!("spiffe://{}/{path}", ca.trust_domain());
@@ -148,6 +148,33 @@ fn the_list_of_one_authority_is_not_held_against_another_of_the_same_name() {
     assert!(matches!(
         verdict(&trust, "example.org", &revoked.chain()[0]),
         Some(Err(Flaw::Revoked))
+    ));
+}
+
+#[test]
+fn the_list_of_one_intermediate_is_not_held_against_another_of_the_same_name() {
+    let root = Namesake::root("root", b"root");
+    let [old, new] = [&b"old"[..], b"new"].map(|key_id| root.intermediate("issuing", key_id));
+    let (revoked, other, renewed) = (old.issue("db"), old.issue("web"), new.issue("web"));
+    let lists = old.revoked(&[&revoked.chain()[0]]);
+    let verify = |svid: &Svid, intermediates: &[&Namesake]| {
+        let intermediates = intermediates.iter().map(|issuer| issuer.certificate());
+        let intermediates: Vec<_> = intermediates.collect();
+        let leaf = &svid.chain()[0];
+        let bundle = root.trust();
+        bundle.verify(End::Client, leaf, &intermediates, &lists, UnixTime::now())
+    };
+    assert!(matches!(verify(&revoked, &[&old]), Err(Flaw::Revoked)));
+    assert!(verify(&other, &[&old]).is_ok());
+    assert!(verify(&renewed, &[&new]).is_ok());
+    // Nobody escapes the list by showing the other's certificate too.
+    assert!(matches!(
+        verify(&revoked, &[&old, &new]),
+        Err(Flaw::Revoked)
+    ));
+    assert!(matches!(
+        verify(&revoked, &[&new, &old]),
+        Err(Flaw::Revoked)
     ));
 }
 
