@@ -1,11 +1,12 @@
 use std::fs;
 use std::time::Duration;
 
+use spiffe::TrustDomain;
 use tempfile::TempDir;
 
 use super::*;
-use crate::identity::Ca;
 use crate::identity::testing::{ca, id};
+use crate::identity::{Ca, TrustFile};
 
 fn issue(ca: &Ca) -> Svid {
     ca.issue(&id("web"), Duration::from_hours(1))
@@ -173,4 +174,35 @@ fn a_damaged_bundle_is_refused() {
         "a certificate in the trust bundle {} is not a well-formed X.509 certificate;",
         files.trust_bundle.display()
     )));
+}
+
+#[test]
+fn a_file_without_an_end_is_refused_whatever_it_is_for() {
+    let (_dir, files) = files();
+    let endless = PathBuf::from("/dev/zero");
+    let refused = "/dev/zero is larger than 32 MiB; check that it is the right file";
+    let identities = [
+        Files {
+            certificate: endless.clone(),
+            ..files.clone()
+        },
+        Files {
+            key: endless.clone(),
+            ..files.clone()
+        },
+        Files {
+            trust_bundle: endless.clone(),
+            ..files
+        },
+    ];
+    for files in identities {
+        assert_eq!(refusal(&files), refused);
+    }
+    let domain = TrustDomain::new("example.com").expect("trust domain");
+    for file in [
+        TrustFile::Crl(endless.clone()),
+        TrustFile::Federated(domain, endless),
+    ] {
+        assert_eq!(file.load().expect_err("refused").to_string(), refused);
+    }
 }
