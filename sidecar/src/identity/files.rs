@@ -14,8 +14,9 @@ pub(super) const PUBLIC: u32 = 0o644;
 /// Permissions of a file that holds a private key.
 pub(super) const PRIVATE: u32 = 0o600;
 
-/// The largest file that is read, in bytes: a revocation list of half a million certificates.
-const LARGEST: u64 = 32 << 20;
+/// The largest file that is read, in bytes: a revocation list of some fifty thousand certificates.
+/// A list costs each handshake time in proportion to its size.
+const LARGEST: u64 = 4 << 20;
 
 /// An identity in PEM files.
 #[derive(Debug, Clone, PartialEq, Eq)]

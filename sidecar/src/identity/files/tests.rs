@@ -180,7 +180,7 @@ fn a_damaged_bundle_is_refused() {
 fn a_file_without_an_end_is_refused_whatever_it_is_for() {
     let (_dir, files) = files();
     let endless = PathBuf::from("/dev/zero");
-    let refused = "/dev/zero is larger than 32 MiB; check that it is the right file";
+    let refused = "/dev/zero is larger than 4 MiB; check that it is the right file";
     let identities = [
         Files {
             certificate: endless.clone(),
