@@ -56,8 +56,11 @@ impl Tls {
         Self::trusting(svid, Trust::of(svid).into())
     }
 
-    /// Prepares for connections as `svid` with peers that `trust` holds for trustworthy. The
-    /// private key's encoded form is not kept.
+    /// Prepares for connections as `svid` with peers that `trust` holds for trustworthy.
+    ///
+    /// The private key is held ready to sign, and not in its encoded form. That is elsewhere in
+    /// memory as long as the identity is used: whoever keeps the [`Svid`] has it, to try the
+    /// identity again when whom to trust changes, and so has whoever watches its files.
     pub fn trusting(svid: &Svid, trust: Arc<Trust>) -> Self {
         let provider = Arc::new(provider());
         let verifier = Arc::new(Verifier::new(trust, &provider));
