@@ -1,6 +1,10 @@
 //! One sidecar takes over from another while connections come and go: none is lost.
 
-use std::{collections::BTreeMap, fs, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    time::{Duration, Instant},
+};
 
 use nix::sys::signal::Signal;
 use serde::Deserialize;
@@ -228,6 +232,33 @@ fn a_state_of_another_layout_is_replaced_and_its_sidecar_told() {
         said.trim()
     );
     pods.server.sidecar().only_connection("inbound");
+}
+
+#[test]
+fn a_start_that_fails_over_another_layout_leaves_the_pod_to_the_sidecar_that_serves() {
+    /// Far above the time in which a sidecar that is replaced notices.
+    const NOTICED: Duration = Duration::from_secs(2);
+    let mut pods = Pods::meshed();
+    let _server = server(&pods.server);
+    set_layout(&pods.server, 4711);
+    let pins = pods.server.pins();
+    let started = Instant::now();
+    while started.elapsed() < NOTICED {
+        let run = pods.server.sidecar_run().arg("--dev-ca").arg(pods.dev_ca());
+        // Nobody can listen there, which is found out when the programs are loaded.
+        let output = run.args(["--admin", "192.0.2.1:4195"]).run().code(1);
+        assert!(output.stderr.contains("replacing it"), "{output}");
+        assert!(output.stderr.contains("192.0.2.1:4195"), "{output}");
+        assert_eq!(pods.server.pins(), pins);
+    }
+    let said = format!("once {SECRET}\n");
+    assert_eq!(
+        pods.client.converse(pods.server.v4(), 8080, &said),
+        said.trim()
+    );
+    pods.server.sidecar().only_connection("inbound");
+    // Only who serves the pod removes what is pinned, as is checked.
+    pods.server.stop_sidecar();
 }
 
 /// What `sidecar status` says.

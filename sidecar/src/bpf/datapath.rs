@@ -254,7 +254,8 @@ impl Datapath {
             return Ok(());
         };
         let _lock = self.pins.lock()?;
-        if self.ownership.loss()?.is_some() || self.ownership.current()?.kept != 0 {
+        let serves = self.ownership.loss()?.is_none() && self.ownership.is_in_place()?;
+        if !serves || self.ownership.current()?.kept != 0 {
             return Ok(());
         }
         links.detach();

@@ -1,6 +1,7 @@
 use std::{
-    fs, io,
-    os::unix::fs::MetadataExt,
+    fs::{self, File, Metadata, OpenOptions},
+    io,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -24,10 +25,8 @@ pub struct Ownership {
     map: Array<MapData, Owner>,
     /// Where it is pinned.
     path: PathBuf,
-    /// What tells the pin from another at the same place.
-    inode: u64,
-    /// What stays for as long as anything is pinned for the pod.
-    lock: PathBuf,
+    /// The pin itself, wherever it is moved, which is merely looked at.
+    pin: File,
     /// What we have written, once we have.
     ours: Option<u64>,
 }
@@ -43,8 +42,7 @@ pub enum Loss {
 
 impl Ownership {
     pub(super) fn open(pins: &Pins) -> Result<Self, Error> {
-        Self::open_pin(&pins.map(OWNER), pins.lock_directory())
-            .map_err(|source| Error::Map { map: OWNER, source })
+        Self::open_pin(&pins.map(OWNER)).map_err(|source| Error::Map { map: OWNER, source })
     }
 
     /// Another handle of the same.
@@ -57,18 +55,20 @@ impl Ownership {
 
     /// That of a state that stands beside ours, if it has one.
     pub(super) fn of_older(state: &Path) -> Option<Self> {
-        Self::open_pin(&state.join("maps").join(OWNER), state.to_owned()).ok()
+        Self::open_pin(&state.join("maps").join(OWNER)).ok()
     }
 
-    fn open_pin(path: &Path, lock: PathBuf) -> Result<Self, MapError> {
+    fn open_pin(path: &Path) -> Result<Self, MapError> {
         let map = MapData::from_pin(path)
             .and_then(Map::from_map_data)
             .and_then(Array::try_from)?;
         Ok(Self {
             map,
             path: path.to_owned(),
-            inode: fs::metadata(path)?.ino(),
-            lock,
+            pin: OpenOptions::new()
+                .read(true)
+                .custom_flags(libc::O_PATH)
+                .open(path)?,
             ours: None,
         })
     }
@@ -106,19 +106,29 @@ impl Ownership {
 
     /// How we ceased to serve; `None` while we do.
     pub fn loss(&self) -> Result<Option<Loss>, Error> {
-        match fs::metadata(&self.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                // Set aside for a moment, all around it stays.
-                let removed = !self.lock.exists();
-                return Ok(removed.then_some(Loss::Removed));
-            }
-            // Somebody has begun anew in the place of what we serve by.
-            Ok(metadata) if metadata.ino() != self.inode => return Ok(Some(Loss::Replaced)),
-            // Whoever may not look finds out by the map.
-            _ => {}
+        // Set aside by a start that may yet fail, it is still a pin.
+        if self.look()?.nlink() == 0 {
+            let replaced = self.path.exists();
+            return Ok(Some(if replaced {
+                Loss::Replaced
+            } else {
+                Loss::Removed
+            }));
         }
         let is_ours = self.ours == Some(self.current()?.cookie);
         Ok((!is_ours).then_some(Loss::Replaced))
+    }
+
+    /// Is what we serve by where a start would find it? If not, one that did not come to its end
+    /// has set it aside.
+    pub(super) fn is_in_place(&self) -> Result<bool, Error> {
+        let inode = self.look()?.ino();
+        Ok(fs::metadata(&self.path).is_ok_and(|found| found.ino() == inode))
+    }
+
+    fn look(&self) -> Result<Metadata, Error> {
+        let looked = self.pin.metadata();
+        looked.map_err(|source| Error::bpffs("look at", &self.path, source))
     }
 
     fn write(&mut self, owner: Owner) -> Result<(), Error> {
