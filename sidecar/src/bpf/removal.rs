@@ -65,8 +65,7 @@ impl Detachable {
     /// Opens what is pinned for the pod, in the order in which it is to be detached.
     pub(super) fn open(pins: &Pins) -> Result<Self, Error> {
         let mut paths = pins.links()?;
-        let is_first = |path: &PathBuf| FIRST.iter().any(|name| path.ends_with(name));
-        paths.sort_by_key(|path| !is_first(path));
+        paths.sort_by_key(|path| rank(path));
         let open = |path: PathBuf| {
             Link::open(&path).map_err(|source| Error::BpfFs {
                 action: "open",
@@ -85,6 +84,12 @@ impl Detachable {
             let _ = link.detach();
         }
     }
+}
+
+/// When a link has to go: what is first goes in the order of [`FIRST`], all the rest after it.
+fn rank(link: &Path) -> usize {
+    let first = FIRST.iter().position(|name| link.ends_with(name));
+    first.unwrap_or(FIRST.len())
 }
 
 impl Removal {
@@ -188,6 +193,32 @@ mod tests {
                 .expect("nothing to read")
                 .pods
                 .is_empty()
+        );
+    }
+
+    #[test]
+    fn the_net_is_detached_before_the_connect_hooks_and_these_before_the_rest() {
+        // As a directory is listed.
+        let mut links = [
+            "sc_connect4",
+            "sc_connect6",
+            "sc_egress",
+            "sc_peername4",
+            "sc_sk_lookup",
+        ]
+        .map(|name| Path::new("/sys/fs/bpf/sidecar/7/links").join(name));
+        links.sort_by_key(|link| rank(link));
+        let names = links.map(|link| link.file_name().map(ToOwned::to_owned));
+        let names: Vec<_> = names.iter().flatten().collect();
+        assert_eq!(
+            names,
+            [
+                "sc_egress",
+                "sc_connect4",
+                "sc_connect6",
+                "sc_peername4",
+                "sc_sk_lookup"
+            ]
         );
     }
 
