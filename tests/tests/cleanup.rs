@@ -3,7 +3,7 @@
 //! That packet filters and routing rules stay untouched, that the exit code is 0 and that no pin
 //! stays is checked at the end of every test with a meshed pod (see [`sidecar_tests::Pod`]).
 
-use std::{fs, path::PathBuf};
+use std::{fs, os::unix::fs::symlink, path::PathBuf};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -275,6 +275,23 @@ fn cleanup_goes_on_past_what_it_cannot_remove_and_names_it() {
     assert!(!pods.server.bpffs().join("sidecar").exists());
     // There is nothing left to do, which is no failure.
     pods.server.sidecar_command("cleanup").succeed();
+}
+
+#[test]
+fn cleanup_detaches_nothing_that_a_symbolic_link_leads_to() {
+    let pods = Pods::client_meshed(&[]);
+    let _app = App::start(&pods.server, Behaviour::Echo, 8080);
+    let pins = pods.client.pins();
+    let link = pins.iter().find(|path| path.ends_with("sc_connect4"));
+    // Whoever is to lock a directory may make something in it.
+    let lock = pods.server.bpffs().join("sidecar/7/lock");
+    fs::create_dir_all(&lock).expect("root may make directories");
+    symlink(link.expect("it is pinned"), lock.join("sc_connect4")).expect("root may make links");
+    pods.server.sidecar_command("cleanup").succeed();
+    pods.server.assert_nothing_left();
+    assert_eq!(pods.client.pins(), pins);
+    assert_eq!(pods.client.converse(pods.server.v4(), 8080, SECRET), SECRET);
+    pods.client.sidecar().only_connection("outbound");
 }
 
 #[test]

@@ -143,8 +143,12 @@ impl Removal {
 
 /// Removes a file; of a pinned link, when it has been detached.
 fn remove_file(path: &Path) -> io::Result<()> {
-    // Whatever else it is, or if its cgroup or namespace has gone, there is nothing to detach.
-    let _ = Link::open(path).and_then(|link| link.detach());
+    // bpf(2) would follow it, to what is not ours to detach.
+    let is_symlink = fs::symlink_metadata(path)?.is_symlink();
+    if !is_symlink {
+        // Whatever else it is, or if its cgroup or namespace has gone, there is nothing to detach.
+        let _ = Link::open(path).and_then(|link| link.detach());
+    }
     fs::remove_file(path)
 }
 
