@@ -253,7 +253,11 @@ impl Datapath {
         let Some(links) = self.detachable else {
             return Ok(());
         };
-        let _lock = self.pins.lock()?;
+        let _lock = match self.pins.lock() {
+            // It has all been removed just now.
+            Err(Error::NothingPinned(_)) => return Ok(()),
+            lock => lock?,
+        };
         let serves = self.ownership.loss()?.is_none() && self.ownership.is_in_place()?;
         if !serves || self.ownership.current()?.kept != 0 {
             return Ok(());

@@ -36,6 +36,11 @@ pub enum Error {
         "the kernel lets nobody without CAP_BPF use {}: without privileges a sidecar needs kernel 5.19 or newer, before that sysctl kernel.unprivileged_bpf_disabled=0, or CAP_BPF and CAP_NET_ADMIN", .0.display()
     )]
     BpfRefused(PathBuf),
+    /// What is pinned stays locked.
+    #[error(
+        "another sidecar is starting or stopping for the pod whose programs are pinned at {}; try again", .0.display()
+    )]
+    Busy(PathBuf),
     /// A socket of our own could not be told from others.
     #[error("cannot read the cookie of the proxy's listener: {0}")]
     Cookie(#[source] io::Error),

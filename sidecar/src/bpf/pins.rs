@@ -6,7 +6,10 @@
 
 use std::{
     fs::{self, DirBuilder, File},
-    io,
+    io::{
+        self,
+        ErrorKind::{AlreadyExists, NotFound, WouldBlock},
+    },
     os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     thread,
@@ -26,6 +29,9 @@ const LINKS: &str = "links";
 const MAPS: &str = "maps";
 /// Directory that stays empty. Whoever changes what is pinned holds a lock on it.
 const LOCK: &str = "lock";
+
+/// How long the lock is waited for: far above what a take-over takes.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// May be entered by everybody and listed by its owner alone.
 const ENTER: u32 = 0o711;
@@ -110,19 +116,25 @@ impl Pins {
     /// Makes what is missing of the directories, and waits until nobody else changes what is in
     /// them.
     pub(super) fn create(&self) -> Result<Lock, Error> {
-        self.locked(|| {
+        let prepare = || {
             for directory in self.own() {
                 let mut builder = DirBuilder::new();
                 builder.recursive(true).mode(ENTER).create(&directory)?;
             }
             // The mask of this process has no say in it.
             self.path_to_maps().iter().try_for_each(|path| open(path))
+        };
+        // Whoever held the lock removes what we have just made or found.
+        let passing = [WouldBlock, NotFound, AlreadyExists];
+        self.locked(PATIENCE, &passing, || {
+            prepare()?;
+            self.try_lock()
         })
     }
 
-    /// Waits until nobody else changes what is pinned.
+    /// Waits until nobody else changes what is pinned; an error if nothing is.
     pub(super) fn lock(&self) -> Result<Lock, Error> {
-        self.locked(|| Ok(()))
+        self.locked(PATIENCE, &[WouldBlock], || self.try_lock())
     }
 
     /// Puts links and maps out of the way, still attached, to be removed when others are; tells
@@ -183,35 +195,41 @@ impl Pins {
         [LINKS, MAPS, LOCK].map(|name| self.pod.join(name))
     }
 
-    fn locked(&self, prepare: impl Fn() -> io::Result<()>) -> Result<Lock, Error> {
-        /// Far above what a take-over takes.
-        const PATIENCE: Duration = Duration::from_secs(10);
-        const PAUSE: Duration = Duration::from_millis(10);
+    fn try_lock(&self) -> io::Result<Lock> {
         let path = self.lock_directory();
+        let directory = File::open(&path)?;
+        directory.try_lock()?;
+        // Whoever held it may have removed it meanwhile; then there is a new one to lock.
+        let same = fs::metadata(&path)?.ino() == directory.metadata()?.ino();
+        if same {
+            Ok(Lock(directory))
+        } else {
+            Err(WouldBlock.into())
+        }
+    }
+
+    fn locked(
+        &self,
+        patience: Duration,
+        passing: &[io::ErrorKind],
+        attempt: impl Fn() -> io::Result<Lock>,
+    ) -> Result<Lock, Error> {
+        const PAUSE: Duration = Duration::from_millis(10);
         let started = Instant::now();
-        let attempt = || {
-            prepare()?;
-            let directory = File::open(&path)?;
-            directory.try_lock()?;
-            // Whoever held it may have removed it meanwhile; then there is a new one to lock.
-            let same = fs::metadata(&path)?.ino() == directory.metadata()?.ino();
-            if same {
-                io::Result::Ok(Lock(directory))
-            } else {
-                Err(io::ErrorKind::WouldBlock.into())
-            }
-        };
         loop {
-            match attempt() {
-                Err(error)
-                    if error.kind() == io::ErrorKind::WouldBlock
-                        && started.elapsed() < PATIENCE =>
-                {
+            let source = match attempt() {
+                Ok(lock) => return Ok(lock),
+                Err(error) => error,
+            };
+            match source.kind() {
+                kind if passing.contains(&kind) && started.elapsed() < patience => {
                     thread::sleep(PAUSE);
                 }
-                result => {
-                    return result
-                        .map_err(|source| Error::bpffs("prepare and lock", &path, source));
+                WouldBlock => return Err(Error::Busy(self.pod.clone())),
+                NotFound => return Err(Error::NothingPinned(self.pod.clone())),
+                _ => {
+                    let path = self.lock_directory();
+                    return Err(Error::bpffs("prepare and lock", &path, source));
                 }
             }
         }
@@ -255,7 +273,7 @@ pub(super) fn children(directory: &Path) -> Result<Vec<PathBuf>, Error> {
             paths.sort();
             Ok(paths)
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) if error.kind() == NotFound => Ok(Vec::new()),
         // A file where a directory should be has no children either.
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(Vec::new()),
         Err(source) => Err(Error::BpfFs {
@@ -314,6 +332,33 @@ mod tests {
         assert!(second.try_lock().is_err());
         drop(lock);
         assert!(second.try_lock().is_ok());
+    }
+
+    #[test]
+    fn a_lock_that_is_held_for_long_is_said_to_be_held() {
+        let bpffs = tempfile::tempdir().expect("a temporary directory");
+        let pins = pod(&bpffs);
+        let _lock = pins.create().expect("a writable directory");
+        let error = pins.locked(Duration::ZERO, &[WouldBlock], || pins.try_lock());
+        assert!(matches!(error, Err(Error::Busy(_))), "{error:?}");
+    }
+
+    #[test]
+    fn a_lock_that_is_removed_by_its_holder_fails_no_start() {
+        let bpffs = tempfile::tempdir().expect("a temporary directory");
+        let pins = pod(&bpffs);
+        let come_and_go = || {
+            for _ in 0..50 {
+                let _lock = pins.create().expect("somebody else was removing it");
+                assert!(pins.map("").is_dir() && pins.link("").is_dir());
+                pins.remove().expect("it is ours alone");
+            }
+        };
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(come_and_go);
+            }
+        });
     }
 
     #[test]

@@ -32,10 +32,10 @@ pub struct Removal {
 /// It needs no more than to unlink files: not that the programs are of this version, nor that the
 /// cgroup or the namespace they were attached to still exists.
 pub fn remove_all(bpffs: &Path) -> Result<Removal, Error> {
-    let pods: Vec<_> = Pins::all(bpffs)?
-        .iter()
-        .map(|pins| pins.directory().to_owned())
-        .collect();
+    let pins = Pins::all(bpffs)?;
+    let pods = pins.iter().map(|pod| pod.directory().to_owned()).collect();
+    // Not under the hands of whoever starts or stops. What cannot be locked is removed all the same.
+    let _locks: Vec<_> = pins.iter().map(Pins::lock).collect();
     let root = pins::root(bpffs);
     let mut removal = if exists(&root) {
         remove(&[root])
@@ -163,6 +163,11 @@ fn exists(path: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        thread,
+        time::{Duration, Instant},
+    };
+
     use super::*;
 
     #[test]
@@ -224,6 +229,26 @@ mod tests {
                 "sc_sk_lookup"
             ]
         );
+    }
+
+    #[test]
+    fn nothing_is_removed_under_the_hands_of_whoever_holds_the_lock() {
+        let bpffs = tempfile::tempdir().expect("a temporary directory");
+        let lock = bpffs.path().join("sidecar/7/lock");
+        fs::create_dir_all(&lock).expect("a writable directory");
+        let held = fs::File::open(&lock).expect("made");
+        held.lock().expect("nobody else holds it");
+        thread::scope(|scope| {
+            let removal = scope.spawn(|| remove_all(bpffs.path()));
+            let started = Instant::now();
+            while started.elapsed() < Duration::from_millis(100) {
+                assert!(lock.exists());
+            }
+            held.unlock().expect("it is ours");
+            let removal = removal.join().expect("no panic").expect("readable");
+            assert!(removal.failures.is_empty(), "{:?}", removal.failures);
+        });
+        assert!(!bpffs.path().join("sidecar").exists());
     }
 
     #[test]
