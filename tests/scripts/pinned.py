@@ -1,6 +1,8 @@
 """Writes a number into the first entry of a pinned array, as no command of the sidecar does.
 
-Usage: pinned.py PATH NUMBER
+Usage: pinned.py PATH NUMBER [SIZE]
+
+SIZE is that of the entry in bytes, 4 by default.
 """
 
 import ctypes
@@ -26,7 +28,8 @@ def bpf(command, attributes):
 
 path = ctypes.create_string_buffer(sys.argv[1].encode())
 key = ctypes.create_string_buffer(struct.pack("=I", 0))
-value = ctypes.create_string_buffer(struct.pack("=I", int(sys.argv[2])))
+size = int(sys.argv[3]) if len(sys.argv) > 3 else 4
+value = ctypes.create_string_buffer(int(sys.argv[2]).to_bytes(size, sys.byteorder))
 fd = bpf(BPF_OBJ_GET, struct.pack("=QII", ctypes.addressof(path), 0, 0))
 pointers = ctypes.addressof(key), ctypes.addressof(value)
 bpf(BPF_MAP_UPDATE_ELEM, struct.pack("=IIQQQ", fd, 0, *pointers, 0))

@@ -227,6 +227,23 @@ fn a_pin_of_another_network_namespace_is_refused_without_privileges() {
 }
 
 #[test]
+fn an_init_that_was_killed_is_told_from_one_of_another_network_namespace() {
+    let pods = Pods::plain();
+    let own = TrustDomain::new(&pods);
+    let init = pods.server.sidecar_init(&[]).args(["--uid", "4195"]);
+    init.succeed();
+    // As if it had not come to its last step, in which it notes where it is.
+    let pins = pods.server.pins();
+    let owner = pins.iter().find(|path| path.ends_with("SC_OWNER"));
+    let script = pods.server.script("pinned.py");
+    let script = script.arg(owner.expect("it is pinned"));
+    script.args(["0", "24"]).succeed();
+    let run = pods.server.sidecar_run_confined(&USER_WITH_NONE);
+    let output = run.args(own.server.flags()).run();
+    output.assert_one_sentence(&["not come to its end", "sidecar init"]);
+}
+
+#[test]
 fn init_again_keeps_the_sidecar_that_serves() {
     let mut pods = Pods::server_meshed(&[]);
     let _app = App::start(&pods.server, Behaviour::Echo, 8080);

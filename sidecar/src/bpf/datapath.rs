@@ -57,7 +57,7 @@ impl Datapath {
             Found::Nothing => Some(Undo::new(&pins, None)),
             Found::Unusable => {
                 tracing::info!(
-                    "what is pinned at {} is of another version or incomplete: replacing it; connections whose handshake is under way may fail",
+                    "what is pinned at {} is of another version or incomplete: replacing it; connections whose handshake is under way may fail, and under strict those that are open are cut",
                     pins.directory().display()
                 );
                 let aside = pins.set_aside()?;
@@ -66,7 +66,7 @@ impl Datapath {
         };
         let programs = Programs::load(&pins)?;
         ownership::set_layout(&pins)?;
-        Self::new(place, pins, Some(programs), undo, lock)
+        Self::new(place, pins, Some(programs), lock, undo)
     }
 
     /// Opens what `sidecar init` has pinned for the pod. Needs no privileges, but kernel 5.19.
@@ -80,10 +80,6 @@ impl Datapath {
             });
         }
         let lock = pins.lock()?;
-        let owner = Ownership::open(&pins).map_err(explain)?.current()?;
-        if owner.netns != pod::netns_cookie() {
-            return Err(Error::OtherNetns(pins.directory().to_owned()));
-        }
         if let Some((program, _)) = PROGRAMS
             .into_iter()
             .find(|(name, _)| !pins.link(name).exists())
@@ -93,15 +89,23 @@ impl Datapath {
                 directory: pins.directory().to_owned(),
             });
         }
-        Self::new(place, pins, None, None, lock)
+        let owner = Ownership::open(&pins).map_err(explain)?.current()?;
+        match owner.netns {
+            // Both are 0 where the kernel does not tell.
+            netns if netns == pod::netns_cookie() => Self::new(place, pins, None, lock, None),
+            // It is written last.
+            0 => Err(Error::Unfinished(pins.directory().to_owned())),
+            _ => Err(Error::OtherNetns(pins.directory().to_owned())),
+        }
     }
 
     fn new(
         place: Place,
         pins: Pins,
         programs: Option<Programs>,
-        undo: Option<Undo>,
         lock: Lock,
+        // Last, so that what fails here is undone before the lock is released.
+        undo: Option<Undo>,
     ) -> Result<Self, Error> {
         let listening: HashMap<_, _, _> = maps::open(&pins, Listening::MAP)?;
         let listening = Listening::new(listening, place.cgroup())?;

@@ -156,6 +156,11 @@ pub enum Error {
         /// What the kernel said.
         source: aya::pin::PinError,
     },
+    /// What is pinned has never been given to anybody to serve by.
+    #[error(
+        "the `sidecar init` that pinned {} has not come to its end; run it again, which completes it", .0.display()
+    )]
+    Unfinished(PathBuf),
     /// The verifier refused a program.
     #[error(
         "the kernel refuses program {program}: {source}; it takes CAP_BPF, CAP_NET_ADMIN and kernel 5.10 or newer (`sidecar check` tells which is missing)"
