@@ -32,7 +32,8 @@ pub struct Flush {
 pub fn init(filter: &str, format: LogFormat) -> Messages {
     let messages = Messages::default();
     let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(filter))
+        // It tells of every directory that goes while it is watched, as when a pod ends.
+        .with_env_filter(EnvFilter::new(format!("notify=warn,{filter}")))
         .with_target(false)
         .with_writer(messages.clone());
     match format {

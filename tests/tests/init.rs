@@ -34,9 +34,16 @@ const USER_WITH_NONE: [&str; 7] = [
 #[test]
 fn a_sidecar_without_capabilities_serves_what_init_has_pinned() {
     // Whoever runs `init`, and to whom the maps then are handed.
-    let ways: [(&[&str], &[&str]); 3] = [
+    let ways: [(&[&str], &[&str]); 4] = [
         (&[], &["--uid", "4195"]),
         (&USER_WITH_TWO, &["--uid", "4195"]),
+        (
+            &[
+                TWO_CAPABILITIES[0],
+                "--bounding-set=-all,+bpf,+net_admin,+chown",
+            ],
+            &["--uid", "4195"],
+        ),
         (
             &[
                 "--regid=4195",

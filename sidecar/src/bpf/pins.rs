@@ -149,6 +149,8 @@ impl Pins {
             for name in [LINKS, MAPS] {
                 fs::rename(self.pod.join(name), aside.join(name))?;
                 DirBuilder::new().mode(ENTER).create(self.pod.join(name))?;
+                // Whatever the umask says.
+                open(&self.pod.join(name))?;
             }
             io::Result::Ok(aside)
         };

@@ -55,11 +55,12 @@ impl Init {
 
         let place = Place::new(&cgroup).context("cannot open the pod's network namespace")?;
         let mut datapath = Datapath::load(place, Pins::of(&config.bpffs, &cgroup))?;
+        // Opened before they belong to somebody else.
+        let mut tables = datapath.rules()?;
         datapath.hand_to(Access {
             uid: self.uid,
             gid: self.gid,
         })?;
-        let mut tables = datapath.rules()?;
         let own_addrs = pod::own_addresses();
         let rules = Rules {
             policy: &config.policy,
