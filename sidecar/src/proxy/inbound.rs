@@ -116,8 +116,16 @@ async fn open<K: Kernel>(
     let upstream = dial_app(proxy, connection, client, destination).await?;
     // Both may be silent for as long as they like: the app knows of the client.
     drop(permit);
+    let standing = proxy.standing(Direction::Inbound, client, destination, None);
     let is_tls = tokio::select! {
         biased;
+        lost = standing.lost() => {
+            if let Some(decision) = lost.decision {
+                connection.decided(&decision);
+            }
+            connection.explain(lost.explanation);
+            return Err(lost.close);
+        }
         _ = upstream.readable() => false,
         begins = begins_with_our_hello(&downstream) => begins.unwrap_or(false),
     };

@@ -51,6 +51,31 @@ async fn plaintext_is_closed_when_the_mode_becomes_strict_and_tls_lives_on() {
 }
 
 #[tokio::test]
+async fn plaintext_on_which_nobody_has_spoken_is_closed_too() {
+    for (change, rule) in [
+        (policy(Mode::Strict), "tls=pending"),
+        (
+            admission::authorization(
+                "rules: [{name: no-plaintext, action: deny, unauthenticated: true}]",
+            ),
+            "rule=no-plaintext",
+        ),
+    ] {
+        let (own, _) = two_workloads();
+        let (sender, policy_now) = changing(policy(Mode::Permissive));
+        let (app, address) = listen().await;
+        let (proxy, log) = proxy_under(policy_now, FakeKernel::default(), own);
+        let peer = arrive(&proxy, address).await;
+        let app = accept(&app).await;
+        sender.send_replace(Arc::new(change));
+        assert!(was_reset(peer).await);
+        assert!(was_reset(app).await);
+        logged(&log, rule).await;
+        logged(&log, "close=no_longer_allowed").await;
+    }
+}
+
+#[tokio::test]
 async fn a_connection_that_is_busy_is_closed_too() {
     let (own, _) = two_workloads();
     let (sender, policy_now) = changing(policy(Mode::Permissive));
