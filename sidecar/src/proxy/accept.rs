@@ -96,7 +96,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 /// Polls a future once.
-fn now_or_never<F: Future>(future: F) -> Option<F::Output> {
+pub(super) fn now_or_never<F: Future>(future: F) -> Option<F::Output> {
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     match std::pin::pin!(future).poll(&mut context) {
         std::task::Poll::Ready(output) => Some(output),

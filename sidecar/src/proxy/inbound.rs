@@ -1,10 +1,17 @@
 //! From the network to the app.
 
-use std::{io, os::fd::AsFd, time::Instant};
+use std::{io, os::fd::AsFd, pin::pin, time::Instant};
 
 use super::{
-    ClientAddr, Close, Kernel, OrigDst, Proxy, accept::Accepted, addr::canonical,
-    admission::denial, carry::carry, dial, establishing::Permit, stream::Stream, tcp::Tcp,
+    ClientAddr, Close, Kernel, OrigDst, Proxy,
+    accept::{Accepted, now_or_never},
+    addr::canonical,
+    admission::denial,
+    carry::carry,
+    dial,
+    establishing::Permit,
+    stream::Stream,
+    tcp::Tcp,
 };
 use crate::{
     policy::{
@@ -117,7 +124,7 @@ async fn open<K: Kernel>(
     // Both may be silent for as long as they like: the app knows of the client.
     drop(permit);
     let standing = proxy.standing(Direction::Inbound, client, destination, None);
-    let is_tls = tokio::select! {
+    let begins = tokio::select! {
         biased;
         lost = standing.lost() => {
             if let Some(decision) = lost.decision {
@@ -126,24 +133,68 @@ async fn open<K: Kernel>(
             connection.explain(lost.explanation);
             return Err(lost.close);
         }
-        _ = upstream.readable() => false,
-        begins = begins_with_our_hello(&downstream) => begins.unwrap_or(false),
+        _ = upstream.readable() => Begins::Plain,
+        begins = first_words(proxy, &downstream) => begins,
     };
-    let downstream = if is_tls {
-        let Some(_permit) = proxy.establishing.admit(Direction::Inbound) else {
+    let downstream = match begins {
+        Begins::Plain => {
+            connection.tls(TlsUse::NoPeerOption);
+            Stream::Plain(downstream)
+        }
+        Begins::Tls(Some(_permit)) => handshake(proxy, connection, downstream, client).await?,
+        Begins::Tls(None) => {
             connection.tls(TlsUse::Failed);
             connection.explain(format!(
                 "{client} began a TLS handshake when too many were in the making"
             ));
             return Err(Close::Overloaded);
-        };
-        handshake(proxy, connection, downstream, client).await?
-    } else {
-        connection.tls(TlsUse::NoPeerOption);
-        Stream::Plain(downstream)
+        }
+        Begins::NothingWhole => {
+            connection.tls(TlsUse::Failed);
+            connection.explain(format!(
+                "{client} began a TLS handshake and did not go on with it in {:?}",
+                proxy.limits.handshake
+            ));
+            return Err(Close::HandshakeTimeout);
+        }
     };
     authorize(proxy, connection, client, destination)?;
     Ok((downstream, Stream::Plain(upstream)))
+}
+
+/// How a client without option begins.
+enum Begins {
+    /// With something else than TLS of ours.
+    Plain,
+    /// With a `ClientHello` of ours; with room for the handshake, if there was any.
+    Tls(Option<Permit>),
+    /// With a part of a `ClientHello`, and never the rest.
+    NothingWhole,
+}
+
+/// Waits for the first words of a client without option, however long it is silent.
+///
+/// Once they are part of a `ClientHello`, a handshake is in the making: it takes room like any other,
+/// and the rest is not waited for longer than for a handshake.
+async fn first_words<K: Kernel>(proxy: &Proxy<K>, downstream: &Tcp) -> Begins {
+    if downstream.peek(&mut [0]).await.is_err() {
+        return Begins::Plain;
+    }
+    let admit = || proxy.establishing.admit(Direction::Inbound);
+    let mut begins = pin!(begins_with_our_hello(downstream));
+    match now_or_never(begins.as_mut()) {
+        Some(Ok(true)) => return Begins::Tls(admit()),
+        Some(Ok(false) | Err(_)) => return Begins::Plain,
+        None => {}
+    }
+    let Some(permit) = admit() else {
+        return Begins::Tls(None);
+    };
+    match tokio::time::timeout(proxy.limits.handshake, begins).await {
+        Ok(Ok(true)) => Begins::Tls(Some(permit)),
+        Ok(Ok(false) | Err(_)) => Begins::Plain,
+        Err(_) => Begins::NothingWhole,
+    }
 }
 
 /// Waits for a client without option to begin the TLS handshake nevertheless.

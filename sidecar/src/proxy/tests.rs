@@ -482,6 +482,44 @@ async fn handshakes_that_clients_never_finish_end_and_make_room() {
 }
 
 #[tokio::test]
+async fn a_hello_that_is_never_finished_takes_room_for_a_time_and_is_let_go() {
+    /// The beginning of a `ClientHello` whose rest never comes.
+    const HALF_A_HELLO: &[u8] = &[0x16, 0x03, 0x01, 0x02, 0x00];
+    let (own, _) = two_workloads();
+    let (app, address) = listen().await;
+    let (proxy, log) = proxy(FakeKernel::default(), Mode::Permissive, own);
+    let mut silent = Vec::new();
+    for _ in 0..=HANDSHAKES {
+        silent.push((arrive(&proxy, address).await, accept(&app).await));
+    }
+    let (mut late, _at_the_app) = silent.pop().expect("one more");
+    let (mut plain, mut its_app) = (arrive(&proxy, address).await, accept(&app).await);
+    for (peer, _) in &mut silent {
+        peer.write_all(HALF_A_HELLO).await.expect("an open leg");
+    }
+    timeout(DEADLINE, async {
+        while proxy.establishing.admit(Direction::Inbound).is_some() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("they take all the room");
+    // One more that begins a handshake is one too many; one that speaks plainly is none.
+    late.write_all(HALF_A_HELLO).await.expect("an open leg");
+    assert!(was_reset(late).await);
+    logged(&log, "close=overloaded").await;
+    plain.write_all(b"GET /").await.expect("an open leg");
+    expect_bytes(&mut its_app, b"GET /").await;
+
+    for (peer, at_the_app) in silent {
+        assert!(was_reset(peer).await);
+        assert!(was_reset(at_the_app).await);
+    }
+    assert_eq!(failed(&proxy, "inbound", "handshake_timeout"), HANDSHAKES);
+    assert!(proxy.establishing.admit(Direction::Inbound).is_some());
+}
+
+#[tokio::test]
 async fn idle_plaintext_connections_are_not_in_the_making() {
     let (own, peer) = two_workloads();
     let (app, address) = listen().await;
