@@ -1,6 +1,6 @@
 //! Takes over changed settings while the daemon runs.
 
-use std::{future::pending, sync::Arc, time::Duration};
+use std::{fmt, future::pending, sync::Arc, time::Duration};
 
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -119,14 +119,17 @@ impl<T: Tables> Reload<T> {
             return;
         }
         self.last.clone_from(&read);
-        match read.and_then(|settings| self.take_over(settings)) {
+        match read
+            .map_err(kept)
+            .and_then(|settings| self.take_over(settings))
+        {
             Ok(()) => {
                 self.telemetry.reloaded(true);
                 tracing::info!("took over the settings");
             }
             Err(why) => {
                 self.telemetry.reloaded(false);
-                tracing::error!("kept the settings as they were: {why}");
+                tracing::error!("{why}");
             }
         }
     }
@@ -149,11 +152,7 @@ impl<T: Tables> Reload<T> {
     fn take_over(&mut self, settings: Settings) -> Result<(), String> {
         let mut of_restart = settings.differing(&self.started);
         of_restart.retain(|key| !RELOADABLE.contains(&key.as_str()));
-        let policy = self
-            .source
-            .config(settings)
-            .map_err(|error| error.to_string())?
-            .policy;
+        let policy = self.source.config(settings).map_err(kept)?.policy;
         // The kernel first becomes as strict as both policies, then connections are told, and only
         // then does the kernel leave alone what the new policy does: so nothing passes that
         // neither policy lets pass.
@@ -162,9 +161,9 @@ impl<T: Tables> Reload<T> {
             let undone = self.tables.loosen(&old);
             let more =
                 undone.map_or_else(|error| format!(", nor back: {error}"), |()| String::new());
-            return Err(format!(
+            return Err(kept(format!(
                 "the kernel cannot be changed to the new ones: {error}{more}"
-            ));
+            )));
         }
         self.policy.send_replace(Arc::new(policy.clone()));
         if !of_restart.is_empty() {
@@ -174,9 +173,14 @@ impl<T: Tables> Reload<T> {
             );
         }
         self.tables.loosen(&policy).map_err(|error| {
-            format!("connections are held to the new ones, the kernel to the stricter of both: {error}; restart the sidecar")
+            format!("connections are held to the new settings, the kernel to the stricter of the old and the new: {error}; restart the sidecar")
         })
     }
+}
+
+/// What is said when nothing was taken over.
+fn kept(why: impl fmt::Display) -> String {
+    format!("kept the settings as they were: {why}")
 }
 
 async fn next_change(changes: Option<&mut Changes>) {

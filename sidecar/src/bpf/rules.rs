@@ -51,7 +51,8 @@ impl RuleMaps {
         })
     }
 
-    /// Makes them say what the rules say, while nobody else decides by them.
+    /// Makes them say what the rules say. Whoever else decides by them meanwhile finds them no laxer
+    /// than before or after.
     pub fn apply(&mut self, rules: &Rules<'_>) -> Result<(), Error> {
         self.tighten(rules)?;
         self.loosen(rules)

@@ -14,7 +14,8 @@ use crate::{
 
 /// What an open connection was admitted by, asked again whenever it changes.
 ///
-/// It costs nothing per byte: it sleeps until somebody publishes a change.
+/// It is polled whenever its connection wakes, which costs two looks at whether something was
+/// published, however many bytes there are.
 pub(super) struct Standing {
     /// What is known of the connection.
     facts: Facts,
@@ -86,6 +87,7 @@ impl Standing {
             }
             // Where nobody is left who could change something, nothing is waited for.
             tokio::select! {
+                biased;
                 Ok(()) = self.policy.changed() => {}
                 Ok(()) = self.identity.changed() => {}
                 else => pending::<()>().await,

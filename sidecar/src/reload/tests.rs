@@ -187,7 +187,9 @@ fn when_the_kernel_refuses_everything_is_as_it_was() {
     fixture.write("inbound: permissive");
     let why = fixture.take_over().expect_err("a failing kernel");
     assert!(
-        why.starts_with("the kernel cannot be changed to the new ones: "),
+        why.starts_with(
+            "kept the settings as they were: the kernel cannot be changed to the new ones: "
+        ),
         "{why}"
     );
     assert_eq!(fixture.mode(), Mode::Strict);
