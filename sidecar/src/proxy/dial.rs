@@ -18,10 +18,12 @@ pub(super) async fn upstream<K: Kernel>(
     destination: OrigDst,
     limit: Duration,
 ) -> io::Result<Tcp> {
-    dial(destination.0, limit, |socket| {
+    let upstream = dial(destination.0, limit, |socket| {
         kernel.mark_upstream(socket.as_fd())
     })
-    .await
+    .await?;
+    upstream.ask_whether_alive();
+    Ok(upstream)
 }
 
 /// Dials the app for a client, from a loopback address.

@@ -51,6 +51,7 @@ pub(super) async fn serve_to<K: Kernel>(
         stream: downstream,
         client,
     } = accepted;
+    downstream.ask_whether_alive();
     let mut connection = proxy
         .telemetry
         .begin(Direction::Inbound, client, destination);

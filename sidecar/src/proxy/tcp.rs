@@ -5,9 +5,10 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::TcpStream,
@@ -26,6 +27,19 @@ impl Tcp {
         // It fails only on a connection that is gone already, as does the call below.
         let _ = stream.set_zero_linger();
         Self(Arc::new(stream))
+    }
+
+    /// Has the kernel ask, while nothing is said, whether the peer is still there: after a minute, and
+    /// a minute later it is taken to have vanished (RFC 9293, section 3.8.4).
+    ///
+    /// An app's own questions end at its proxy. Nobody would ask the peer otherwise.
+    pub(super) fn ask_whether_alive(&self) {
+        let questions = TcpKeepalive::new()
+            .with_time(Duration::from_mins(1))
+            .with_interval(Duration::from_secs(15))
+            .with_retries(4);
+        // It fails only on a connection that is gone already.
+        let _ = SockRef::from(&*self.0).set_tcp_keepalive(&questions);
     }
 
     /// Both directions have ended: closing may deliver in peace what is still under way.

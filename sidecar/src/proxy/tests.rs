@@ -572,3 +572,26 @@ async fn connections_above_the_limit_are_reset_and_those_that_stand_go_on() {
     let _afterwards = TcpStream::connect(dialled).await.expect("a connection");
     accept(&app).await;
 }
+
+#[tokio::test]
+async fn peers_on_the_network_are_asked_whether_they_are_alive() {
+    let (own, _) = two_workloads();
+    let (app, address) = listen().await;
+    let (proxy, _) = proxy(FakeKernel::default(), Mode::Permissive, own);
+    let (_peer, accepted) = accepted().await;
+    let (network_leg, permit) = (
+        accepted.stream.clone(),
+        proxy.establishing.admit(Direction::Inbound).expect("room"),
+    );
+    tokio::spawn(async move {
+        inbound::serve_to(&proxy, accepted, permit, OrigDst(address)).await;
+    });
+    let _app = accept(&app).await;
+    let upstream = dial::upstream(&FakeKernel::default(), OrigDst(address), DEADLINE).await;
+    for leg in [network_leg, upstream.expect("a connection")] {
+        let leg = socket2::SockRef::from(&*leg);
+        assert!(leg.keepalive().expect("an open socket"));
+        let silence = leg.tcp_keepalive_time().expect("an open socket");
+        assert_eq!(silence, Duration::from_mins(1));
+    }
+}
