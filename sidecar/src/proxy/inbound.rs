@@ -251,13 +251,7 @@ async fn handshake<K: Kernel>(
     downstream: Tcp,
     client: ClientAddr,
 ) -> Result<Stream, Close> {
-    let identity = proxy.identity().await.inspect_err(|_| {
-        connection.tls(TlsUse::Failed);
-        connection.explain(format!(
-            "no identity has come in {:?}",
-            proxy.limits.identity
-        ));
-    })?;
+    let identity = proxy.identity(connection).await?;
     connection.uses(identity.own());
     let started = Instant::now();
     let handshake = tokio::time::timeout(proxy.limits.handshake, identity.accept(downstream));

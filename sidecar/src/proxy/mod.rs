@@ -35,7 +35,7 @@ pub use self::{
 };
 use crate::{
     policy::{Direction, Policy},
-    telemetry::Telemetry,
+    telemetry::{Connection, Telemetry, TlsUse},
     tls::Tls,
 };
 
@@ -70,14 +70,21 @@ pub struct Limits {
 
 impl<K> Proxy<K> {
     /// The own identity. A connection that comes before the first one is held.
-    async fn identity(&self) -> Result<Arc<Tls>, Close> {
+    async fn identity(&self, connection: &mut Connection) -> Result<Arc<Tls>, Close> {
         let mut identity = self.identity.clone();
         let first = identity.wait_for(Option::is_some);
-        match tokio::time::timeout(self.limits.identity, first).await {
-            Ok(Ok(identity)) => identity.clone().ok_or(Close::NoIdentity),
-            // Too late, or nothing will ever provide one.
-            Ok(Err(_)) | Err(_) => Err(Close::NoIdentity),
+        // It fails too if nothing will ever provide one.
+        if let Ok(Ok(identity)) = tokio::time::timeout(self.limits.identity, first).await
+            && let Some(identity) = identity.as_ref()
+        {
+            return Ok(Arc::clone(identity));
         }
+        connection.tls(TlsUse::Failed);
+        connection.explain(format!(
+            "no identity has come in {:?}",
+            self.limits.identity
+        ));
+        Err(Close::NoIdentity)
     }
 }
 
