@@ -279,6 +279,8 @@ impl Daemon {
     /// Nothing is cut, however long it lasts: a stream may live for hours, and costs a process that
     /// waits. Once `stop` says so, it may last for `grace`.
     async fn finish(self, loss: Loss, stop: impl Future<Output = ()>, grace: Duration) {
+        // The address of the admin endpoint is for the other one.
+        self.closing.cancel();
         match loss {
             Loss::Removed => tracing::warn!(
                 "what was pinned has been removed, and the pod is not captured any more: finishing what is open"
@@ -287,8 +289,6 @@ impl Daemon {
                 tracing::info!("another sidecar serves the pod now: finishing what is open");
             }
         }
-        // The address is for the other one.
-        self.closing.cancel();
         let told = async {
             stop.await;
             tokio::time::sleep(grace).await;

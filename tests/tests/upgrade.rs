@@ -75,7 +75,10 @@ fn an_upgrade_under_a_flood_of_new_connections_fails_none() {
         for (pod, meshed) in [(&mut pods.client, client), (&mut pods.server, server)] {
             if meshed.is_some() {
                 wait_for_connections(pod, 300);
-                old.push(pod.upgrade(&dev_ca, &[]));
+                let replaced = pod.upgrade(&dev_ca, &[]);
+                // Until then the admin endpoint may be its own.
+                replaced.logs(&["serves the pod now"]);
+                old.push(replaced);
                 pod.wait_until_ready();
                 wait_for_connections(pod, 300);
             }
