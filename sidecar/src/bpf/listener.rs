@@ -96,7 +96,8 @@ impl OwnListener {
                 Ok(listener) => return listener,
                 Err(error) => {
                     attempts += 1;
-                    if !error.is_address_in_use() || attempts % PATIENCE == 0 {
+                    let is_unexpected = attempts == 1 && !error.is_address_in_use();
+                    if is_unexpected || attempts % PATIENCE == 0 {
                         tracing::warn!("{error}; trying again");
                     }
                 }
