@@ -38,7 +38,7 @@ pub struct Datapath {
     ownership: Ownership,
     /// Removes what a start that fails has pinned.
     undo: Option<Undo>,
-    /// Held until the take-over is done.
+    /// Held until the start is done; released after what fails is undone.
     lock: Option<Lock>,
     /// What to detach at the end; `None` where it stays attached.
     detachable: Option<Detachable>,
@@ -220,11 +220,12 @@ impl Datapath {
     }
 
     /// The start has not failed. Until it is told so, what is pinned goes with us, if nothing was
-    /// pinned before.
+    /// pinned before; and nobody else takes the pod over, who would lose it by that.
     pub fn commit(&mut self) {
         if let Some(undo) = self.undo.take() {
             undo.forget();
         }
+        self.lock = None;
     }
 
     /// Another look at who serves the pod, for as long as we do.
@@ -288,7 +289,6 @@ impl Datapath {
         if self.programs.is_some() {
             self.pins.remove_older()?;
         }
-        self.lock = None;
         Ok(())
     }
 }
