@@ -53,19 +53,15 @@ pub struct Files {
 impl Holder {
     /// A new root.
     pub fn root() -> Self {
-        let params = authority("root");
-        let key = KeyPair::generate().expect("a key");
-        let certificate = params.self_signed(&key).expect("a certificate").into();
-        Self {
-            params,
-            key,
-            certificate,
-        }
+        Self::vouching_for_itself(authority("root"))
     }
 
     /// A workload `web` that has nobody but itself to vouch for it.
     pub fn self_signed() -> Self {
-        let params = workload("web");
+        Self::vouching_for_itself(workload("web"))
+    }
+
+    fn vouching_for_itself(params: CertificateParams) -> Self {
         let key = KeyPair::generate().expect("a key");
         let certificate = params.self_signed(&key).expect("a certificate").into();
         Self {

@@ -20,7 +20,6 @@ impl Conversation {
     /// Connects to an app that echoes, and waits until the first words have come back.
     #[track_caller]
     fn begin(pods: &Pods, name: &str) -> Self {
-        let stop = pods.client.sandbox().directory().join(name);
         let snippet = "import os, time\n\
                        sock = dial(sys.argv[1], 8080)\n\
                        while not os.path.exists(sys.argv[2]):\n\
@@ -32,25 +31,24 @@ impl Conversation {
                        \x20   print(outcome, flush=True)\n\
                        \x20   if outcome != 'ping': break\n\
                        \x20   time.sleep(0.01)\n";
-        let mut process = pods
-            .client
-            .snippet(snippet)
-            .arg(pods.server.v4().to_string())
-            .arg(&stop)
-            .start();
-        process.wait_for_stdout("ping");
-        Self { process, stop }
+        Self::start(pods, name, snippet)
     }
 
     /// The same, with a new connection for each word.
     #[track_caller]
     fn begin_anew_each_time(pods: &Pods, name: &str) -> Self {
-        let stop = pods.client.sandbox().directory().join(name);
         let snippet = "import os\n\
                        while not os.path.exists(sys.argv[2]):\n\
                        \x20   outcome = converse(sys.argv[1], 8080, 'ping\\n')\n\
                        \x20   print(outcome, flush=True)\n\
                        \x20   if outcome != 'ping': break\n";
+        Self::start(pods, name, snippet)
+    }
+
+    /// Runs a script that prints what comes back, until a file of this name is there.
+    #[track_caller]
+    fn start(pods: &Pods, name: &str, snippet: &str) -> Self {
+        let stop = pods.client.sandbox().directory().join(name);
         let mut process = pods
             .client
             .snippet(snippet)
