@@ -128,7 +128,10 @@ impl Pins {
         let passing = [WouldBlock, NotFound, AlreadyExists];
         self.locked(PATIENCE, &passing, || {
             prepare()?;
-            self.try_lock()
+            let lock = self.try_lock()?;
+            // Some of what was found may have gone before the lock that was made is the lock.
+            prepare()?;
+            Ok(lock)
         })
     }
 
