@@ -20,7 +20,7 @@ use crate::{
     proxy::{Drain, Establishing, Proxy},
     reload::{Reload, Tables},
     sandbox::Sandbox,
-    telemetry::{KernelEvents, Telemetry},
+    telemetry::{self, KernelEvents, Telemetry},
     tls,
 };
 
@@ -144,7 +144,10 @@ impl Captured {
         } = self;
         bpf::forward_logs(&mut datapath);
         let (access_log, flush) = logging::access_log(config.access_log);
-        let telemetry = Telemetry::new(access_log)?;
+        let telemetry = Telemetry::new(telemetry::Options {
+            access_log,
+            ..telemetry::Options::default()
+        })?;
         telemetry.watch_kernel(KernelEvents::new(move || {
             events.counts().map_err(|error| error.to_string())
         })?)?;

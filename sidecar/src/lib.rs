@@ -1,7 +1,8 @@
 //! A transparent, eBPF-assisted networking sidecar: mutual TLS and telemetry without iptables.
 //!
 //! Data flows one way through the rooms: [`bpf`] steers a pod's connections into the [`proxy`],
-//! which speaks [`tls`] to other sidecars and reports to [`telemetry`].
+//! which speaks [`tls`] to other sidecars and reports to [`telemetry`], where [`observe`] reads what
+//! the bytes say.
 
 pub mod admin;
 pub mod bpf;
@@ -13,6 +14,7 @@ pub mod daemon;
 pub mod fuzzing;
 pub mod identity;
 pub mod logging;
+pub mod observe;
 pub mod pod;
 pub mod policy;
 pub mod proxy;

@@ -10,6 +10,8 @@ use serde::Deserialize;
 pub struct Connection {
     /// When it ended (RFC 3339).
     pub time: String,
+    /// `closed`, `denied` or `failed`.
+    pub event: String,
     /// `inbound` or `outbound`.
     pub direction: String,
     /// Who connected.
@@ -30,6 +32,14 @@ pub struct Connection {
     pub duration: f64,
     /// The rule of the authorization that decided, if it was asked.
     pub rule: Option<String>,
+    /// What it spoke, if that could be followed to the end.
+    pub protocol: Option<String>,
+    /// Why it could not.
+    pub opaque: Option<String>,
+    /// The server's name, of an app's own TLS.
+    pub sni: Option<String>,
+    /// The protocols offered, of an app's own TLS.
+    pub alpn: Option<String>,
     /// What ended it.
     pub close: String,
 }
@@ -65,7 +75,7 @@ pub fn parse(log: &str) -> Vec<Connection> {
 mod tests {
     use super::*;
 
-    const LINE: &str = r#"{"time":"2026-11-22T11:53:00.123456Z","direction":"outbound","client":"198.18.0.1:40000","destination":"[fd00:5ca::2]:80","tls":"no_peer_option","own":null,"sent":120,"received":4096,"duration":0.001,"close":"eof"}"#;
+    const LINE: &str = r#"{"time":"2026-11-22T11:53:00.123456Z","event":"closed","direction":"outbound","client":"198.18.0.1:40000","destination":"[fd00:5ca::2]:80","tls":"no_peer_option","own":null,"sent":120,"received":4096,"duration":0.001,"close":"eof"}"#;
 
     #[test]
     fn a_connection_without_tls_names_no_identity() {

@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::*;
 use crate::{
     identity::testing::{ca, id},
-    telemetry::AccessLog,
+    telemetry::Options,
 };
 
 /// Far longer than anything here takes.
@@ -30,7 +30,7 @@ async fn patient_endpoint(asking: Duration) -> SocketAddr {
     let shown = Shown {
         drain: Drain::default(),
         identity: watch::channel(Some(Arc::new(Tls::new(&svid)))).1,
-        telemetry: Telemetry::new(AccessLog::off()).expect("metrics of unique names"),
+        telemetry: Telemetry::new(Options::default()).expect("metrics of unique names"),
     };
     tokio::spawn(serve_callers(listener, shown, asking));
     address

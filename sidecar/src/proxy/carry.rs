@@ -26,7 +26,7 @@ pub(super) async fn carry(
         &mut server,
         client_was_reset,
         server_was_reset,
-        &connection,
+        &mut connection,
     );
     let mut ended = tokio::select! {
         // First, or a connection that always has bytes to carry would never be told.

@@ -105,6 +105,18 @@ impl Close {
         }
     }
 
+    /// Was the connection refused, or ended, for who the peer is or what it showed?
+    pub const fn is_denial(self) -> bool {
+        matches!(
+            self,
+            Self::Denied
+                | Self::NoLongerAllowed
+                | Self::NoLongerTrusted
+                | Self::PeerIdentity
+                | Self::PlaintextRefused
+        )
+    }
+
     /// The reason for which a TLS handshake failed.
     pub(super) const fn of_handshake(error: &HandshakeError) -> Self {
         match error {

@@ -19,12 +19,12 @@ use super::Close;
 /// Bytes held each way: one TLS record (RFC 8446, section 5.1).
 const BUFFER: usize = 16 * 1024;
 
-/// Is told of bytes as they pass.
+/// Is shown bytes once they have passed.
 pub trait Meter {
-    /// Bytes went from the client to the server.
-    fn sent(&self, bytes: usize);
-    /// Bytes went from the server to the client.
-    fn received(&self, bytes: usize);
+    /// These bytes went from the client to the server.
+    fn sent(&mut self, bytes: &[u8]);
+    /// These bytes went from the server to the client.
+    fn received(&mut self, bytes: &[u8]);
 }
 
 /// How the carrying ended.
@@ -45,7 +45,7 @@ pub(super) async fn copy<C, S>(
     server: &mut S,
     client_was_reset: impl Future<Output = ()>,
     server_was_reset: impl Future<Output = ()>,
-    meter: &impl Meter,
+    meter: &mut impl Meter,
 ) -> Ended
 where
     C: AsyncRead + AsyncWrite + Unpin,
@@ -140,14 +140,14 @@ impl<'a, F: Future<Output = ()>> Half<'a, F> {
         cx: &mut Context<'_>,
         reader: &mut R,
         writer: &mut W,
-        carried: impl Fn(usize),
+        mut carried: impl FnMut(&[u8]),
     ) -> Poll<Result<(), Failure>>
     where
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
         loop {
-            ready!(self.poll_write(cx, writer, &carried))?;
+            ready!(self.poll_write(cx, writer, &mut carried))?;
             match self.state {
                 State::Open => ready!(self.poll_read(cx, reader, writer))?,
                 State::Ending => {
@@ -164,7 +164,7 @@ impl<'a, F: Future<Output = ()>> Half<'a, F> {
         &mut self,
         cx: &mut Context<'_>,
         writer: &mut W,
-        carried: impl Fn(usize),
+        mut carried: impl FnMut(&[u8]),
     ) -> Poll<Result<(), Failure>>
     where
         W: AsyncWrite + Unpin,
@@ -180,9 +180,9 @@ impl<'a, F: Future<Output = ()>> Half<'a, F> {
             if written == 0 {
                 return Poll::Ready(Err(Failure::Writer(io::ErrorKind::WriteZero.into())));
             }
+            carried(&rest[..written]);
             self.start += written;
             self.unflushed = true;
-            carried(written);
         }
         Poll::Ready(Ok(()))
     }
@@ -218,7 +218,7 @@ impl<'a, F: Future<Output = ()>> Half<'a, F> {
 
 #[cfg(test)]
 mod tests {
-    use std::{cell::Cell, future::pending};
+    use std::future::pending;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
@@ -226,17 +226,17 @@ mod tests {
 
     #[derive(Default)]
     struct Counter {
-        sent: Cell<usize>,
-        received: Cell<usize>,
+        sent: usize,
+        received: usize,
     }
 
     impl Meter for Counter {
-        fn sent(&self, bytes: usize) {
-            self.sent.set(self.sent.get() + bytes);
+        fn sent(&mut self, bytes: &[u8]) {
+            self.sent += bytes.len();
         }
 
-        fn received(&self, bytes: usize) {
-            self.received.set(self.received.get() + bytes);
+        fn received(&mut self, bytes: &[u8]) {
+            self.received += bytes.len();
         }
     }
 
@@ -244,7 +244,7 @@ mod tests {
     async fn one_direction_ends_while_the_other_goes_on() {
         let (mut client, mut client_leg) = duplex(64);
         let (mut server, mut server_leg) = duplex(64);
-        let meter = Counter::default();
+        let mut meter = Counter::default();
         let apps = async {
             client.write_all(b"question").await.expect("an open leg");
             client.shutdown().await.expect("an open leg");
@@ -273,12 +273,12 @@ mod tests {
                 &mut server_leg,
                 pending(),
                 pending(),
-                &meter
+                &mut meter
             ),
             apps
         );
         assert_eq!(ended.close, Close::Eof);
-        assert_eq!((meter.sent.get(), meter.received.get()), (8, 15));
+        assert_eq!((meter.sent, meter.received), (8, 15));
     }
 
     #[tokio::test]
@@ -286,7 +286,7 @@ mod tests {
         const PIPE: usize = 1024;
         let (mut client, mut client_leg) = duplex(PIPE);
         let (_server, mut server_leg) = duplex(PIPE);
-        let meter = Counter::default();
+        let mut meter = Counter::default();
         let flood = async {
             let mut accepted = 0;
             let chunk = [0; PIPE];
@@ -300,7 +300,7 @@ mod tests {
         tokio::time::pause();
         let accepted = tokio::select! {
             accepted = flood => accepted,
-            _ = copy(&mut client_leg, &mut server_leg, pending(), pending(), &meter) => panic!("nobody has ended"),
+            _ = copy(&mut client_leg, &mut server_leg, pending(), pending(), &mut meter) => panic!("nobody has ended"),
         };
         assert!(accepted <= 2 * PIPE + BUFFER, "{accepted} bytes were taken");
     }
@@ -310,7 +310,7 @@ mod tests {
         let (client, mut client_leg) = duplex(64);
         let (mut server, mut server_leg) = duplex(64);
         drop(client);
-        let meter = Counter::default();
+        let mut meter = Counter::default();
         // The client ended properly as far as reading goes; writing to it fails.
         let apps = async {
             server.write_all(b"too late").await.expect("an open leg");
@@ -321,7 +321,7 @@ mod tests {
                 &mut server_leg,
                 pending(),
                 pending(),
-                &meter
+                &mut meter
             ),
             apps
         );
@@ -333,7 +333,7 @@ mod tests {
     async fn a_reset_is_passed_on_to_a_side_that_does_not_read() {
         let (mut client, mut client_leg) = duplex(64);
         let (_server, mut server_leg) = duplex(64);
-        let meter = Counter::default();
+        let mut meter = Counter::default();
         let (reset, was_reset) = tokio::sync::oneshot::channel::<()>();
         let flood = vec![0; 2 * BUFFER];
         let app = async {
@@ -353,7 +353,7 @@ mod tests {
             &mut server_leg,
             was_reset,
             pending(),
-            &meter,
+            &mut meter,
         );
         let (ended, ()) = tokio::join!(carried, app);
         assert_eq!(ended.close, Close::ClientReset);

@@ -25,7 +25,7 @@ use super::{accept::Accepted, tcp::Tcp, *};
 use crate::{
     identity::testing::{ca, id},
     policy::{Exclusions, Expectations, Failure, Mode, ModeTable},
-    telemetry::{AccessLog, Format},
+    telemetry::{AccessLog, Format, Options},
 };
 
 /// Far longer than anything here takes.
@@ -137,7 +137,11 @@ fn proxy_under(
     let access_log = AccessLog::new(Format::Text, log.clone());
     let proxy = Proxy {
         kernel: Arc::new(kernel),
-        telemetry: Telemetry::new(access_log).expect("metrics of unique names"),
+        telemetry: Telemetry::new(Options {
+            access_log,
+            ..Options::default()
+        })
+        .expect("metrics of unique names"),
         identity: watch::channel(Some(Arc::new(tls))).1,
         policy,
         establishing: Establishing::new(HANDSHAKES),

@@ -7,7 +7,7 @@ use std::{
 use tempfile::TempDir;
 
 use super::*;
-use crate::{config::Args, policy::Mode, telemetry::AccessLog};
+use crate::{config::Args, policy::Mode, telemetry::Options};
 
 /// What happened, in order.
 type Steps = Arc<Mutex<Vec<String>>>;
@@ -80,7 +80,7 @@ impl Fixture {
             policy,
             fails: false,
         };
-        let telemetry = Telemetry::new(AccessLog::off()).expect("unique names");
+        let telemetry = Telemetry::new(Options::default()).expect("unique names");
         let reload = Reload::new(source, config.settings, sender, tables, telemetry.clone());
         Self {
             _dir: dir,

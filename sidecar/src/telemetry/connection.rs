@@ -4,15 +4,17 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use prometheus::IntGauge;
 use spiffe::SpiffeId;
 
 use super::{
     Telemetry,
-    access_log::Line,
     connections::Entry,
     metrics::{ByteCounters, Parties},
+    record::{End, Record, What},
 };
 use crate::{
+    observe::{Exchange, Lost, Observation, Observer, Protocol},
     policy::{
         Direction,
         authorization::{Decision, RuleName},
@@ -55,6 +57,14 @@ impl TlsUse {
     }
 }
 
+/// The requests of a connection that are in flight.
+struct InFlight {
+    /// What its requests are in.
+    protocol: Protocol,
+    /// How many there are, of all connections of its kind.
+    total: IntGauge,
+}
+
 /// The record of one connection. It is written exactly once, also when the task that serves the
 /// connection is dropped half-way.
 pub struct Connection {
@@ -73,6 +83,12 @@ pub struct Connection {
     handshake: Option<Duration>,
     /// Looked up when both legs are established, and only then counted as open.
     counters: Option<ByteCounters>,
+    /// Watches what it says; `None` if nobody wants to know.
+    observer: Option<Observer>,
+    /// Requests of it that are in flight.
+    in_flight: Option<InFlight>,
+    /// Why what it says is no longer followed.
+    lost: Option<Lost>,
     /// The rule that let it in or refused it, where rules are asked.
     rule: Option<RuleName>,
     /// More about a failure than its reason.
@@ -93,6 +109,7 @@ impl Connection {
             .connections
             .add(direction, client, destination);
         let own = telemetry.shared.own();
+        let observer = telemetry.shared.observing.observer(destination);
         Self {
             telemetry,
             entry,
@@ -102,6 +119,9 @@ impl Connection {
             connect: None,
             handshake: None,
             counters: None,
+            observer,
+            in_flight: None,
+            lost: None,
             rule: None,
             explanation: None,
             written: false,
@@ -160,6 +180,7 @@ impl Connection {
     pub fn established(&mut self) {
         self.counters = Some(self.telemetry.shared.metrics.opened(&self.parties()));
         self.observe_times();
+        self.tell(What::Opened);
     }
 
     /// Who the peer is, a label of the times, is known only when all of them have passed.
@@ -237,6 +258,10 @@ impl Connection {
     fn write(&mut self, close: Close) {
         self.written = true;
         self.observe_times();
+        if let Some(observer) = &mut self.observer {
+            observer.ended(Instant::now());
+        }
+        self.hear();
         let shared = &self.telemetry.shared;
         let duration = self.started.elapsed();
         if self.counters.is_some() {
@@ -254,7 +279,22 @@ impl Connection {
         }
         shared.connections.remove(&self.entry);
         let (sent, received) = self.entry.bytes();
-        shared.access_log.write(&Line {
+        self.tell(What::Ended(End {
+            was_open: self.counters.is_some(),
+            sent,
+            received,
+            duration,
+            protocol: self
+                .in_flight
+                .as_ref()
+                .map(|requests| requests.protocol.as_str()),
+            lost: self.lost.as_ref(),
+            close,
+        }));
+    }
+
+    fn tell(&self, what: What<'_>) {
+        self.telemetry.shared.tell(&Record {
             time: SystemTime::now(),
             direction: self.entry.direction,
             client: self.entry.client(),
@@ -262,11 +302,45 @@ impl Connection {
             tls: &self.tls,
             own: &self.own,
             rule: self.rule.as_ref(),
-            sent,
-            received,
-            duration,
-            close,
+            what,
         });
+    }
+
+    /// Takes down what the observer has seen.
+    fn hear(&mut self) {
+        while let Some(observation) = self.observer.as_mut().and_then(Observer::pop) {
+            match observation {
+                Observation::Began(protocol) => self.began(protocol),
+                Observation::Ended(exchange) => self.ended(&exchange),
+                Observation::Lost(lost) => {
+                    let requests = &self.telemetry.shared.metrics.requests;
+                    requests.lost(&self.parties(), &lost);
+                    self.lost = Some(lost);
+                }
+            }
+        }
+    }
+
+    fn began(&mut self, protocol: Protocol) {
+        if self.in_flight.is_none() {
+            let requests = &self.telemetry.shared.metrics.requests;
+            self.in_flight = Some(InFlight {
+                protocol,
+                total: requests.in_flight(&self.parties(), protocol),
+            });
+        }
+        if let Some(in_flight) = &self.in_flight {
+            in_flight.total.inc();
+        }
+    }
+
+    fn ended(&mut self, exchange: &Exchange) {
+        if let Some(in_flight) = &self.in_flight {
+            in_flight.total.dec();
+        }
+        let requests = &self.telemetry.shared.metrics.requests;
+        requests.ended(&self.parties(), exchange);
+        self.tell(What::Request(exchange));
     }
 
     fn parties(&self) -> Parties<'_> {
@@ -280,17 +354,25 @@ impl Connection {
 }
 
 impl Meter for Connection {
-    fn sent(&self, bytes: usize) {
-        self.entry.add_sent(bytes as u64);
+    fn sent(&mut self, bytes: &[u8]) {
+        self.entry.add_sent(bytes.len() as u64);
         if let Some(counters) = &self.counters {
-            counters.sent.inc_by(bytes as u64);
+            counters.sent.inc_by(bytes.len() as u64);
+        }
+        if let Some(observer) = &mut self.observer {
+            observer.sent(bytes, Instant::now());
+            self.hear();
         }
     }
 
-    fn received(&self, bytes: usize) {
-        self.entry.add_received(bytes as u64);
+    fn received(&mut self, bytes: &[u8]) {
+        self.entry.add_received(bytes.len() as u64);
         if let Some(counters) = &self.counters {
-            counters.received.inc_by(bytes as u64);
+            counters.received.inc_by(bytes.len() as u64);
+        }
+        if let Some(observer) = &mut self.observer {
+            observer.received(bytes, Instant::now());
+            self.hear();
         }
     }
 }

@@ -1,18 +1,18 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus::{
-    Encoder, Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry,
-    TextEncoder, core::Collector,
+    Encoder, Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts,
+    Registry, TextEncoder, core::Collector,
 };
 
-use super::reloads::Reloads;
+use super::{reloads::Reloads, requests::Requests};
 use crate::{
     policy::{Direction, authorization::Decision},
     proxy::Close,
 };
 
 /// Labels that tell apart who talks to whom, and how.
-const PARTIES: [&str; 4] = ["direction", "own", "peer", "tls"];
+pub(super) const PARTIES: [&str; 4] = ["direction", "own", "peer", "tls"];
 
 /// Bounds of the histograms of connect and handshake times, in seconds: 50 µs to 10 s.
 const SHORT: [f64; 12] = [
@@ -40,6 +40,8 @@ pub(super) struct Metrics {
     received: IntCounterVec,
     registry: Registry,
     reloads: Reloads,
+    /// Of requests that pass by.
+    pub(super) requests: Requests,
     sent: IntCounterVec,
 }
 
@@ -52,7 +54,7 @@ pub(super) struct Parties<'a> {
 }
 
 impl Parties<'_> {
-    fn values(&self) -> [&str; 4] {
+    pub(super) fn values(&self) -> [&str; 4] {
         [self.direction.as_str(), self.own, &self.peer, self.tls]
     }
 }
@@ -130,6 +132,7 @@ impl Metrics {
             )?,
             registry: Registry::new(),
             reloads: Reloads::new()?,
+            requests: Requests::new()?,
             sent: counter(
                 "sidecar_sent_bytes_total",
                 "Bytes of the apps carried from client to server.",
@@ -151,7 +154,12 @@ impl Metrics {
             Box::new(metrics.received.clone()),
             Box::new(metrics.sent.clone()),
         ];
-        for collector in collectors.into_iter().chain(metrics.reloads.collectors()) {
+        let more = metrics.reloads.collectors().into_iter();
+        for collector in collectors
+            .into_iter()
+            .chain(more)
+            .chain(metrics.requests.collectors())
+        {
             metrics.register(collector)?;
         }
         Ok(metrics)
@@ -231,11 +239,23 @@ impl Metrics {
     }
 }
 
-fn counter(name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
+pub(super) fn counter(
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> Result<IntCounterVec, prometheus::Error> {
     IntCounterVec::new(Opts::new(name, help), labels)
 }
 
-fn histogram(
+pub(super) fn gauge(
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> Result<IntGaugeVec, prometheus::Error> {
+    IntGaugeVec::new(Opts::new(name, help), labels)
+}
+
+pub(super) fn histogram(
     name: &str,
     help: &str,
     labels: &[&str],

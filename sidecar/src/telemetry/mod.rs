@@ -5,7 +5,10 @@ mod connection;
 mod connections;
 mod kernel_events;
 mod metrics;
+mod observing;
+mod record;
 mod reloads;
+mod requests;
 #[cfg(test)]
 mod tests;
 
@@ -21,12 +24,32 @@ pub use self::{
     connection::{Connection, TlsUse},
     connections::Snapshot,
     kernel_events::KernelEvents,
+    observing::Observing,
+    record::Kind,
 };
-use self::{connections::Connections, metrics::Metrics};
+use self::{connections::Connections, metrics::Metrics, record::Record};
 use crate::{
     policy::Direction,
     proxy::{ClientAddr, Close, OrigDst},
 };
+
+/// What users choose of it.
+pub struct Options {
+    /// Where lines go.
+    pub access_log: AccessLog,
+    /// Which connections are watched for what they say.
+    pub observing: Observing,
+}
+
+impl Default for Options {
+    /// Every connection is watched, and nothing is logged.
+    fn default() -> Self {
+        Self {
+            access_log: AccessLog::off(),
+            observing: Observing::default(),
+        }
+    }
+}
 
 /// Where connections report to. Cheap to clone.
 #[derive(Clone)]
@@ -41,6 +64,8 @@ struct Shared {
     connections: Connections,
     /// Counters and histograms.
     metrics: Metrics,
+    /// Which connections are watched.
+    observing: Observing,
     /// The own identity as of now, a label of every metric of a connection; empty before there is
     /// one.
     own: RwLock<Arc<str>>,
@@ -48,12 +73,17 @@ struct Shared {
 
 impl Telemetry {
     /// Begins with nothing counted.
-    pub fn new(access_log: AccessLog) -> Result<Self, prometheus::Error> {
+    pub fn new(options: Options) -> Result<Self, prometheus::Error> {
+        let Options {
+            access_log,
+            observing,
+        } = options;
         Ok(Self {
             shared: Arc::new(Shared {
                 access_log,
                 connections: Connections::default(),
                 metrics: Metrics::new()?,
+                observing,
                 own: RwLock::new("".into()),
             }),
         })
@@ -116,6 +146,11 @@ impl Telemetry {
 }
 
 impl Shared {
+    /// Tells everybody who listens what has happened.
+    fn tell(&self, record: &Record<'_>) {
+        self.access_log.write(record);
+    }
+
     /// The own identity as of now.
     fn own(&self) -> Arc<str> {
         let own = self.own.read().unwrap_or_else(PoisonError::into_inner);

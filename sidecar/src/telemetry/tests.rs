@@ -23,7 +23,7 @@ fn rows(after: &str) -> BTreeSet<&'static str> {
 }
 
 fn telemetry() -> Telemetry {
-    let telemetry = Telemetry::new(AccessLog::off()).expect("metrics of unique names");
+    let telemetry = Telemetry::new(Options::default()).expect("metrics of unique names");
     telemetry.identity_failed("files");
     let all = || Ok(Event::ALL.iter().map(|event| (*event, 1)).collect());
     let events = KernelEvents::new(all).expect("a metric");

@@ -16,7 +16,7 @@ use crate::{
         Ca, Files, Revocations, Svid, TrustBundle, TrustContent,
         testing::{Namesake, ca, id},
     },
-    telemetry::AccessLog,
+    telemetry::Options,
 };
 
 /// Far longer than anything here takes.
@@ -72,7 +72,7 @@ impl Kept {
         let dir = tempfile::tempdir().expect("temporary directory");
         let trust_files = files_in(dir.path());
         let files = Files::in_dir(dir.path());
-        let telemetry = Telemetry::new(AccessLog::off()).expect("metrics of unique names");
+        let telemetry = Telemetry::new(Options::default()).expect("metrics of unique names");
         Self {
             identity: keep(Origin::Files(files.clone()), trust_files, telemetry.clone()),
             dir,
@@ -384,7 +384,7 @@ fn keeper(files: &TrustFiles) -> (Keeper, watch::Receiver<Option<Arc<Tls>>>) {
         heard: files.files().is_empty(),
         news: mpsc::channel(1).1,
         publish,
-        telemetry: Telemetry::new(AccessLog::off()).expect("metrics of unique names"),
+        telemetry: Telemetry::new(Options::default()).expect("metrics of unique names"),
         identity: None,
         trust: None,
         offered: None,

@@ -1,0 +1,20 @@
+use std::collections::BTreeSet;
+
+use crate::{observe::Observer, proxy::OrigDst};
+
+/// Which connections are watched for what they say.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Observing {
+    /// None at all.
+    pub is_off: bool,
+    /// Not those to these ports of a server, inbound or outbound.
+    pub opaque_ports: BTreeSet<u16>,
+}
+
+impl Observing {
+    /// Watches a connection to this destination, unless it is to be left alone.
+    pub(super) fn observer(&self, destination: OrigDst) -> Option<Observer> {
+        let is_watched = !self.is_off && !self.opaque_ports.contains(&destination.0.port());
+        is_watched.then(Observer::default)
+    }
+}

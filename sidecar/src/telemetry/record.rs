@@ -1,0 +1,415 @@
+use std::{
+    fmt::Write as _,
+    time::{Duration, SystemTime},
+};
+
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::TlsUse;
+use crate::{
+    observe::{Exchange, Lost},
+    policy::{Direction, authorization::RuleName},
+    proxy::{ClientAddr, Close, OrigDst},
+};
+
+/// Something that happened on a connection, for a line of the access log or of a live view.
+#[derive(Clone, Debug)]
+pub(super) struct Record<'a> {
+    pub(super) time: SystemTime,
+    pub(super) direction: Direction,
+    pub(super) client: ClientAddr,
+    pub(super) destination: OrigDst,
+    pub(super) tls: &'a TlsUse,
+    pub(super) own: &'a str,
+    pub(super) rule: Option<&'a RuleName>,
+    pub(super) what: What<'a>,
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub(super) enum What<'a> {
+    /// Both legs stand.
+    Opened,
+    /// A request and its response have ended.
+    Request(&'a Exchange),
+    /// The connection has ended.
+    Ended(End<'a>),
+}
+
+/// How a connection ended.
+#[derive(Clone, Debug)]
+pub(super) struct End<'a> {
+    /// Whether both legs had stood.
+    pub(super) was_open: bool,
+    pub(super) sent: u64,
+    pub(super) received: u64,
+    pub(super) duration: Duration,
+    /// What it spoke, if its requests were followed to the end.
+    pub(super) protocol: Option<&'static str>,
+    /// Why they were not.
+    pub(super) lost: Option<&'a Lost>,
+    pub(super) close: Close,
+}
+
+/// The kind of a [`Record`], by which users choose.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Kind {
+    /// A connection that was open has ended.
+    Closed,
+    /// A connection was refused for what it is: by policy, or for what its peer showed.
+    Denied,
+    /// A connection failed before it was open.
+    Failed,
+    /// A connection was established on both legs.
+    Opened,
+    /// A request and its response have ended.
+    Request,
+}
+
+impl Kind {
+    /// Every kind, in the order in which documents list them.
+    pub const ALL: [Self; 5] = [
+        Self::Closed,
+        Self::Denied,
+        Self::Failed,
+        Self::Opened,
+        Self::Request,
+    ];
+
+    /// The word in logs and filters.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Denied => "denied",
+            Self::Failed => "failed",
+            Self::Opened => "opened",
+            Self::Request => "request",
+        }
+    }
+}
+
+impl Record<'_> {
+    pub(super) fn kind(&self) -> Kind {
+        match &self.what {
+            What::Opened => Kind::Opened,
+            What::Request(_) => Kind::Request,
+            What::Ended(end) if end.close.is_denial() => Kind::Denied,
+            What::Ended(end) if end.was_open => Kind::Closed,
+            What::Ended(_) => Kind::Failed,
+        }
+    }
+
+    /// Own and peer, where TLS was really used: a line cannot claim an identity nobody proved.
+    fn identities(&self) -> Option<(&str, String)> {
+        self.tls.peer().map(|peer| (self.own, peer.to_string()))
+    }
+
+    /// Words and `key=value` pairs, without the end of the line.
+    pub(super) fn text(&self) -> String {
+        let mut text = format!(
+            "{:.6} {} {} client={} destination={} tls={}",
+            timestamp(self.time),
+            self.kind().as_str(),
+            self.direction,
+            self.client,
+            self.destination,
+            self.tls.as_str()
+        );
+        // Writing to a string cannot fail.
+        if let Some((own, peer)) = self.identities() {
+            let _ = write!(text, " own={own} peer={peer}");
+        }
+        if let Some(rule) = self.rule {
+            let _ = write!(text, " rule={rule}");
+        }
+        match &self.what {
+            What::Opened => {}
+            What::Request(exchange) => exchange_text(&mut text, exchange),
+            What::Ended(end) => end_text(&mut text, end),
+        }
+        text
+    }
+
+    /// One JSON object, with the same keys as in the text.
+    pub(super) fn json(&self) -> String {
+        let mut line = json!({
+            "time": format!("{:.6}", timestamp(self.time)),
+            "event": self.kind().as_str(),
+            "direction": self.direction.as_str(),
+            "client": self.client.to_string(),
+            "destination": self.destination.to_string(),
+            "tls": self.tls.as_str(),
+        });
+        let mut set = |key: &str, value: serde_json::Value| line[key] = value;
+        if let Some((own, peer)) = self.identities() {
+            set("own", own.into());
+            set("peer", peer.into());
+        }
+        if let Some(rule) = self.rule {
+            set("rule", rule.as_str().into());
+        }
+        match &self.what {
+            What::Opened => {}
+            What::Request(exchange) => exchange_json(&mut set, exchange),
+            What::Ended(end) => end_json(&mut set, end),
+        }
+        line.to_string()
+    }
+}
+
+fn exchange_text(text: &mut String, exchange: &Exchange) {
+    let _ = write!(
+        text,
+        " protocol={} method={}",
+        exchange.protocol.as_str(),
+        exchange.method.as_str()
+    );
+    if let Some(authority) = &exchange.authority {
+        let _ = write!(text, " authority={authority}");
+    }
+    if let Some(path) = &exchange.path {
+        let _ = write!(text, " path={path}");
+    }
+    if let Some(status) = exchange.status {
+        let _ = write!(text, " status={status}");
+    }
+    if let Some(status) = exchange.grpc_status {
+        let _ = write!(text, " grpc_status={}", status.as_str());
+    }
+    let _ = write!(
+        text,
+        " sent={} received={}",
+        exchange.request_bytes, exchange.response_bytes
+    );
+    if let Some(first_byte) = exchange.first_byte {
+        let _ = write!(text, " first_byte={}", milliseconds(first_byte));
+    }
+    let _ = write!(
+        text,
+        " duration={} outcome={}",
+        milliseconds(exchange.duration),
+        exchange.outcome.as_str()
+    );
+}
+
+fn exchange_json(set: &mut impl FnMut(&str, serde_json::Value), exchange: &Exchange) {
+    set("protocol", exchange.protocol.as_str().into());
+    set("method", exchange.method.as_str().into());
+    if let Some(authority) = &exchange.authority {
+        set("authority", authority.as_str().into());
+    }
+    if let Some(path) = &exchange.path {
+        set("path", path.as_str().into());
+    }
+    if let Some(status) = exchange.status {
+        set("status", status.into());
+    }
+    if let Some(status) = exchange.grpc_status {
+        set("grpc_status", status.as_str().into());
+    }
+    set("sent", exchange.request_bytes.into());
+    set("received", exchange.response_bytes.into());
+    if let Some(first_byte) = exchange.first_byte {
+        set("first_byte", first_byte.as_secs_f64().into());
+    }
+    set("duration", exchange.duration.as_secs_f64().into());
+    set("outcome", exchange.outcome.as_str().into());
+}
+
+fn end_text(text: &mut String, end: &End<'_>) {
+    let _ = write!(
+        text,
+        " sent={} received={} duration={} close={}",
+        end.sent,
+        end.received,
+        milliseconds(end.duration),
+        end.close
+    );
+    if let Some(protocol) = end.protocol {
+        let _ = write!(text, " protocol={protocol}");
+    }
+    if let Some(lost) = end.lost {
+        let _ = write!(text, " opaque={lost}");
+        for (key, value) in hello(lost) {
+            let _ = write!(text, " {key}={value}");
+        }
+    }
+}
+
+fn end_json(set: &mut impl FnMut(&str, serde_json::Value), end: &End<'_>) {
+    if let Some(protocol) = end.protocol {
+        set("protocol", protocol.into());
+    }
+    if let Some(lost) = end.lost {
+        set("opaque", lost.as_str().into());
+        for (key, value) in hello(lost) {
+            set(key, value.into());
+        }
+    }
+    set("sent", end.sent.into());
+    set("received", end.received.into());
+    set("duration", end.duration.as_secs_f64().into());
+    set("close", end.close.as_str().into());
+}
+
+/// What an app's own TLS says of itself in the clear.
+fn hello(lost: &Lost) -> impl Iterator<Item = (&'static str, &str)> {
+    let hello = match lost {
+        Lost::Tls(hello) => Some(hello),
+        _ => None,
+    };
+    hello.into_iter().flat_map(|hello| {
+        [("sni", &hello.sni), ("alpn", &hello.alpn)]
+            .into_iter()
+            .filter_map(|(key, value)| value.as_ref().map(|value| (key, value.as_str())))
+    })
+}
+
+fn milliseconds(duration: Duration) -> String {
+    format!("{:.3}ms", duration.as_secs_f64() * 1e3)
+}
+
+/// A clock outside jiff's range of years is shown as the epoch rather than not at all.
+fn timestamp(time: SystemTime) -> Timestamp {
+    Timestamp::try_from(time).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use spiffe::SpiffeId;
+
+    use super::*;
+    use crate::observe::{GrpcStatus, Method, Outcome, Protocol, Text, TlsHello};
+
+    const OWN: &str = "spiffe://sidecar.local/own";
+
+    fn record<'a>(tls: &'a TlsUse, what: What<'a>) -> Record<'a> {
+        Record {
+            time: SystemTime::UNIX_EPOCH + Duration::from_millis(1500),
+            direction: Direction::Outbound,
+            client: ClientAddr("198.18.0.1:40000".parse().expect("an address")),
+            destination: OrigDst("[fd00::2]:8080".parse().expect("an address")),
+            tls,
+            own: OWN,
+            rule: None,
+            what,
+        }
+    }
+
+    fn end(lost: Option<&Lost>) -> What<'_> {
+        What::Ended(End {
+            was_open: true,
+            sent: 120,
+            received: 4096,
+            duration: Duration::from_micros(1234),
+            protocol: None,
+            lost,
+            close: Close::Eof,
+        })
+    }
+
+    fn mutual() -> TlsUse {
+        TlsUse::Mutual(SpiffeId::new("spiffe://sidecar.local/peer").expect("a SPIFFE ID"))
+    }
+
+    fn exchange() -> Exchange {
+        Exchange {
+            protocol: Protocol::Grpc,
+            method: Method::Post,
+            authority: Some(Text::new(b"shop")),
+            path: Some(Text::of_path(b"/shop.Stock/Take")),
+            status: Some(200),
+            grpc_status: Some(GrpcStatus::parse(b"5")),
+            started: Instant::now(),
+            first_byte: Some(Duration::from_micros(500)),
+            duration: Duration::from_millis(2),
+            request_bytes: 7,
+            response_bytes: 9,
+            outcome: Outcome::Complete,
+            trace: None,
+        }
+    }
+
+    fn parse(json: &str) -> serde_json::Value {
+        serde_json::from_str(json).expect("JSON")
+    }
+
+    #[test]
+    fn text_names_both_identities_where_tls_was_used() {
+        assert_eq!(
+            record(&mutual(), end(None)).text(),
+            "1970-01-01T00:00:01.500000Z closed outbound client=198.18.0.1:40000 \
+             destination=[fd00::2]:8080 tls=mutual own=spiffe://sidecar.local/own \
+             peer=spiffe://sidecar.local/peer sent=120 received=4096 duration=1.234ms close=eof"
+        );
+    }
+
+    #[test]
+    fn no_identity_is_named_where_tls_was_not_used() {
+        for tls in [TlsUse::Failed, TlsUse::NoPeerOption, TlsUse::Pending] {
+            let record = record(&tls, end(None));
+            assert!(!record.text().contains("spiffe://"));
+            let json = parse(&record.json());
+            assert!(json.get("own").is_none() && json.get("peer").is_none());
+            assert_eq!(json["tls"], tls.as_str());
+        }
+    }
+
+    #[test]
+    fn the_rule_that_decided_is_named() {
+        let rule = "shop".parse().expect("a name");
+        let record = Record {
+            rule: Some(&rule),
+            ..record(&TlsUse::NoPeerOption, end(None))
+        };
+        assert!(
+            record
+                .text()
+                .contains(" tls=no_peer_option rule=shop sent=120")
+        );
+        assert_eq!(parse(&record.json())["rule"], "shop");
+    }
+
+    #[test]
+    fn json_gives_seconds_and_bytes_as_numbers() {
+        let json = parse(&record(&mutual(), end(None)).json());
+        assert_eq!(json["duration"], 0.001_234);
+        assert_eq!(json["received"], 4096);
+        assert_eq!(json["peer"], "spiffe://sidecar.local/peer");
+        assert_eq!(json["event"], "closed");
+    }
+
+    #[test]
+    fn a_request_is_one_line() {
+        let (tls, exchange) = (mutual(), exchange());
+        let record = record(&tls, What::Request(&exchange));
+        assert!(record.text().ends_with(
+            " protocol=grpc method=POST authority=shop path=/shop.Stock/Take status=200 \
+             grpc_status=NOT_FOUND sent=7 received=9 first_byte=0.500ms duration=2.000ms \
+             outcome=complete"
+        ));
+        let json = parse(&record.json());
+        assert_eq!(json["grpc_status"], "NOT_FOUND");
+        assert_eq!(json["first_byte"], 0.0005);
+    }
+
+    #[test]
+    fn an_app_s_own_tls_is_named_by_what_it_says_in_the_clear() {
+        let lost = Lost::Tls(Box::new(TlsHello {
+            sni: Some(Text::new(b"shop.example")),
+            alpn: None,
+        }));
+        let record = record(&TlsUse::NoPeerOption, end(Some(&lost)));
+        assert!(
+            record
+                .text()
+                .ends_with(" close=eof opaque=tls sni=shop.example")
+        );
+        let json = parse(&record.json());
+        assert_eq!(json["sni"], "shop.example");
+        assert!(json.get("alpn").is_none());
+    }
+}
