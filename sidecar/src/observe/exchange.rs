@@ -252,7 +252,8 @@ pub struct Exchange {
     pub authority: Option<Text>,
     /// What the request is about, without the query; for gRPC `/package.Service/Method`.
     pub path: Option<Text>,
-    /// The response's final status, 200 to 599, or 101; `None` if none has come.
+    /// The response's final status, or 101; `None` if none has come. Beyond 599 it is not defined,
+    /// and means the same as one of class 5xx (RFC 9110 section 15).
     pub status: Option<u16>,
     /// The outcome of a gRPC call; `None` if none has come.
     pub grpc_status: Option<GrpcStatus>,
@@ -260,7 +261,8 @@ pub struct Exchange {
     pub started: Instant,
     /// From there to the first byte of the response's final head.
     pub first_byte: Option<Duration>,
-    /// From there to the last byte of either.
+    /// From there to the last byte of either; where they are not whole, to the end of the connection,
+    /// or to where it was no longer followed.
     pub duration: Duration,
     /// The request's content, without framing such as that of chunks (RFC 9112 section 7.1).
     pub request_bytes: u64,

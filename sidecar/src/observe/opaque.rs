@@ -11,7 +11,7 @@ pub enum Lost {
     HeadTooLong,
     /// It began as HTTP and went on as something else.
     Malformed,
-    /// The client's first bytes are no request.
+    /// The client's first bytes are no request, or not a whole one.
     NotHttp,
     /// The server spoke before its client did.
     ServerFirst,

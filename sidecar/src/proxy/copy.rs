@@ -23,8 +23,12 @@ const BUFFER: usize = 16 * 1024;
 pub trait Meter {
     /// These bytes went from the client to the server.
     fn sent(&mut self, bytes: &[u8]);
+    /// The client has ended its direction, and the server knows.
+    fn client_ended(&mut self);
     /// These bytes went from the server to the client.
     fn received(&mut self, bytes: &[u8]);
+    /// The server has ended its direction, and the client knows.
+    fn server_ended(&mut self);
 }
 
 /// How the carrying ended.
@@ -56,11 +60,17 @@ where
     let mut sending = Half::new(client_was_reset);
     let mut receiving = Half::new(server_was_reset);
     poll_fn(|cx| {
-        let sent = sending.poll(cx, client, server, |bytes| meter.sent(bytes));
+        let sent = sending.poll(cx, client, server, |passed| match passed {
+            Passed::Bytes(bytes) => meter.sent(bytes),
+            Passed::End => meter.client_ended(),
+        });
         if let Poll::Ready(Err(failure)) = sent {
             return Poll::Ready(failure.ended(Close::ClientReset, Close::ServerReset));
         }
-        let received = receiving.poll(cx, server, client, |bytes| meter.received(bytes));
+        let received = receiving.poll(cx, server, client, |passed| match passed {
+            Passed::Bytes(bytes) => meter.received(bytes),
+            Passed::End => meter.server_ended(),
+        });
         if let Poll::Ready(Err(failure)) = received {
             return Poll::Ready(failure.ended(Close::ServerReset, Close::ClientReset));
         }
@@ -94,6 +104,12 @@ impl Failure {
             error: Some(error),
         }
     }
+}
+
+/// What has passed in a direction.
+enum Passed<'a> {
+    Bytes(&'a [u8]),
+    End,
 }
 
 /// One direction.
@@ -140,19 +156,20 @@ impl<'a, F: Future<Output = ()>> Half<'a, F> {
         cx: &mut Context<'_>,
         reader: &mut R,
         writer: &mut W,
-        mut carried: impl FnMut(&[u8]),
+        mut passed: impl FnMut(Passed<'_>),
     ) -> Poll<Result<(), Failure>>
     where
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
         loop {
-            ready!(self.poll_write(cx, writer, &mut carried))?;
+            ready!(self.poll_write(cx, writer, &mut passed))?;
             match self.state {
                 State::Open => ready!(self.poll_read(cx, reader, writer))?,
                 State::Ending => {
                     ready!(Pin::new(&mut *writer).poll_shutdown(cx)).map_err(Failure::Writer)?;
                     self.state = State::Ended;
+                    passed(Passed::End);
                 }
                 State::Ended => return Poll::Ready(Ok(())),
             }
@@ -164,7 +181,7 @@ impl<'a, F: Future<Output = ()>> Half<'a, F> {
         &mut self,
         cx: &mut Context<'_>,
         writer: &mut W,
-        mut carried: impl FnMut(&[u8]),
+        passed: &mut impl FnMut(Passed<'_>),
     ) -> Poll<Result<(), Failure>>
     where
         W: AsyncWrite + Unpin,
@@ -180,7 +197,7 @@ impl<'a, F: Future<Output = ()>> Half<'a, F> {
             if written == 0 {
                 return Poll::Ready(Err(Failure::Writer(io::ErrorKind::WriteZero.into())));
             }
-            carried(&rest[..written]);
+            passed(Passed::Bytes(&rest[..written]));
             self.start += written;
             self.unflushed = true;
         }
@@ -228,6 +245,8 @@ mod tests {
     struct Counter {
         sent: usize,
         received: usize,
+        /// In the order in which they ended.
+        ended: Vec<&'static str>,
     }
 
     impl Meter for Counter {
@@ -235,8 +254,16 @@ mod tests {
             self.sent += bytes.len();
         }
 
+        fn client_ended(&mut self) {
+            self.ended.push("client");
+        }
+
         fn received(&mut self, bytes: &[u8]) {
             self.received += bytes.len();
+        }
+
+        fn server_ended(&mut self) {
+            self.ended.push("server");
         }
     }
 
@@ -279,6 +306,7 @@ mod tests {
         );
         assert_eq!(ended.close, Close::Eof);
         assert_eq!((meter.sent, meter.received), (8, 15));
+        assert_eq!(meter.ended, ["client", "server"]);
     }
 
     #[tokio::test]

@@ -259,9 +259,12 @@ impl Connection {
         self.written = true;
         self.observe_times();
         if let Some(observer) = &mut self.observer {
+            if close == Close::ClientReset {
+                observer.client_ended();
+            }
             observer.ended(Instant::now());
+            self.hear();
         }
-        self.hear();
         let shared = &self.telemetry.shared;
         let duration = self.started.elapsed();
         if self.counters.is_some() {
@@ -316,6 +319,8 @@ impl Connection {
                     let requests = &self.telemetry.shared.metrics.requests;
                     requests.lost(&self.parties(), &lost);
                     self.lost = Some(lost);
+                    // It has nothing more to say.
+                    self.observer = None;
                 }
             }
         }
@@ -365,6 +370,12 @@ impl Meter for Connection {
         }
     }
 
+    fn client_ended(&mut self) {
+        if let Some(observer) = &mut self.observer {
+            observer.client_ended();
+        }
+    }
+
     fn received(&mut self, bytes: &[u8]) {
         self.entry.add_received(bytes.len() as u64);
         if let Some(counters) = &self.counters {
@@ -372,6 +383,13 @@ impl Meter for Connection {
         }
         if let Some(observer) = &mut self.observer {
             observer.received(bytes, Instant::now());
+            self.hear();
+        }
+    }
+
+    fn server_ended(&mut self) {
+        if let Some(observer) = &mut self.observer {
+            observer.server_ended(Instant::now());
             self.hear();
         }
     }
