@@ -146,7 +146,7 @@ impl Captured {
         let (access_log, flush) = logging::access_log(config.access_log);
         let telemetry = Telemetry::new(telemetry::Options {
             access_log,
-            ..telemetry::Options::default()
+            observing: config.observing,
         })?;
         telemetry.watch_kernel(KernelEvents::new(move || {
             events.counts().map_err(|error| error.to_string())

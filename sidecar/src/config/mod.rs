@@ -28,14 +28,15 @@ pub use self::{
     settings::{Args, Settings},
     source::Source,
     value::{
-        AccessLog, AdminAddress, FederatedBundle, Handshakes, LogFilter, LogFormat, Timeout,
-        Workers, WorkloadApi,
+        AccessLog, AdminAddress, FederatedBundle, Handshakes, LogFilter, LogFormat, Observe,
+        Timeout, Workers, WorkloadApi,
     },
 };
 use crate::{
     identity,
     policy::{Cidr, Direction, Exclusions, Failure, Mode, ModeTable, Policy, Port},
     proxy::Limits,
+    telemetry::Observing,
 };
 
 /// Where the admin endpoint listens when nothing else is said.
@@ -75,6 +76,8 @@ pub struct Config {
     /// The pod's network namespace, as a path such as `/run/netns/NAME`. The daemon's own when
     /// none is named.
     pub netns: Option<PathBuf>,
+    /// Which connections are watched for what they say.
+    pub observing: Observing,
     /// What connections need, and who may open them.
     pub policy: Policy,
     /// What all of this was made of.
@@ -124,6 +127,8 @@ impl Config {
             log_format,
             max_handshakes,
             netns,
+            observe,
+            opaque_ports,
             outbound,
             outbound_failure,
             overrides,
@@ -177,6 +182,10 @@ impl Config {
             log: log.unwrap_or_default().to_string(),
             log_format: log_format.unwrap_or_default(),
             netns,
+            observing: Observing {
+                is_off: observe == Some(Observe::Off),
+                opaque_ports: ports(opaque_ports),
+            },
             policy: Policy {
                 inbound: modes(Direction::Inbound, inbound)?,
                 inbound_failure: inbound_failure.unwrap_or_default(),

@@ -3,8 +3,8 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::{
-    AccessLog, Config, Error, FederatedBundle, Handshakes, LogFilter, LogFormat, Source, Timeout,
-    Workers,
+    AccessLog, Config, Error, FederatedBundle, Handshakes, LogFilter, LogFormat, Observe, Source,
+    Timeout, Workers,
     value::{AdminAddress, Identity, Uid, WorkloadApi},
 };
 use crate::policy::{Authorization, Cidr, Expectations, Failure, Mode, ModeOverride, Port};
@@ -245,6 +245,25 @@ pub struct Settings {
     )]
     pub access_log: Option<AccessLog>,
 
+    /// Follow HTTP and gRPC as they pass by, to count and log requests [default: on]
+    #[arg(
+        long,
+        env = "SIDECAR_OBSERVE",
+        value_name = "SWITCH",
+        help_heading = "Telemetry"
+    )]
+    pub observe: Option<Observe>,
+
+    /// Ports of servers whose connections are not looked into, of the workload or elsewhere
+    #[arg(
+        long,
+        env = "SIDECAR_OPAQUE_PORTS",
+        value_name = "PORT,…",
+        value_delimiter = ',',
+        help_heading = "Telemetry"
+    )]
+    pub opaque_ports: Option<Vec<Port>>,
+
     /// Our own messages on standard error: a level, or TARGET=LEVEL,… [default: info]
     #[arg(
         long,
@@ -378,6 +397,8 @@ each!(
     log_format,
     max_handshakes,
     netns,
+    observe,
+    opaque_ports,
     outbound,
     outbound_failure,
     overrides,

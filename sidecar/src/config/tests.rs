@@ -128,7 +128,7 @@ fn each_setting_of_the_upper_layer_wins() {
          exclude-uids: [], authorization: {rules: []}, expect: [], certificate: a, key: a, trust-bundle: a, dev-ca: a, \
          identity: 'spiffe://a/a', crl: [a], workload-api: 'unix:/a', \
          federated-bundles: [{trust-domain: a, file: a}], admin: '[::]:1', access-log: off, log: off, \
-         log-format: json, connect-timeout: 1s, handshake-timeout: 1s, identity-timeout: 1s, \
+         log-format: json, observe: off, opaque-ports: [], connect-timeout: 1s, handshake-timeout: 1s, identity-timeout: 1s, \
          max-handshakes: 1, drain-timeout: 1s, workers: 1, bpffs: a}",
     );
     assert!(
@@ -160,6 +160,7 @@ fn nothing_set_gives_the_documented_defaults() {
     assert_eq!(config.access_log, AccessLog::Text);
     assert_eq!(config.log, "info");
     assert_eq!(config.log_format, LogFormat::Text);
+    assert_eq!(config.observing, Observing::default());
     assert_eq!(config.policy.exclusions, Exclusions::default());
     assert_eq!(config.policy.inbound_failure, Failure::Closed);
     assert_eq!(config.policy.outbound_failure, Failure::Closed);
@@ -206,6 +207,17 @@ fn excluding_all_of_ipv6_excludes_nothing_of_ipv4() {
 }
 
 #[test]
+fn what_is_not_to_be_looked_into_is_left_alone() {
+    let observing = |line: &[&str]| Config::try_from(flags(line)).expect("valid").observing;
+    assert!(!observing(&["--observe=on"]).is_off);
+    assert!(observing(&["--observe=off"]).is_off);
+    assert_eq!(
+        observing(&["--opaque-ports=3306,5432"]).opaque_ports,
+        [3306, 5432].into()
+    );
+}
+
+#[test]
 fn an_override_says_the_same_in_a_file_and_on_the_command_line() {
     assert_eq!(
         yaml("overrides: [{direction: outbound, cidr: 10.0.0.0/8, port: 5432, mode: strict}]"),
@@ -227,6 +239,8 @@ fn a_wrong_flag_is_refused_with_its_name_and_value() {
         ("--identity", "web"),
         ("--admin", "4195"),
         ("--log", "verbos"),
+        ("--observe", "yes"),
+        ("--opaque-ports", "5432,redis"),
         ("--connect-timeout", "0s"),
         ("--workers", "0"),
     ] {

@@ -43,6 +43,17 @@ pub enum LogFormat {
     Text,
 }
 
+/// Whether requests are followed as they pass by.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Observe {
+    /// Nothing is looked at; only connections and bytes are counted
+    Off,
+    /// HTTP and gRPC, wherever they are recognised
+    #[default]
+    On,
+}
+
 /// The address and port of the admin endpoint.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct AdminAddress(pub(super) SocketAddr);

@@ -18,3 +18,24 @@ impl Observing {
         is_watched.then(Observer::default)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_to_be_left_alone_has_no_observer() {
+        let to = |port| OrigDst(([198, 18, 0, 2], port).into());
+        let some = Observing {
+            is_off: false,
+            opaque_ports: [5432].into(),
+        };
+        assert!(some.observer(to(80)).is_some());
+        assert!(some.observer(to(5432)).is_none());
+        let none = Observing {
+            is_off: true,
+            ..Observing::default()
+        };
+        assert!(none.observer(to(80)).is_none());
+    }
+}
