@@ -46,6 +46,8 @@ pub enum Observation {
 pub struct Observer {
     /// How far it is understood.
     state: State,
+    /// What the server said before its client showed what they speak.
+    greeting: http2::Greeting,
     /// What was seen and not yet asked for.
     seen: VecDeque<Observation>,
 }
@@ -66,6 +68,7 @@ impl Default for Observer {
     fn default() -> Self {
         Self {
             state: State::Beginning(Beginning::default()),
+            greeting: http2::Greeting::default(),
             seen: VecDeque::new(),
         }
     }
@@ -76,6 +79,9 @@ impl Observer {
     pub fn sent(&mut self, bytes: &[u8], now: Instant) {
         let followed = match &mut self.state {
             State::Beginning(beginning) => match beginning.judge(bytes) {
+                Verdict::Http1 | Verdict::Other(_) if !self.greeting.is_empty() => {
+                    Err(Lost::ServerFirst)
+                }
                 Verdict::Http1 => return self.begin(State::Http1(Box::default()), bytes, now),
                 Verdict::Http2 => return self.begin(State::Http2(Box::default()), bytes, now),
                 Verdict::Other(lost) => Err(lost),
@@ -91,7 +97,11 @@ impl Observer {
     /// These bytes went from server to client, at this time.
     pub fn received(&mut self, bytes: &[u8], now: Instant) {
         let followed = match &mut self.state {
-            State::Beginning(beginning) => Err(beginning.cut().unwrap_or(Lost::ServerFirst)),
+            // Whoever has begun something that has no answer yet is taken at its word.
+            State::Beginning(beginning) => self
+                .greeting
+                .hear(bytes)
+                .map_err(|lost| beginning.cut().unwrap_or(lost)),
             State::Http1(http1) => http1.received(bytes, now, &mut self.seen),
             State::Http2(http2) => http2.received(bytes, now, &mut self.seen),
             State::Lost => Ok(()),
@@ -149,6 +159,10 @@ impl Observer {
             self.sent(&beginning.first(), now);
         }
         self.sent(bytes, now);
+        let greeting = self.greeting.take();
+        if !greeting.is_empty() {
+            self.received(&greeting, now);
+        }
     }
 
     /// Gives up what can no longer be followed, and all that was kept for it.
@@ -159,6 +173,7 @@ impl Observer {
                 State::Http2(mut http2) => http2.ended(now, &mut self.seen),
                 State::Beginning(_) | State::Lost => {}
             }
+            self.greeting.take();
             self.seen.push_back(Observation::Lost(lost));
         }
     }

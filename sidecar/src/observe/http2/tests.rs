@@ -1,0 +1,4 @@
+mod bounds;
+mod peers;
+mod promises;
+mod wire;
