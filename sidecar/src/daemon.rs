@@ -147,6 +147,7 @@ impl Captured {
         let telemetry = Telemetry::new(telemetry::Options {
             access_log,
             observing: config.observing,
+            series: config.series,
         })?;
         telemetry.watch_kernel(KernelEvents::new(move || {
             events.counts().map_err(|error| error.to_string())
@@ -174,6 +175,7 @@ impl Captured {
             }
         }
         let telemetry = proxy.telemetry.clone();
+        tokio::spawn(telemetry.clone().forget_idle_parties());
         let closing = CancellationToken::new();
         let reload = Reload::new(source, config.settings, policy_sender, tables, telemetry);
         tokio::spawn(reload.keep());

@@ -28,7 +28,7 @@ pub use self::{
     settings::{Args, Settings},
     source::Source,
     value::{
-        AccessLog, AdminAddress, FederatedBundle, Handshakes, LogFilter, LogFormat, Observe,
+        AccessLog, AdminAddress, FederatedBundle, Handshakes, LogFilter, LogFormat, Observe, Peers,
         Timeout, Workers, WorkloadApi,
     },
 };
@@ -36,7 +36,7 @@ use crate::{
     identity,
     policy::{Cidr, Direction, Exclusions, Failure, Mode, ModeTable, Policy, Port},
     proxy::Limits,
-    telemetry::Observing,
+    telemetry::{Observing, SeriesLimits},
 };
 
 /// Where the admin endpoint listens when nothing else is said.
@@ -80,6 +80,8 @@ pub struct Config {
     pub observing: Observing,
     /// What connections need, and who may open them.
     pub policy: Policy,
+    /// How many peers metrics tell apart, and for how long.
+    pub series: SeriesLimits,
     /// What all of this was made of.
     pub settings: Settings,
     /// Threads that carry connections.
@@ -117,6 +119,7 @@ impl Config {
             exclude_uids,
             expect,
             federated_bundles,
+            forget_peers_after,
             handshake_timeout,
             identity,
             identity_timeout,
@@ -126,6 +129,7 @@ impl Config {
             log,
             log_format,
             max_handshakes,
+            max_peers,
             netns,
             observe,
             opaque_ports,
@@ -203,6 +207,12 @@ impl Config {
                 },
                 authorization,
                 expectations,
+            },
+            series: SeriesLimits {
+                most: max_peers.unwrap_or_default().number(),
+                forget_after: forget_peers_after
+                    .unwrap_or(Timeout::FORGET_PEERS)
+                    .duration(),
             },
             settings: whole,
             workers: workers.unwrap_or_default().number(),

@@ -3,8 +3,8 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::{
-    AccessLog, Config, Error, FederatedBundle, Handshakes, LogFilter, LogFormat, Observe, Source,
-    Timeout, Workers,
+    AccessLog, Config, Error, FederatedBundle, Handshakes, LogFilter, LogFormat, Observe, Peers,
+    Source, Timeout, Workers,
     value::{AdminAddress, Identity, Uid, WorkloadApi},
 };
 use crate::policy::{Authorization, Cidr, Expectations, Failure, Mode, ModeOverride, Port};
@@ -264,6 +264,24 @@ pub struct Settings {
     )]
     pub opaque_ports: Option<Vec<Port>>,
 
+    /// Peers that metrics tell apart; more are counted together [default: 1000]
+    #[arg(
+        long,
+        env = "SIDECAR_MAX_PEERS",
+        value_name = "COUNT",
+        help_heading = "Telemetry"
+    )]
+    pub max_peers: Option<Peers>,
+
+    /// How long metrics show a peer that has no open connection any more [default: 10m]
+    #[arg(
+        long,
+        env = "SIDECAR_FORGET_PEERS_AFTER",
+        value_name = "TIME",
+        help_heading = "Telemetry"
+    )]
+    pub forget_peers_after: Option<Timeout>,
+
     /// Our own messages on standard error: a level, or TARGET=LEVEL,… [default: info]
     #[arg(
         long,
@@ -387,6 +405,7 @@ each!(
     exclude_uids,
     expect,
     federated_bundles,
+    forget_peers_after,
     handshake_timeout,
     identity,
     identity_timeout,
@@ -396,6 +415,7 @@ each!(
     log,
     log_format,
     max_handshakes,
+    max_peers,
     netns,
     observe,
     opaque_ports,

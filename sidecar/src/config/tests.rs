@@ -128,7 +128,8 @@ fn each_setting_of_the_upper_layer_wins() {
          exclude-uids: [], authorization: {rules: []}, expect: [], certificate: a, key: a, trust-bundle: a, dev-ca: a, \
          identity: 'spiffe://a/a', crl: [a], workload-api: 'unix:/a', \
          federated-bundles: [{trust-domain: a, file: a}], admin: '[::]:1', access-log: off, log: off, \
-         log-format: json, observe: off, opaque-ports: [], connect-timeout: 1s, handshake-timeout: 1s, identity-timeout: 1s, \
+         log-format: json, observe: off, opaque-ports: [], max-peers: 1, forget-peers-after: 1s, \
+         connect-timeout: 1s, handshake-timeout: 1s, identity-timeout: 1s, \
          max-handshakes: 1, drain-timeout: 1s, workers: 1, bpffs: a}",
     );
     assert!(

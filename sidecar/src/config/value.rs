@@ -99,15 +99,8 @@ impl FromStr for Handshakes {
     type Err = ParseValueError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        text.parse()
-            .ok()
-            .filter(|handshakes: &NonZeroUsize| handshakes.get() <= Self::MOST)
-            .map(Self)
-            .ok_or_else(|| ParseValueError {
-                text: text.to_owned(),
-                what: "a number of handshakes",
-                form: "one from 1 to 1000000",
-            })
+        let (what, form) = ("a number of handshakes", "one from 1 to 1000000");
+        number_to(Self::MOST, text, what, form).map(Self)
     }
 }
 
@@ -239,6 +232,35 @@ impl FromStr for LogFilter {
     }
 }
 
+/// A number of peers that metrics tell apart.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Peers(NonZeroUsize);
+
+impl Peers {
+    /// More than anybody's metrics are kept for.
+    const MOST: usize = 100_000;
+
+    pub(super) const fn number(self) -> usize {
+        self.0.get()
+    }
+}
+
+impl Default for Peers {
+    /// More than most workloads know.
+    fn default() -> Self {
+        const { Self(NonZeroUsize::new(1000).expect("it is not zero")) }
+    }
+}
+
+impl FromStr for Peers {
+    type Err = ParseValueError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (what, form) = ("a number of peers", "one from 1 to 100000");
+        number_to(Self::MOST, text, what, form).map(Self)
+    }
+}
+
 /// A time limit: more than nothing, at most a day.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Timeout(Duration);
@@ -248,6 +270,8 @@ impl Timeout {
     pub(super) const CONNECT: Self = Self(Duration::from_secs(10));
     /// For draining, when nothing else is said: what most orchestrators leave time for.
     pub(super) const DRAIN: Self = Self(Duration::from_secs(5));
+    /// For peers that have gone, when nothing else is said: many times what lies between scrapes.
+    pub(super) const FORGET_PEERS: Self = Self(Duration::from_mins(10));
     /// For a TLS handshake, when nothing else is said.
     pub(super) const HANDSHAKE: Self = Self(Duration::from_secs(10));
     /// For the first identity, when nothing else is said: most clients give up by then.
@@ -324,16 +348,26 @@ impl FromStr for Workers {
     type Err = ParseValueError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        text.parse()
-            .ok()
-            .filter(|workers: &NonZeroUsize| workers.get() <= Self::MOST)
-            .map(Self)
-            .ok_or_else(|| ParseValueError {
-                text: text.to_owned(),
-                what: "a number of workers",
-                form: "one from 1 to 1024",
-            })
+        let (what, form) = ("a number of workers", "one from 1 to 1024");
+        number_to(Self::MOST, text, what, form).map(Self)
     }
+}
+
+/// A number from 1 to `most`.
+fn number_to(
+    most: usize,
+    text: &str,
+    what: &'static str,
+    form: &'static str,
+) -> Result<NonZeroUsize, ParseValueError> {
+    text.parse()
+        .ok()
+        .filter(|number: &NonZeroUsize| number.get() <= most)
+        .ok_or_else(|| ParseValueError {
+            text: text.to_owned(),
+            what,
+            form,
+        })
 }
 
 deserialize_from_str!(
@@ -341,6 +375,7 @@ deserialize_from_str!(
     Handshakes,
     Identity,
     LogFilter,
+    Peers,
     Timeout,
     TrustDomainName,
     Uid,

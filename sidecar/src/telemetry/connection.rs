@@ -4,17 +4,16 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use prometheus::IntGauge;
 use spiffe::SpiffeId;
 
 use super::{
     Telemetry,
     connections::Entry,
-    metrics::{ByteCounters, Parties},
     record::{End, Record, What},
+    series::{Parties, Series},
 };
 use crate::{
-    observe::{Exchange, Lost, Observation, Observer, Protocol},
+    observe::{Lost, Observation, Observer, Protocol},
     policy::{
         Direction,
         authorization::{Decision, RuleName},
@@ -57,14 +56,6 @@ impl TlsUse {
     }
 }
 
-/// The requests of a connection that are in flight.
-struct InFlight {
-    /// What its requests are in.
-    protocol: Protocol,
-    /// How many there are, of all connections of its kind.
-    total: IntGauge,
-}
-
 /// The record of one connection. It is written exactly once, also when the task that serves the
 /// connection is dropped half-way.
 pub struct Connection {
@@ -81,12 +72,14 @@ pub struct Connection {
     connect: Option<Duration>,
     /// How long the handshake took, until it is counted.
     handshake: Option<Duration>,
-    /// Looked up when both legs are established, and only then counted as open.
-    counters: Option<ByteCounters>,
+    /// Where it counts: looked up when both legs are established, and only then counted as open.
+    series: Option<Arc<Series>>,
     /// Watches what it says; `None` if nobody wants to know.
     observer: Option<Observer>,
+    /// What it speaks, once it has begun a request.
+    protocol: Option<Protocol>,
     /// Requests of it that are in flight.
-    in_flight: Option<InFlight>,
+    in_flight: u32,
     /// Why what it says is no longer followed.
     lost: Option<Lost>,
     /// The rule that let it in or refused it, where rules are asked.
@@ -118,9 +111,10 @@ impl Connection {
             tls: TlsUse::Pending,
             connect: None,
             handshake: None,
-            counters: None,
+            series: None,
             observer,
-            in_flight: None,
+            protocol: None,
+            in_flight: 0,
             lost: None,
             rule: None,
             explanation: None,
@@ -178,21 +172,20 @@ impl Connection {
 
     /// Both legs stand: it counts as opened.
     pub fn established(&mut self) {
-        self.counters = Some(self.telemetry.shared.metrics.opened(&self.parties()));
-        self.observe_times();
+        let series = self.telemetry.shared.metrics.series.of(self.parties());
+        series.opened();
+        self.count_times(&series);
+        self.series = Some(series);
         self.tell(What::Opened);
     }
 
     /// Who the peer is, a label of the times, is known only when all of them have passed.
-    fn observe_times(&mut self) {
-        let (connect, handshake) = (self.connect.take(), self.handshake.take());
-        let parties = self.parties();
-        let metrics = &self.telemetry.shared.metrics;
-        if let Some(duration) = connect {
-            metrics.connect_took(&parties, duration);
+    fn count_times(&mut self, series: &Series) {
+        if let Some(duration) = self.connect.take() {
+            series.connect_took(duration);
         }
-        if let Some(duration) = handshake {
-            metrics.handshake_took(&parties, duration);
+        if let Some(duration) = self.handshake.take() {
+            series.handshake_took(duration);
         }
     }
 
@@ -257,7 +250,6 @@ impl Connection {
 
     fn write(&mut self, close: Close) {
         self.written = true;
-        self.observe_times();
         if let Some(observer) = &mut self.observer {
             if close == Close::ClientReset {
                 observer.client_ended();
@@ -265,12 +257,22 @@ impl Connection {
             observer.ended(Instant::now());
             self.hear();
         }
-        let shared = &self.telemetry.shared;
         let duration = self.started.elapsed();
-        if self.counters.is_some() {
-            shared.metrics.closed(&self.parties(), close, duration);
+        if let Some(series) = &self.series {
+            series.closed(close, duration);
+            // None, unless the observer has forgotten one: the gauge must not.
+            if let Some(protocol) = self.protocol {
+                series
+                    .requests
+                    .in_flight(protocol, -i64::from(self.in_flight));
+            }
         } else {
+            let shared = &self.telemetry.shared;
             shared.metrics.failed(self.entry.direction, close);
+            if self.connect.is_some() || self.handshake.is_some() {
+                let series = shared.metrics.series.of(self.parties());
+                self.count_times(&series);
+            }
             let explanation = self.explanation.as_deref().unwrap_or("no more is known");
             tracing::warn!(
                 direction = %self.entry.direction,
@@ -280,17 +282,14 @@ impl Connection {
                 "connection failed: {explanation}"
             );
         }
-        shared.connections.remove(&self.entry);
+        self.telemetry.shared.connections.remove(&self.entry);
         let (sent, received) = self.entry.bytes();
         self.tell(What::Ended(End {
-            was_open: self.counters.is_some(),
+            was_open: self.series.is_some(),
             sent,
             received,
             duration,
-            protocol: self
-                .in_flight
-                .as_ref()
-                .map(|requests| requests.protocol.as_str()),
+            protocol: self.protocol.map(Protocol::as_str),
             lost: self.lost.as_ref(),
             close,
         }));
@@ -312,47 +311,44 @@ impl Connection {
     /// Takes down what the observer has seen.
     fn hear(&mut self) {
         while let Some(observation) = self.observer.as_mut().and_then(Observer::pop) {
-            match observation {
-                Observation::Began(protocol) => self.began(protocol),
-                Observation::Ended(exchange) => self.ended(&exchange),
-                Observation::Lost(lost) => {
-                    let requests = &self.telemetry.shared.metrics.requests;
-                    requests.lost(&self.parties(), &lost);
-                    self.lost = Some(lost);
-                    // It has nothing more to say.
-                    self.observer = None;
+            self.heard(observation);
+        }
+    }
+
+    pub(super) fn heard(&mut self, observation: Observation) {
+        // Nothing passes before both legs stand.
+        let Some(series) = &self.series else {
+            return;
+        };
+        match observation {
+            Observation::Began(protocol) => {
+                let protocol = *self.protocol.get_or_insert(protocol);
+                self.in_flight += 1;
+                series.requests.in_flight(protocol, 1);
+            }
+            Observation::Ended(exchange) => {
+                if let (Some(protocol), 1..) = (self.protocol, self.in_flight) {
+                    self.in_flight -= 1;
+                    series.requests.in_flight(protocol, -1);
                 }
+                series.requests.ended(&exchange);
+                self.tell(What::Request(&exchange));
+            }
+            Observation::Lost(lost) => {
+                series.lost(&lost);
+                self.lost = Some(lost);
+                // It has nothing more to say.
+                self.observer = None;
             }
         }
     }
 
-    fn began(&mut self, protocol: Protocol) {
-        if self.in_flight.is_none() {
-            let requests = &self.telemetry.shared.metrics.requests;
-            self.in_flight = Some(InFlight {
-                protocol,
-                total: requests.in_flight(&self.parties(), protocol),
-            });
-        }
-        if let Some(in_flight) = &self.in_flight {
-            in_flight.total.inc();
-        }
-    }
-
-    fn ended(&mut self, exchange: &Exchange) {
-        if let Some(in_flight) = &self.in_flight {
-            in_flight.total.dec();
-        }
-        let requests = &self.telemetry.shared.metrics.requests;
-        requests.ended(&self.parties(), exchange);
-        self.tell(What::Request(exchange));
-    }
-
-    fn parties(&self) -> Parties<'_> {
+    fn parties(&self) -> Parties {
+        let peer = self.tls.peer().map(SpiffeId::to_string);
         Parties {
             direction: self.entry.direction,
-            own: &self.own,
-            peer: self.tls.peer().map(SpiffeId::to_string).unwrap_or_default(),
+            own: Arc::clone(&self.own),
+            peer: peer.unwrap_or_default().into(),
             tls: self.tls.as_str(),
         }
     }
@@ -361,8 +357,8 @@ impl Connection {
 impl Meter for Connection {
     fn sent(&mut self, bytes: &[u8]) {
         self.entry.add_sent(bytes.len() as u64);
-        if let Some(counters) = &self.counters {
-            counters.sent.inc_by(bytes.len() as u64);
+        if let Some(series) = &self.series {
+            series.sent(bytes.len() as u64);
         }
         if let Some(observer) = &mut self.observer {
             observer.sent(bytes, Instant::now());
@@ -378,8 +374,8 @@ impl Meter for Connection {
 
     fn received(&mut self, bytes: &[u8]) {
         self.entry.add_received(bytes.len() as u64);
-        if let Some(counters) = &self.counters {
-            counters.received.inc_by(bytes.len() as u64);
+        if let Some(series) = &self.series {
+            series.received(bytes.len() as u64);
         }
         if let Some(observer) = &mut self.observer {
             observer.received(bytes, Instant::now());

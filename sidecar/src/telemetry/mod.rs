@@ -3,18 +3,21 @@
 mod access_log;
 mod connection;
 mod connections;
+mod exposition;
 mod kernel_events;
 mod metrics;
 mod observing;
 mod record;
 mod reloads;
 mod requests;
+mod series;
+mod series_table;
 #[cfg(test)]
 mod tests;
 
 use std::{
     sync::{Arc, PoisonError, RwLock},
-    time::SystemTime,
+    time::{Instant, SystemTime},
 };
 
 use spiffe::SpiffeId;
@@ -26,6 +29,7 @@ pub use self::{
     kernel_events::KernelEvents,
     observing::Observing,
     record::Kind,
+    series_table::SeriesLimits,
 };
 use self::{connections::Connections, metrics::Metrics, record::Record};
 use crate::{
@@ -39,6 +43,8 @@ pub struct Options {
     pub access_log: AccessLog,
     /// Which connections are watched for what they say.
     pub observing: Observing,
+    /// How many parties are told apart in metrics.
+    pub series: SeriesLimits,
 }
 
 impl Default for Options {
@@ -47,6 +53,7 @@ impl Default for Options {
         Self {
             access_log: AccessLog::off(),
             observing: Observing::default(),
+            series: SeriesLimits::default(),
         }
     }
 }
@@ -77,12 +84,13 @@ impl Telemetry {
         let Options {
             access_log,
             observing,
+            series,
         } = options;
         Ok(Self {
             shared: Arc::new(Shared {
                 access_log,
                 connections: Connections::default(),
-                metrics: Metrics::new()?,
+                metrics: Metrics::new(series)?,
                 observing,
                 own: RwLock::new("".into()),
             }),
@@ -117,6 +125,16 @@ impl Telemetry {
     /// Changed settings were taken over, or were refused and those of before kept.
     pub fn reloaded(&self, is_taken_over: bool) {
         self.shared.metrics.reloaded(is_taken_over);
+    }
+
+    /// Forgets, again and again, the parties that have not been heard of for long enough.
+    pub async fn forget_idle_parties(self) {
+        let series = &self.shared.metrics.series;
+        let mut ticks = tokio::time::interval(series.sweep_interval());
+        loop {
+            ticks.tick().await;
+            series.sweep(Instant::now());
+        }
     }
 
     /// A connection was accepted.

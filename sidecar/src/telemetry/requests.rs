@@ -1,7 +1,7 @@
-use prometheus::{HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, core::Collector};
+use std::sync::OnceLock;
 
-use super::metrics::{PARTIES, Parties, counter, gauge, histogram};
-use crate::observe::{Exchange, Lost, Protocol};
+use super::exposition::{Count, Distribution, Exposition, Family, Labels, Level, counts};
+use crate::observe::{Exchange, GrpcStatus, Method, Outcome, Protocol};
 
 /// Bounds of the histograms of times, in seconds: 100 µs to 10 s.
 const SECONDS: [f64; 15] = [
@@ -24,147 +24,197 @@ const BYTES: [f64; 11] = [
     67_108_864.0,
 ];
 
-/// Metrics of requests that were seen passing by.
+static TOTAL: Family = Family::counter(
+    "sidecar_http_requests_total",
+    "Requests that have ended, by the class of their response's status.",
+);
+static IN_FLIGHT: Family = Family::gauge(
+    "sidecar_http_requests_in_flight",
+    "Requests that have begun and not ended.",
+);
+static DURATION: Family = Family::histogram(
+    "sidecar_http_request_duration_seconds",
+    "Time from the first byte of a request to the last byte of its response.",
+    &SECONDS,
+);
+static FIRST_BYTE: Family = Family::histogram(
+    "sidecar_http_time_to_first_byte_seconds",
+    "Time from the first byte of a request to the first byte of its response.",
+    &SECONDS,
+);
+static REQUEST_SIZE: Family = Family::histogram(
+    "sidecar_http_request_size_bytes",
+    "Content of a request, without its head and framing.",
+    &BYTES,
+);
+static RESPONSE_SIZE: Family = Family::histogram(
+    "sidecar_http_response_size_bytes",
+    "Content of a response, without its head and framing.",
+    &BYTES,
+);
+static GRPC: Family = Family::counter(
+    "sidecar_grpc_calls_total",
+    "gRPC calls that have ended, by their status.",
+);
+
+/// Classes of a response's status, by its first digit; the first is that of no response.
+const STATUS_CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// How many statuses gRPC has.
+const GRPC_STATUSES: usize = 17;
+
+/// Requests of one set of parties. What is counted for a protocol is made when it is first spoken.
+#[derive(Default)]
 pub(super) struct Requests {
-    duration: HistogramVec,
-    first_byte: HistogramVec,
-    grpc: IntCounterVec,
-    in_flight: IntGaugeVec,
-    lost: IntCounterVec,
-    request_size: HistogramVec,
-    response_size: HistogramVec,
-    total: IntCounterVec,
+    /// By the number of a [`Protocol`].
+    by_protocol: [OnceLock<Box<Exchanges>>; Protocol::ALL.len()],
+    /// By the number of a gRPC status; the last is that of calls that ended without.
+    grpc: OnceLock<Box<[Count; GRPC_STATUSES + 1]>>,
+}
+
+/// Requests in one protocol.
+struct Exchanges {
+    /// By the numbers of [`Method`], status class and [`Outcome`].
+    totals: [[[Count; Outcome::ALL.len()]; STATUS_CLASSES.len()]; Method::ALL.len()],
+    in_flight: Level,
+    duration: Distribution,
+    first_byte: Distribution,
+    request_size: Distribution,
+    response_size: Distribution,
 }
 
 impl Requests {
-    pub(super) fn new() -> Result<Self, prometheus::Error> {
-        let with = |more: &[&'static str]| [&PARTIES[..], more].concat();
-        let protocol = with(&["protocol"]);
-        Ok(Self {
-            duration: histogram(
-                "sidecar_http_request_duration_seconds",
-                "Time from the first byte of a request to the last byte of its response.",
-                &protocol,
-                &SECONDS,
-            )?,
-            first_byte: histogram(
-                "sidecar_http_time_to_first_byte_seconds",
-                "Time from the first byte of a request to the first byte of its response.",
-                &protocol,
-                &SECONDS,
-            )?,
-            grpc: counter(
-                "sidecar_grpc_calls_total",
-                "gRPC calls that have ended, by their status.",
-                &with(&["grpc_status"]),
-            )?,
-            in_flight: gauge(
-                "sidecar_http_requests_in_flight",
-                "Requests that have begun and not ended.",
-                &protocol,
-            )?,
-            lost: counter(
-                "sidecar_opaque_connections_total",
-                "Connections whose requests are not followed, from some point on, by reason.",
-                &with(&["reason"]),
-            )?,
-            request_size: histogram(
-                "sidecar_http_request_size_bytes",
-                "Content of a request, without its head and framing.",
-                &protocol,
-                &BYTES,
-            )?,
-            response_size: histogram(
-                "sidecar_http_response_size_bytes",
-                "Content of a response, without its head and framing.",
-                &protocol,
-                &BYTES,
-            )?,
-            total: counter(
-                "sidecar_http_requests_total",
-                "Requests that have ended, by the class of their response's status.",
-                &with(&["protocol", "method", "status", "outcome"]),
-            )?,
-        })
-    }
-
-    pub(super) fn collectors(&self) -> [Box<dyn Collector>; 8] {
-        [
-            Box::new(self.duration.clone()),
-            Box::new(self.first_byte.clone()),
-            Box::new(self.grpc.clone()),
-            Box::new(self.in_flight.clone()),
-            Box::new(self.lost.clone()),
-            Box::new(self.request_size.clone()),
-            Box::new(self.response_size.clone()),
-            Box::new(self.total.clone()),
-        ]
-    }
-
-    /// One more request is in flight, or one less: the handle for a connection of this protocol.
-    pub(super) fn in_flight(&self, parties: &Parties<'_>, protocol: Protocol) -> IntGauge {
-        self.in_flight
-            .with_label_values(&with(parties, &[protocol.as_str()]))
-    }
-
-    /// A connection is not followed any more.
-    pub(super) fn lost(&self, parties: &Parties<'_>, lost: &Lost) {
-        self.lost
-            .with_label_values(&with(parties, &[lost.as_str()]))
-            .inc();
+    /// So many more requests are in flight on connections that speak this protocol, or fewer.
+    pub(super) fn in_flight(&self, protocol: Protocol, more: i64) {
+        self.of(protocol).in_flight.add(more);
     }
 
     /// A request has ended.
-    pub(super) fn ended(&self, parties: &Parties<'_>, exchange: &Exchange) {
-        let protocol = [exchange.protocol.as_str()];
-        let labels = with(parties, &protocol);
-        self.total
-            .with_label_values(&with(
-                parties,
-                &[
-                    protocol[0],
-                    exchange.method.as_str(),
-                    status_class(exchange.status),
-                    exchange.outcome.as_str(),
-                ],
-            ))
-            .inc();
-        self.duration
-            .with_label_values(&labels)
-            .observe(exchange.duration.as_secs_f64());
+    pub(super) fn ended(&self, exchange: &Exchange) {
+        let exchanges = self.of(exchange.protocol);
+        exchanges.totals[exchange.method as usize][status_class(exchange.status)]
+            [exchange.outcome as usize]
+            .add(1);
+        exchanges.duration.observe(exchange.duration.as_secs_f64());
         if let Some(first_byte) = exchange.first_byte {
-            self.first_byte
-                .with_label_values(&labels)
-                .observe(first_byte.as_secs_f64());
+            exchanges.first_byte.observe(first_byte.as_secs_f64());
         }
         #[expect(clippy::cast_precision_loss, reason = "sizes far below 2^52 bytes")]
         for (sizes, bytes) in [
-            (&self.request_size, exchange.request_bytes),
-            (&self.response_size, exchange.response_bytes),
+            (&exchanges.request_size, exchange.request_bytes),
+            (&exchanges.response_size, exchange.response_bytes),
         ] {
-            sizes.with_label_values(&labels).observe(bytes as f64);
+            sizes.observe(bytes as f64);
         }
         if exchange.protocol == Protocol::Grpc {
             let status = exchange
                 .grpc_status
-                .map_or("none", |status| status.as_str());
-            self.grpc.with_label_values(&with(parties, &[status])).inc();
+                .map_or(GRPC_STATUSES, |status| usize::from(status.number()));
+            self.grpc.get_or_init(|| Box::new(counts()))[status].add(1);
+        }
+    }
+
+    pub(super) fn show(&self, labels: &Labels, exposition: &mut Exposition) {
+        for (exchanges, protocol) in self.by_protocol.iter().zip(Protocol::ALL) {
+            if let Some(exchanges) = exchanges.get() {
+                exchanges.show(&labels.and([("protocol", protocol.as_str())]), exposition);
+            }
+        }
+        let names = GrpcStatus::all().map(GrpcStatus::as_str).chain(["none"]);
+        for (count, status) in self
+            .grpc
+            .get()
+            .into_iter()
+            .flat_map(|all| all.iter())
+            .zip(names)
+        {
+            if count.get() > 0 {
+                exposition.count(&GRPC, &labels.and([("grpc_status", status)]), count);
+            }
+        }
+    }
+
+    fn of(&self, protocol: Protocol) -> &Exchanges {
+        self.by_protocol[protocol as usize].get_or_init(Box::default)
+    }
+}
+
+impl Default for Exchanges {
+    fn default() -> Self {
+        Self {
+            totals: Default::default(),
+            in_flight: Level::default(),
+            duration: Distribution::of(&DURATION),
+            first_byte: Distribution::of(&FIRST_BYTE),
+            request_size: Distribution::of(&REQUEST_SIZE),
+            response_size: Distribution::of(&RESPONSE_SIZE),
         }
     }
 }
 
-/// The class of a status, such as `2xx`; `none` without response.
-pub(super) const fn status_class(status: Option<u16>) -> &'static str {
-    match status {
-        None => "none",
-        Some(100..200) => "1xx",
-        Some(200..300) => "2xx",
-        Some(300..400) => "3xx",
-        Some(400..500) => "4xx",
-        Some(_) => "5xx",
+impl Exchanges {
+    fn show(&self, labels: &Labels, exposition: &mut Exposition) {
+        exposition.level(&IN_FLIGHT, labels, &self.in_flight);
+        for (by_status, method) in self.totals.iter().zip(Method::ALL) {
+            for (by_outcome, status) in by_status.iter().zip(STATUS_CLASSES) {
+                for (count, outcome) in by_outcome.iter().zip(Outcome::ALL) {
+                    if count.get() > 0 {
+                        let more = [
+                            ("method", method.as_str()),
+                            ("status", status),
+                            ("outcome", outcome.as_str()),
+                        ];
+                        exposition.count(&TOTAL, &labels.and(more), count);
+                    }
+                }
+            }
+        }
+        for distribution in [
+            &self.duration,
+            &self.first_byte,
+            &self.request_size,
+            &self.response_size,
+        ] {
+            exposition.distribution(labels, distribution);
+        }
     }
 }
 
-fn with<'a>(parties: &'a Parties<'_>, more: &[&'a str]) -> Vec<&'a str> {
-    [&parties.values()[..], more].concat()
+/// The place of a status among [`STATUS_CLASSES`].
+fn status_class(status: Option<u16>) -> usize {
+    status.map_or(0, |status| usize::from(status / 100).clamp(1, 5))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_counted_by_number_is_shown_by_the_word_of_that_number() {
+        for (number, protocol) in Protocol::ALL.into_iter().enumerate() {
+            assert_eq!(protocol as usize, number);
+        }
+        for (number, method) in Method::ALL.into_iter().enumerate() {
+            assert_eq!(method as usize, number);
+        }
+        for (number, outcome) in Outcome::ALL.into_iter().enumerate() {
+            assert_eq!(outcome as usize, number);
+        }
+        for (number, status) in GrpcStatus::all().enumerate() {
+            assert_eq!(usize::from(status.number()), number);
+        }
+        assert_eq!(GrpcStatus::all().count(), GRPC_STATUSES);
+    }
+
+    #[test]
+    fn a_status_belongs_to_the_class_of_its_first_digit() {
+        let word = |status| STATUS_CLASSES[status_class(status)];
+        assert_eq!(word(None), "none");
+        assert_eq!(word(Some(101)), "1xx");
+        assert_eq!(word(Some(204)), "2xx");
+        assert_eq!(word(Some(599)), "5xx");
+        // What is no status of HTTP stays in the closed set.
+        assert_eq!(word(Some(0)), "1xx");
+        assert_eq!(word(Some(u16::MAX)), "5xx");
+    }
 }
