@@ -72,6 +72,7 @@ pub const PACKAGES: &[(&str, &str)] = &[
     ("/usr/bin/iperf3", "iperf3"),
     ("/usr/bin/mariadb", "mariadb-client"),
     ("/usr/bin/openssl", "openssl"),
+    ("/usr/bin/promtool", "prometheus"),
     ("/usr/bin/prlimit", "util-linux"),
     ("/usr/bin/psql", "postgresql-client"),
     ("/usr/bin/python3", "python3"),

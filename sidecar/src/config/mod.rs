@@ -154,9 +154,6 @@ impl Config {
                 return Err(Error::FailureOpen { direction });
             }
         }
-        let uid = |uid: value::Uid| uid.0;
-        let ports =
-            |ports: Option<Vec<Port>>| ports.into_iter().flatten().map(Port::number).collect();
 
         Ok(Self {
             access_log: access_log.unwrap_or_default(),
@@ -196,14 +193,10 @@ impl Config {
                 outbound_failure: outbound_failure.unwrap_or_default(),
                 outbound: modes(Direction::Outbound, outbound)?.expecting(&expectations)?,
                 exclusions: Exclusions {
-                    inbound_ports: ports(exclude_inbound_ports),
-                    outbound_cidrs: exclude_outbound_cidrs
-                        .into_iter()
-                        .flatten()
-                        .flat_map(Cidr::nets)
-                        .collect(),
-                    outbound_ports: ports(exclude_outbound_ports),
-                    uids: exclude_uids.into_iter().flatten().map(uid).collect(),
+                    inbound_ports: all(exclude_inbound_ports).map(Port::number).collect(),
+                    outbound_cidrs: all(exclude_outbound_cidrs).flat_map(Cidr::nets).collect(),
+                    outbound_ports: all(exclude_outbound_ports).map(Port::number).collect(),
+                    uids: all(exclude_uids).map(|uid| uid.0).collect(),
                 },
                 authorization,
                 expectations,
@@ -218,6 +211,11 @@ impl Config {
             workers: workers.unwrap_or_default().number(),
         })
     }
+}
+
+/// What a list says, if it says anything.
+fn all<T>(list: Option<Vec<T>>) -> impl Iterator<Item = T> {
+    list.into_iter().flatten()
 }
 
 /// The settings that name a source of identities.
