@@ -160,7 +160,7 @@ impl Config {
             admin: admin.map_or(ADMIN, |admin| admin.0),
             bpffs: bpffs.unwrap_or_else(|| BPFFS.into()),
             cgroup,
-            drain_timeout: drain_timeout.unwrap_or(Timeout::DRAIN).duration(),
+            drain_timeout: time(drain_timeout, Timeout::DRAIN),
             identity: IdentitySettings {
                 certificate,
                 key,
@@ -171,10 +171,10 @@ impl Config {
             }
             .origin(env::var_os(ENDPOINT), hostname)?,
             limits: Limits {
-                connect: connect_timeout.unwrap_or(Timeout::CONNECT).duration(),
-                handshake: handshake_timeout.unwrap_or(Timeout::HANDSHAKE).duration(),
+                connect: time(connect_timeout, Timeout::CONNECT),
+                handshake: time(handshake_timeout, Timeout::HANDSHAKE),
                 handshakes: max_handshakes.unwrap_or_default().number(),
-                identity: identity_timeout.unwrap_or(Timeout::IDENTITY).duration(),
+                identity: time(identity_timeout, Timeout::IDENTITY),
             },
             trust_files: identity::TrustFiles {
                 federated: federated(federated_bundles.unwrap_or_default())?,
@@ -203,14 +203,17 @@ impl Config {
             },
             series: SeriesLimits {
                 most: max_peers.unwrap_or_default().number(),
-                forget_after: forget_peers_after
-                    .unwrap_or(Timeout::FORGET_PEERS)
-                    .duration(),
+                forget_after: time(forget_peers_after, Timeout::FORGET_PEERS),
             },
             settings: whole,
             workers: workers.unwrap_or_default().number(),
         })
     }
+}
+
+/// A time, if there is one, or else the default.
+fn time(set: Option<Timeout>, default: Timeout) -> Duration {
+    set.unwrap_or(default).duration()
 }
 
 /// What a list says, if it says anything.
