@@ -24,6 +24,7 @@ use crate::{
     bpf,
     config::{Config, Settings},
     identity::{End, Files, Leaf, Revocations, TrustBundle, shown_id},
+    observe::TraceHeaders,
     policy::{Cidr, IdentityPattern, Mode, ModeOverride, Port, PortRange},
     tls::{Verdict, judge},
 };
@@ -128,6 +129,39 @@ pub fn sock_diag(bytes: &[u8]) {
     let _ = bpf::listed(bytes);
 }
 
+/// The head of a request, a field a line. The place in a trace that it gives is one that others take.
+pub fn trace_headers(bytes: &[u8]) {
+    let mut headers = TraceHeaders::default();
+    for line in bytes.split(|byte| *byte == b'\n') {
+        if let Some(colon) = line.iter().position(|byte| *byte == b':') {
+            headers.field(&line[..colon], &line[colon + 1..]);
+        }
+    }
+    let Some(parent) = headers.parent() else {
+        return;
+    };
+    assert!(parent.trace_id != 0 && parent.span_id != 0, "{parent:?}");
+    if let Some(state) = &parent.state {
+        assert!(state.len() <= 512, "{parent:?}");
+        assert!(
+            !state.contains(|c| !matches!(c, '\t' | ' '..='~')),
+            "{parent:?}"
+        );
+    }
+    let mut again = TraceHeaders::default();
+    let written = format!(
+        "00-{:032x}-{:016x}-{:02x}",
+        parent.trace_id,
+        parent.span_id,
+        u8::from(parent.is_sampled)
+    );
+    again.field(b"traceparent", written.as_bytes());
+    if let Some(state) = &parent.state {
+        again.field(b"tracestate", state.as_bytes());
+    }
+    assert_eq!(again.parent(), Some(parent));
+}
+
 /// Values that a user writes. What is accepted means the same when it is written out and read back.
 pub fn values(bytes: &[u8]) {
     if let Ok(text) = str::from_utf8(bytes) {
@@ -187,7 +221,7 @@ mod tests {
     /// A parser by the name of its program.
     type Target = (&'static str, fn(&[u8]));
 
-    const TARGETS: [Target; 9] = [
+    const TARGETS: [Target; 10] = [
         ("certificate", certificate),
         ("client_hello", client_hello),
         ("command_line", command_line),
@@ -196,6 +230,7 @@ mod tests {
         ("revocation_list", revocation_list),
         ("settings_file", settings_file),
         ("sock_diag", sock_diag),
+        ("trace_headers", trace_headers),
         ("values", values),
     ];
 
