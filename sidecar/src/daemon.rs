@@ -12,9 +12,9 @@ use crate::{
         self, Datapath, Events, Listeners, Loss, OwnListener, Ownership, Pins, Place, RuleMaps,
         Rules,
     },
-    config::{Config, Source},
+    config::{AccessLog, Config, Source},
     identity::Origin,
-    logging,
+    logging::{self, LogFile, OpenLog},
     pod::{self, Cgroup},
     policy::{Direction, Policy},
     proxy::{Drain, Establishing, Proxy},
@@ -39,6 +39,8 @@ pub struct Captured {
     events: Events,
     /// The proxy's ends of the connections.
     listeners: Listeners,
+    /// Where the access log goes, if it is a file.
+    log_file: Option<LogFile>,
     /// The admin endpoint's, bound; `None` while the sidecar that is replaced has its address.
     admin: Option<OwnListener>,
     /// For messages.
@@ -53,6 +55,11 @@ impl Captured {
     pub fn new(config: Config, source: Source, cgroup: &Cgroup) -> anyhow::Result<Self> {
         config.identity.check()?;
         config.trust_files.check()?;
+        let log_file = config.access_log_file.as_deref();
+        let log_file = log_file
+            .filter(|_| config.access_log != AccessLog::Off)
+            .map(LogFile::open)
+            .transpose()?;
         pod::ensure_bpffs(&config.bpffs)?;
         if let Err(error) = pod::raise_descriptor_limit() {
             tracing::warn!(
@@ -105,6 +112,7 @@ impl Captured {
             datapath,
             events,
             listeners,
+            log_file,
             admin,
             cgroup: cgroup.to_string(),
         })
@@ -122,6 +130,7 @@ impl Captured {
         files.extend(self.source.path().map(ToOwned::to_owned));
         Sandbox {
             admin_port: self.config.admin.port(),
+            appended: self.config.access_log_file.clone(),
             cgroup: cgroup.path().to_owned(),
             directories,
             files,
@@ -139,11 +148,19 @@ impl Captured {
             mut datapath,
             events,
             listeners,
+            log_file,
             admin,
             cgroup,
         } = self;
         bpf::forward_logs(&mut datapath);
-        let (access_log, flush) = logging::access_log(config.access_log);
+        let OpenLog {
+            access_log,
+            flush,
+            reopener,
+        } = logging::access_log(config.access_log, config.access_log_choice, log_file);
+        if let Some(reopener) = reopener {
+            tokio::spawn(reopener.keep());
+        }
         let telemetry = Telemetry::new(telemetry::Options {
             access_log,
             observing: config.observing,

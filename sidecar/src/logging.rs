@@ -1,8 +1,16 @@
 //! Where the daemon's own messages and the access log go.
 
+mod file;
+
 use std::{
     io::{self, Stderr, Write},
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
+    thread,
+    time::Duration,
 };
 
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
@@ -11,19 +19,37 @@ use tracing_subscriber::{
     fmt::{MakeWriter, writer::EitherWriter},
 };
 
+pub use self::file::{LogFile, Reopener};
 use crate::{
     config::{self, LogFormat},
-    telemetry::{AccessLog, Format},
+    telemetry::{AccessLog, Choice, Format},
 };
 
-/// Lines that may wait for a slow reader before more are dropped.
-const LINES: usize = 65_536;
+/// Lines that may wait for a slow reader before more are dropped: of the length that most have, some
+/// megabytes.
+const LINES: usize = 16_384;
 
 /// Writes what still waits when it is dropped.
 #[must_use = "lines that wait are written when it is dropped"]
 pub struct Flush {
-    #[expect(dead_code, reason = "it only has to live as long as the program")]
-    guard: WorkerGuard,
+    guard: Option<WorkerGuard>,
+}
+
+impl Drop for Flush {
+    /// Waits for the lines, but not for a reader that does not read: then the guard itself would
+    /// complain on standard output, and wait there.
+    fn drop(&mut self) {
+        const LONGEST: Duration = Duration::from_secs(2);
+        let guard = self.guard.take();
+        let (written, done) = mpsc::channel();
+        let flush = thread::Builder::new().spawn(move || {
+            drop(guard);
+            let _ = written.send(());
+        });
+        if flush.is_ok() {
+            let _ = done.recv_timeout(LONGEST);
+        }
+    }
 }
 
 /// Begins to write the daemon's messages to standard error.
@@ -76,15 +102,72 @@ impl<'a> MakeWriter<'a> for Messages {
     }
 }
 
-/// Begins to write the access log to standard output, unless it is off.
-pub fn access_log(wanted: config::AccessLog) -> (AccessLog, Option<Flush>) {
+/// An access log that is being written.
+pub struct OpenLog {
+    /// Takes the lines.
+    pub access_log: AccessLog,
+    /// Writes those that wait at the end; `None` if nothing is logged.
+    pub flush: Option<Flush>,
+    /// Opens the file again, if it is a file.
+    pub reopener: Option<Reopener>,
+}
+
+/// Begins to write the access log to this file, or to standard output, unless it is off.
+pub fn access_log(wanted: config::AccessLog, choice: Choice, file: Option<LogFile>) -> OpenLog {
     let format = match wanted {
         config::AccessLog::Json => Format::Json,
-        config::AccessLog::Off => return (AccessLog::off(), None),
+        config::AccessLog::Off => {
+            return OpenLog {
+                access_log: AccessLog::off(),
+                flush: None,
+                reopener: None,
+            };
+        }
         config::AccessLog::Text => Format::Text,
     };
-    let (output, flush) = non_blocking(io::stdout());
-    (AccessLog::new(format, output), Some(flush))
+    let (output, reopener): (Box<dyn Write + Send>, _) = match file.map(LogFile::split) {
+        Some((appender, reopener)) => (Box::new(appender), Some(reopener)),
+        None => (Box::new(io::stdout()), None),
+    };
+    let failed = Arc::new(AtomicU64::new(0));
+    let (output, flush) = non_blocking(Counting {
+        output,
+        failed: Arc::clone(&failed),
+    });
+    let queue = output.error_counter();
+    let dropped = move || {
+        let queue = u64::try_from(queue.dropped_lines()).unwrap_or(u64::MAX);
+        queue.saturating_add(failed.load(Ordering::Relaxed))
+    };
+    OpenLog {
+        access_log: AccessLog::new(format, choice, output, dropped),
+        flush: Some(flush),
+        reopener,
+    }
+}
+
+/// Counts the lines that its output does not take, as when a disk is full.
+struct Counting<W> {
+    output: W,
+    failed: Arc<AtomicU64>,
+}
+
+impl<W: Write> Write for Counting<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.output.write(bytes)
+    }
+
+    fn write_all(&mut self, line: &[u8]) -> io::Result<()> {
+        let written = self.output.write_all(line);
+        if written.is_err() {
+            self.failed.fetch_add(1, Ordering::Relaxed);
+        }
+        written
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.output.flush()
+    }
 }
 
 /// A writer that never blocks the caller: a thread of its own writes, and lines are dropped when
@@ -93,5 +176,66 @@ fn non_blocking(output: impl Write + Send + 'static) -> (NonBlocking, Flush) {
     let (output, guard) = NonBlockingBuilder::default()
         .buffered_lines_limit(LINES)
         .finish(output);
-    (output, Flush { guard })
+    (output, Flush { guard: Some(guard) })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::PipeReader,
+        time::{Duration, Instant},
+    };
+
+    use super::*;
+
+    /// A writer to a pipe that nobody reads, for as long as its other end is held.
+    fn unread() -> (PipeReader, impl Write + Send + 'static) {
+        io::pipe().expect("a pipe")
+    }
+
+    #[test]
+    fn a_reader_that_does_not_read_makes_nobody_wait() {
+        let (_reader, writer) = unread();
+        let (mut output, flush) = non_blocking(writer);
+        let (line, count) = ([b'x'; 1024], 2 * LINES);
+        let started = Instant::now();
+        for _ in 0..count {
+            output.write_all(&line).expect("it never fails");
+        }
+        let dropped = output.error_counter().dropped_lines();
+        // The pipe itself takes 64 lines, and the queue the others.
+        assert!(
+            (count - LINES - 100..=count - LINES).contains(&dropped),
+            "{dropped}"
+        );
+        drop(flush);
+        assert!(started.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn lines_that_cannot_be_written_are_counted() {
+        let failed = Arc::new(AtomicU64::new(0));
+        let (reader, output) = io::pipe().expect("a pipe");
+        drop(reader);
+        let mut counting = Counting {
+            output,
+            failed: Arc::clone(&failed),
+        };
+        for _ in 0..3 {
+            assert!(counting.write_all(b"line\n").is_err());
+        }
+        assert_eq!(failed.load(Ordering::Relaxed), 3);
+    }
+
+    #[test]
+    fn what_waits_is_written_at_the_end() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let (mut output, flush) = non_blocking(file.reopen().expect("a file"));
+        for _ in 0..1000 {
+            output.write_all(b"line\n").expect("it never fails");
+        }
+        drop(flush);
+        let written = std::fs::read_to_string(file.path()).expect("a file");
+        assert_eq!(written.lines().count(), 1000);
+    }
 }

@@ -42,6 +42,116 @@ pub struct Connection {
     pub alpn: Option<String>,
     /// What ended it.
     pub close: String,
+    /// A sentence about that, where there is one.
+    pub reason: Option<String>,
+}
+
+/// One line of the JSON access log: a connection that was established.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Opened {
+    /// When both legs stood (RFC 3339).
+    pub time: String,
+    /// `opened`
+    pub event: String,
+    /// `inbound` or `outbound`.
+    pub direction: String,
+    /// Who connected.
+    pub client: SocketAddr,
+    /// To where.
+    pub destination: SocketAddr,
+    /// `mutual`, or why TLS was not used.
+    pub tls: String,
+    /// The sidecar's own identity, if TLS was used.
+    pub own: Option<String>,
+    /// The other side's identity, if TLS was used.
+    pub peer: Option<String>,
+    /// The rule of the authorization that decided, if it was asked.
+    pub rule: Option<String>,
+}
+
+/// One line of the JSON access log: a request and its response.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    /// When both had ended (RFC 3339).
+    pub time: String,
+    /// `request`
+    pub event: String,
+    /// `inbound` or `outbound`.
+    pub direction: String,
+    /// Who connected.
+    pub client: SocketAddr,
+    /// To where.
+    pub destination: SocketAddr,
+    /// `mutual`, or why TLS was not used.
+    pub tls: String,
+    /// The sidecar's own identity, if TLS was used.
+    pub own: Option<String>,
+    /// The other side's identity, if TLS was used.
+    pub peer: Option<String>,
+    /// The rule of the authorization that decided, if it was asked.
+    pub rule: Option<String>,
+    /// `http1`, `http2` or `grpc`.
+    pub protocol: String,
+    /// What was asked for, or `_OTHER`.
+    pub method: String,
+    /// Whom it was for.
+    pub authority: Option<String>,
+    /// What it was about.
+    pub path: Option<String>,
+    /// The status of the response, if there was one.
+    pub status: Option<u16>,
+    /// The status of the call, by name.
+    pub grpc_status: Option<String>,
+    /// The content of the request, in bytes.
+    pub sent: u64,
+    /// The content of the response, in bytes.
+    pub received: u64,
+    /// How long the response took to begin, in seconds.
+    pub first_byte: Option<f64>,
+    /// How long both took, in seconds.
+    pub duration: f64,
+    /// `complete`, or how it failed.
+    pub outcome: String,
+}
+
+/// One line of the JSON access log.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Line {
+    /// A connection that has ended.
+    Connection(Box<Connection>),
+    /// A connection that was established.
+    Opened(Box<Opened>),
+    /// A request and its response.
+    Request(Box<Request>),
+}
+
+impl Line {
+    fn parse(line: &str) -> serde_json::Result<Self> {
+        let value: serde_json::Value = serde_json::from_str(line)?;
+        match value["event"].as_str() {
+            Some("opened") => serde_json::from_value(value).map(Self::Opened),
+            Some("request") => serde_json::from_value(value).map(Self::Request),
+            _ => serde_json::from_value(value).map(Self::Connection),
+        }
+    }
+
+    /// The connection that has ended.
+    pub fn connection(self) -> Option<Connection> {
+        match self {
+            Self::Connection(connection) => Some(*connection),
+            _ => None,
+        }
+    }
+
+    /// The request that has ended.
+    pub fn request(self) -> Option<Request> {
+        match self {
+            Self::Request(request) => Some(*request),
+            _ => None,
+        }
+    }
 }
 
 impl Connection {
@@ -60,12 +170,12 @@ impl Connection {
     }
 }
 
-/// The connections of a log, whose last line may not be whole yet.
-pub fn parse(log: &str) -> Vec<Connection> {
+/// What stands in a log, whose last line may not be whole yet.
+pub fn parse(log: &str) -> Vec<Line> {
     log.split_inclusive('\n')
         .filter(|line| line.ends_with('\n'))
         .map(|line| {
-            serde_json::from_str(line)
+            Line::parse(line)
                 .unwrap_or_else(|error| panic!("a bad line in the access log: {error}: {line}"))
         })
         .collect()
@@ -80,7 +190,9 @@ mod tests {
     #[test]
     fn a_connection_without_tls_names_no_identity() {
         let log = format!("{LINE}\n");
-        let [connection] = parse(&log).try_into().expect("one line");
+        let [Line::Connection(connection)] = &parse(&log)[..] else {
+            panic!("one line");
+        };
         assert_eq!(connection.peer, None);
         assert_eq!(
             connection.destination,

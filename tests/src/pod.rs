@@ -195,6 +195,20 @@ impl Pod {
             .args(["--access-log", "json"])
     }
 
+    /// Starts a sidecar with nothing but these flags, whose standard output is a pipe that nobody
+    /// reads, and waits until it is ready.
+    #[track_caller]
+    pub fn mesh_unread(&mut self, flags: &[&str]) {
+        // Opened for reading too, a pipe waits for no reader, neither now nor when it is full.
+        const UNREAD: &str = "mkfifo \"$0\"; exec 1<>\"$0\"; exec \"$@\"";
+        let shell = self.program("/bin/sh").args(["-c", UNREAD]);
+        let shell = shell.arg(self.sandbox.directory().join("unread"));
+        let run = self.run_by(shell, "run").args(["--access-log", "json"]);
+        let sidecar = Sidecar::start(run.args(flags), &self.sandbox, self.bpffs());
+        self.sidecar = Some(sidecar);
+        self.wait_until_ready();
+    }
+
     fn confined(&self, setpriv: &[&str], command: &str) -> Program<'_> {
         let setpriv = self.program("/usr/bin/setpriv").args(setpriv).arg("--");
         self.run_by(setpriv, command)

@@ -11,7 +11,10 @@ use std::{
 use nix::sys::signal::Signal;
 
 use crate::{
-    Connection, Metrics, Output, Process, Program, Sandbox, access_log, namespace::Namespace, wait,
+    Connection, Metrics, Output, Process, Program, Sandbox,
+    access_log::{self, Line},
+    namespace::Namespace,
+    wait,
 };
 
 /// Where the admin endpoint listens, inside the pod.
@@ -115,9 +118,15 @@ impl Sidecar {
         self.process.id()
     }
 
+    /// The access log on standard output.
+    pub fn access_log(&self) -> Vec<Line> {
+        access_log::parse(&self.process.stdout())
+    }
+
     /// The access log: every connection that has ended.
     pub fn connections(&self) -> Vec<Connection> {
-        access_log::parse(&self.process.stdout())
+        let lines = self.access_log().into_iter();
+        lines.filter_map(Line::connection).collect()
     }
 
     /// Waits for the first entry of the access log that fits.

@@ -29,14 +29,14 @@ pub use self::{
     source::Source,
     value::{
         AccessLog, AdminAddress, FederatedBundle, Handshakes, LogFilter, LogFormat, Observe, Peers,
-        Timeout, Workers, WorkloadApi,
+        Share, Timeout, Workers, WorkloadApi,
     },
 };
 use crate::{
     identity,
     policy::{Cidr, Direction, Exclusions, Failure, Mode, ModeTable, Policy, Port},
     proxy::Limits,
-    telemetry::{Observing, SeriesLimits},
+    telemetry::{Choice, Observing, SeriesLimits},
 };
 
 /// Where the admin endpoint listens when nothing else is said.
@@ -52,8 +52,12 @@ const ENDPOINT: &str = "SPIFFE_ENDPOINT_SOCKET";
 /// What the daemon does, with every setting read and every default filled in.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// How closed connections are logged on standard output.
+    /// How the lines of the access log look.
     pub access_log: AccessLog,
+    /// Which lines there are.
+    pub access_log_choice: Choice,
+    /// Where they go, if not to standard output.
+    pub access_log_file: Option<PathBuf>,
     /// Where the admin endpoint listens, inside the pod's network namespace.
     pub admin: SocketAddr,
     /// Where the BPF file system is, or is to be mounted.
@@ -99,11 +103,18 @@ impl TryFrom<Settings> for Config {
 
 impl Config {
     /// Fills in every default, on a machine of this name.
+    #[expect(
+        clippy::too_many_lines,
+        reason = "every setting is named once to take the whole apart, and once to use it"
+    )]
     fn new(settings: Settings, hostname: &Hostname) -> Result<Self, Error> {
         let whole = settings.clone();
         // Without `..`: a setting that is added and then forgotten here does not compile.
         let Settings {
             access_log,
+            access_log_events,
+            access_log_file,
+            access_log_sampling,
             admin,
             authorization,
             bpffs,
@@ -154,9 +165,15 @@ impl Config {
                 return Err(Error::FailureOpen { direction });
             }
         }
+        let choice = Choice::default();
 
         Ok(Self {
             access_log: access_log.unwrap_or_default(),
+            access_log_choice: Choice {
+                events: access_log_events.unwrap_or(choice.events),
+                share: access_log_sampling.map_or(choice.share, Share::number),
+            },
+            access_log_file,
             admin: admin.map_or(ADMIN, |admin| admin.0),
             bpffs: bpffs.unwrap_or_else(|| BPFFS.into()),
             cgroup,
@@ -185,7 +202,7 @@ impl Config {
             netns,
             observing: Observing {
                 is_off: observe == Some(Observe::Off),
-                opaque_ports: ports(opaque_ports),
+                opaque_ports: all(opaque_ports).map(Port::number).collect(),
             },
             policy: Policy {
                 inbound: modes(Direction::Inbound, inbound)?,

@@ -4,10 +4,13 @@ use serde::Deserialize;
 
 use super::{
     AccessLog, Config, Error, FederatedBundle, Handshakes, LogFilter, LogFormat, Observe, Peers,
-    Source, Timeout, Workers,
+    Share, Source, Timeout, Workers,
     value::{AdminAddress, Identity, Uid, WorkloadApi},
 };
-use crate::policy::{Authorization, Cidr, Expectations, Failure, Mode, ModeOverride, Port};
+use crate::{
+    policy::{Authorization, Cidr, Expectations, Failure, Mode, ModeOverride, Port},
+    telemetry::Kind,
+};
 
 /// The settings of a command, and the file that holds those the command line leaves out.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -236,7 +239,7 @@ pub struct Settings {
     )]
     pub admin: Option<AdminAddress>,
 
-    /// One line per connection on standard output [default: text]
+    /// Lines about connections: how they look [default: text]
     #[arg(
         long,
         env = "SIDECAR_ACCESS_LOG",
@@ -244,6 +247,37 @@ pub struct Settings {
         help_heading = "Telemetry"
     )]
     pub access_log: Option<AccessLog>,
+
+    /// What the access log has lines about: opened, closed, denied, failed, request
+    /// [default: closed,denied,failed]
+    #[arg(
+        long,
+        env = "SIDECAR_ACCESS_LOG_EVENTS",
+        value_name = "EVENT,…",
+        value_delimiter = ',',
+        hide_possible_values = true,
+        help_heading = "Telemetry"
+    )]
+    pub access_log_events: Option<Vec<Kind>>,
+
+    /// The file that the access log is appended to [default: standard output]
+    #[arg(
+        long,
+        env = "SIDECAR_ACCESS_LOG_FILE",
+        value_name = "FILE",
+        help_heading = "Telemetry"
+    )]
+    pub access_log_file: Option<PathBuf>,
+
+    /// The share of connections that the access log has lines about, 0 to 1; denied and failed
+    /// ones are always told [default: 1]
+    #[arg(
+        long,
+        env = "SIDECAR_ACCESS_LOG_SAMPLING",
+        value_name = "SHARE",
+        help_heading = "Telemetry"
+    )]
+    pub access_log_sampling: Option<Share>,
 
     /// Follow HTTP and gRPC as they pass by, to count and log requests [default: on]
     #[arg(
@@ -390,6 +424,9 @@ macro_rules! each {
 
 each!(
     access_log,
+    access_log_events,
+    access_log_file,
+    access_log_sampling,
     admin,
     authorization,
     bpffs,

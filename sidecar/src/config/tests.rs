@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, ffi::OsString, fs};
 use clap::{Args as _, Command, FromArgMatches as _};
 
 use super::*;
-use crate::policy::Mode;
+use crate::{policy::Mode, telemetry::Kind};
 
 /// The settings of a command line, without the program's name.
 fn flags(line: &[&str]) -> Settings {
@@ -127,7 +127,8 @@ fn each_setting_of_the_upper_layer_wins() {
          exclude-inbound-ports: [], exclude-outbound-ports: [], exclude-outbound-cidrs: [], \
          exclude-uids: [], authorization: {rules: []}, expect: [], certificate: a, key: a, trust-bundle: a, dev-ca: a, \
          identity: 'spiffe://a/a', crl: [a], workload-api: 'unix:/a', \
-         federated-bundles: [{trust-domain: a, file: a}], admin: '[::]:1', access-log: off, log: off, \
+         federated-bundles: [{trust-domain: a, file: a}], admin: '[::]:1', access-log: off, \
+         access-log-events: [], access-log-file: a, access-log-sampling: 1, log: off, \
          log-format: json, observe: off, opaque-ports: [], max-peers: 1, forget-peers-after: 1s, \
          connect-timeout: 1s, handshake-timeout: 1s, identity-timeout: 1s, \
          max-handshakes: 1, drain-timeout: 1s, workers: 1, bpffs: a}",
@@ -159,6 +160,14 @@ fn nothing_set_gives_the_documented_defaults() {
     assert_eq!(config.limits.handshakes, 4096);
     assert_eq!(config.drain_timeout, Duration::from_secs(5));
     assert_eq!(config.access_log, AccessLog::Text);
+    assert_eq!(
+        config.access_log_choice,
+        Choice {
+            events: vec![Kind::Closed, Kind::Denied, Kind::Failed],
+            share: 1.0
+        }
+    );
+    assert_eq!(config.access_log_file, None);
     assert_eq!(config.log, "info");
     assert_eq!(config.log_format, LogFormat::Text);
     assert_eq!(config.observing, Observing::default());
@@ -238,6 +247,8 @@ fn a_wrong_flag_is_refused_with_its_name_and_value() {
         ("--exclude-outbound-cidrs", "10.0.0.1/8"),
         ("--exclude-uids", "root"),
         ("--identity", "web"),
+        ("--access-log-events", "closed,opens"),
+        ("--access-log-sampling", "2"),
         ("--admin", "4195"),
         ("--log", "verbos"),
         ("--observe", "yes"),

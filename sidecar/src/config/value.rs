@@ -19,7 +19,7 @@ use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use crate::policy::text::deserialize_from_str;
 
-/// How closed connections are logged.
+/// How the lines of the access log look.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum AccessLog {
@@ -30,6 +30,32 @@ pub enum AccessLog {
     /// One line of `name=value` pairs
     #[default]
     Text,
+}
+
+/// A share of something, from 0 to 1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Share(f64);
+
+impl Share {
+    pub(super) const fn number(self) -> f64 {
+        self.0
+    }
+}
+
+impl FromStr for Share {
+    type Err = ParseValueError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse()
+            .ok()
+            .filter(|share| (0.0..=1.0).contains(share))
+            .map(Self)
+            .ok_or_else(|| ParseValueError {
+                text: text.to_owned(),
+                what: "a share",
+                form: "a number from 0 to 1, such as 0.01",
+            })
+    }
 }
 
 /// How the daemon's own messages are written.
@@ -376,6 +402,7 @@ deserialize_from_str!(
     Identity,
     LogFilter,
     Peers,
+    Share,
     Timeout,
     TrustDomainName,
     Uid,
@@ -420,6 +447,19 @@ mod tests {
                     "`{text}` is not a time limit; write more than 0 and at most 24h, \
                      with its unit, such as 10s, 500ms or 1m30s"
                 )
+            );
+        }
+    }
+
+    #[test]
+    fn a_share_is_a_number_from_0_to_1() {
+        for (text, share) in [("0", 0.0), ("1", 1.0), ("0.25", 0.25), ("1e-3", 0.001)] {
+            assert_eq!(text.parse(), Ok(Share(share)), "{text}");
+        }
+        for text in ["", "-0.1", "1.01", "10%", "NaN", "inf"] {
+            assert_eq!(
+                refusal::<Share>(text),
+                format!("`{text}` is not a share; write a number from 0 to 1, such as 0.01")
             );
         }
     }

@@ -288,6 +288,7 @@ mod tests {
         headers.parent()
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "it is compared with what is read")]
     fn parent(is_sampled: bool) -> Option<TraceParent> {
         Some(TraceParent {
             trace_id: TRACE,

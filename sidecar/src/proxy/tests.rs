@@ -25,7 +25,7 @@ use super::{accept::Accepted, tcp::Tcp, *};
 use crate::{
     identity::testing::{ca, id},
     policy::{Exclusions, Expectations, Failure, Mode, ModeTable},
-    telemetry::{AccessLog, Format, Options},
+    telemetry::{AccessLog, Choice, Format, Options},
 };
 
 /// Far longer than anything here takes.
@@ -134,7 +134,7 @@ fn proxy_under(
     tls: Tls,
 ) -> (Arc<Proxy<FakeKernel>>, Log) {
     let log = Log::default();
-    let access_log = AccessLog::new(Format::Text, log.clone());
+    let access_log = AccessLog::new(Format::Text, Choice::default(), log.clone(), || 0);
     let proxy = Proxy {
         kernel: Arc::new(kernel),
         telemetry: Telemetry::new(Options {

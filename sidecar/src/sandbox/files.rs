@@ -85,6 +85,9 @@ fn allow_files(mut rules: RulesetCreated, sandbox: &Sandbox) -> Result<RulesetCr
     for directory in directories(&sandbox.files) {
         rules = allow(rules, &directory, AccessFs::ReadFile | AccessFs::ReadDir)?;
     }
+    for directory in directories(sandbox.appended.as_slice()) {
+        rules = allow(rules, &directory, AccessFs::WriteFile | AccessFs::MakeReg)?;
+    }
     for directory in &sandbox.directories {
         rules = allow(rules, directory, replace)?;
     }

@@ -30,6 +30,8 @@ use crate::{bpf::probe::Release, pod::Cgroup};
 pub struct Sandbox {
     /// The port of the admin endpoint. No other can be bound, but for those of the kernel's choice.
     pub admin_port: u16,
+    /// A file that is appended to, and made again when it was moved away.
+    pub appended: Option<PathBuf>,
     /// The pod's cgroup, which is listed to tell whose sockets listen.
     pub cgroup: PathBuf,
     /// The directories whose files are made and replaced: the development CA's.

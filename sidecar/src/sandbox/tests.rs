@@ -243,6 +243,26 @@ fn files_that_are_named_may_be_replaced_or_come_later() {
 }
 
 #[test]
+fn a_file_that_is_appended_to_is_made_again_and_never_read() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("access.log");
+    fs::write(&path, "before").expect("a file");
+    let sandbox = Sandbox {
+        appended: Some(path.clone()),
+        ..Sandbox::default()
+    };
+    let renamed = || fs::rename(&path, path.with_extension("log.1")).expect("a file");
+    let again = path.clone();
+    confined_after(sandbox, renamed, move || {
+        let open = || File::options().append(true).create(true).open(&again);
+        writeln!(open().expect("it is named"), "after").expect("it can be written");
+        assert!(is_denied(fs::read(&again)));
+        assert!(is_denied(fs::remove_file(&again)));
+    });
+    assert_eq!(fs::read_to_string(&path).expect("a file"), "after\n");
+}
+
+#[test]
 fn files_behind_links_are_read_where_they_are() {
     let [links, files] = [(), ()].map(|()| tempfile::tempdir().expect("a temporary directory"));
     fs::write(files.path().join("key"), "key").expect("a file");

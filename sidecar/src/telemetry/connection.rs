@@ -86,6 +86,8 @@ pub struct Connection {
     rule: Option<RuleName>,
     /// More about a failure than its reason.
     explanation: Option<String>,
+    /// It is among the share of which the access log tells everything.
+    is_sampled: bool,
     /// The record has been written.
     written: bool,
 }
@@ -103,6 +105,7 @@ impl Connection {
             .add(direction, client, destination);
         let own = telemetry.shared.own();
         let observer = telemetry.shared.observing.observer(destination);
+        let is_sampled = telemetry.shared.access_log.samples();
         Self {
             telemetry,
             entry,
@@ -118,6 +121,7 @@ impl Connection {
             lost: None,
             rule: None,
             explanation: None,
+            is_sampled,
             written: false,
         }
     }
@@ -214,6 +218,7 @@ impl Connection {
                     reason = %Close::HandshakeFailed,
                     "connection failed: {error}"
                 );
+                self.explain(error.to_string());
                 self.write(Close::HandshakeFailed);
             }
             // An end without the closing alert is no such error: the network can cause it.
@@ -225,6 +230,7 @@ impl Connection {
                     reason = %Close::TlsBroken,
                     "connection broken after the handshake: {error}"
                 );
+                self.explain(error.to_string());
                 self.write(Close::TlsBroken);
             }
             _ => self.write(close),
@@ -240,6 +246,7 @@ impl Connection {
             reason = %close,
             "connection closed: {explanation}"
         );
+        self.explain(explanation.to_owned());
         self.write(close);
     }
 
@@ -292,6 +299,7 @@ impl Connection {
             protocol: self.protocol.map(Protocol::as_str),
             lost: self.lost.as_ref(),
             close,
+            reason: self.explanation.as_deref(),
         }));
     }
 
@@ -304,6 +312,7 @@ impl Connection {
             tls: &self.tls,
             own: &self.own,
             rule: self.rule.as_ref(),
+            is_sampled: self.is_sampled,
             what,
         });
     }

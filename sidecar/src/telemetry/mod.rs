@@ -23,7 +23,7 @@ use std::{
 use spiffe::SpiffeId;
 
 pub use self::{
-    access_log::{AccessLog, Format},
+    access_log::{AccessLog, Choice, Format},
     connection::{Connection, TlsUse},
     connections::Snapshot,
     kernel_events::KernelEvents,
@@ -86,11 +86,13 @@ impl Telemetry {
             observing,
             series,
         } = options;
+        let metrics = Metrics::new(series)?;
+        metrics.register(Box::new(access_log.dropped_lines()?))?;
         Ok(Self {
             shared: Arc::new(Shared {
                 access_log,
                 connections: Connections::default(),
-                metrics: Metrics::new(series)?,
+                metrics,
                 observing,
                 own: RwLock::new("".into()),
             }),

@@ -3,7 +3,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use clap::ValueEnum;
 use jiff::Timestamp;
+use serde::Deserialize;
 use serde_json::json;
 
 use super::TlsUse;
@@ -23,6 +25,8 @@ pub(super) struct Record<'a> {
     pub(super) tls: &'a TlsUse,
     pub(super) own: &'a str,
     pub(super) rule: Option<&'a RuleName>,
+    /// Whether its connection is among the share of which the access log tells everything.
+    pub(super) is_sampled: bool,
     pub(super) what: What<'a>,
 }
 
@@ -50,10 +54,13 @@ pub(super) struct End<'a> {
     /// Why they were not.
     pub(super) lost: Option<&'a Lost>,
     pub(super) close: Close,
+    /// A sentence about why, where there is one.
+    pub(super) reason: Option<&'a str>,
 }
 
 /// The kind of a [`Record`], by which users choose.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, ValueEnum)]
+#[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// A connection that was open has ended.
     Closed,
@@ -235,6 +242,9 @@ fn end_text(text: &mut String, end: &End<'_>) {
             let _ = write!(text, " {key}={value}");
         }
     }
+    if let Some(reason) = end.reason {
+        let _ = write!(text, " reason=\"{}\"", escaped(reason));
+    }
 }
 
 fn end_json(set: &mut impl FnMut(&str, serde_json::Value), end: &End<'_>) {
@@ -251,6 +261,30 @@ fn end_json(set: &mut impl FnMut(&str, serde_json::Value), end: &End<'_>) {
     set("received", end.received.into());
     set("duration", end.duration.as_secs_f64().into());
     set("close", end.close.as_str().into());
+    if let Some(reason) = end.reason {
+        set("reason", cut(reason).into());
+    }
+}
+
+/// A sentence between quotes: it stays on its line and between its quotes, whoever has a say in it.
+fn escaped(sentence: &str) -> String {
+    let mut escaped = String::with_capacity(sentence.len());
+    for character in cut(sentence).chars() {
+        match character {
+            '\'' => escaped.push(character),
+            _ => escaped.extend(character.escape_debug()),
+        }
+    }
+    escaped
+}
+
+/// The beginning of a sentence: peers must not be able to make a line as long as they like.
+fn cut(sentence: &str) -> String {
+    const LONGEST: usize = 1024;
+    match sentence.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &sentence[..end]),
+        None => sentence.to_owned(),
+    }
 }
 
 /// What an app's own TLS says of itself in the clear.
@@ -295,6 +329,7 @@ mod tests {
             tls,
             own: OWN,
             rule: None,
+            is_sampled: true,
             what,
         }
     }
@@ -308,6 +343,20 @@ mod tests {
             protocol: None,
             lost,
             close: Close::Eof,
+            reason: None,
+        })
+    }
+
+    fn failure(reason: &str) -> What<'_> {
+        What::Ended(End {
+            was_open: false,
+            sent: 0,
+            received: 0,
+            duration: Duration::from_micros(1234),
+            protocol: None,
+            lost: None,
+            close: Close::HandshakeFailed,
+            reason: Some(reason),
         })
     }
 
@@ -380,6 +429,42 @@ mod tests {
         assert_eq!(json["received"], 4096);
         assert_eq!(json["peer"], "spiffe://sidecar.local/peer");
         assert_eq!(json["event"], "closed");
+    }
+
+    #[test]
+    fn a_failure_says_why() {
+        let reason = "the peer's name is \"shop\"";
+        let record = record(&TlsUse::Failed, failure(reason));
+        assert!(record.text().ends_with(
+            " tls=failed sent=0 received=0 duration=1.234ms close=handshake_failed \
+             reason=\"the peer's name is \\\"shop\\\"\""
+        ));
+        assert_eq!(parse(&record.json())["reason"], reason);
+    }
+
+    #[test]
+    fn no_peer_forges_a_line_or_a_key() {
+        let reason = "a\nb\r\u{2028}\u{85}\x1b[2J\u{202e}\\\" close=eof";
+        let record = record(&TlsUse::Failed, failure(reason));
+        let text = record.text();
+        assert!(
+            text.ends_with(r#" reason="a\nb\r\u{2028}\u{85}\u{1b}[2J\u{202e}\\\" close=eof""#),
+            "{text}"
+        );
+        let json = record.json();
+        assert!(!json.contains(|c: char| c.is_ascii_control()), "{json}");
+        assert_eq!(parse(&json)["reason"], reason);
+    }
+
+    #[test]
+    fn a_long_reason_is_cut() {
+        let reason = "é".repeat(5000);
+        let record = record(&TlsUse::Failed, failure(&reason));
+        assert!(record.text().chars().count() < 1300);
+        let json = parse(&record.json());
+        let shown = json["reason"].as_str().expect("a sentence");
+        assert!(shown.ends_with("é…"));
+        assert_eq!(shown.chars().count(), 1025);
     }
 
     #[test]
