@@ -98,6 +98,8 @@ events! {
     OptionAnswered = "option_answered",
     /// A connection was established in which both sides showed the option.
     OptionAgreed = "option_agreed",
+    /// Statistics of a socket were lost because nobody has read those before.
+    StatisticsLost = "statistics_lost",
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ pub mod option;
 mod owner;
 pub mod policy;
 mod socket;
+mod statistics;
 #[cfg(feature = "user")]
 mod user;
 
@@ -20,6 +21,7 @@ pub use event::Event;
 pub use flow::{Flow, Route};
 pub use owner::{ABI, Owner};
 pub use socket::{Mesh, Role, SocketFacts};
+pub use statistics::SocketStatistics;
 
 /// Slot of the socket map in which a listener of the proxy stands.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

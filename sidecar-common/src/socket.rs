@@ -14,6 +14,8 @@ pub struct SocketFacts {
     pub followed: u32,
     /// The user who connected it, of an [`APP_DIRECT_CLIENT`](Role::APP_DIRECT_CLIENT).
     pub uid: u32,
+    /// When statistics of this socket were last told, in seconds since the boot; 0 before that.
+    pub told: u32,
     /// The other end as the socket's owner should know it: the original destination or the true
     /// client, depending on the role.
     pub peer: Endpoint,
@@ -54,6 +56,14 @@ impl Role {
     #[inline]
     pub const fn is_proxy(self) -> bool {
         self.0 >= Self::FIRST_OF_PROXY.0
+    }
+
+    /// Is it one leg of a connection that the proxy carries, once it is connected?
+    ///
+    /// A listener has the role of what it accepts.
+    #[inline]
+    pub const fn is_leg(self) -> bool {
+        self.0 >= Self::INBOUND.0 && self.0 <= Self::TO_APP.0
     }
 
     /// Does the app see [`SocketFacts::peer`] as the other end?

@@ -12,13 +12,13 @@ use aya_ebpf::{
     helpers::{
         bpf_get_socket_cookie,
         generated::{
-            bpf_load_hdr_opt, bpf_reserve_hdr_opt, bpf_sk_fullsock, bpf_sock_ops_cb_flags_set,
-            bpf_store_hdr_opt,
+            bpf_ktime_get_ns, bpf_load_hdr_opt, bpf_reserve_hdr_opt, bpf_sk_fullsock,
+            bpf_sock_ops_cb_flags_set, bpf_store_hdr_opt,
         },
     },
     programs::{SkBuffContext, SkLookupContext, SockAddrContext, SockOpsContext},
 };
-use sidecar_common::{Endpoint, Tuple, option};
+use sidecar_common::{Endpoint, SocketStatistics, Tuple, option};
 
 /// Address family of IPv4.
 const AF_INET: u32 = 2;
@@ -231,6 +231,35 @@ impl<'a> SockOps<'a> {
         read_endpoint!(self.ctx.ops, remote_ip4, remote_ip6, port)
     }
 
+    /// A number that no other socket of this boot has.
+    #[inline(always)]
+    fn cookie(&self) -> u64 {
+        // SAFETY: the context is valid.
+        unsafe { bpf_get_socket_cookie(self.ctx.ops.cast()) }
+    }
+
+    /// What TCP has measured so far, of a full socket. Whose it is, and whether it is the last, is
+    /// left open.
+    #[inline(always)]
+    pub fn statistics(&self) -> SocketStatistics {
+        SocketStatistics {
+            cookie: self.cookie(),
+            acknowledged: read!(self.ctx.ops, bytes_acked),
+            received: read!(self.ctx.ops, bytes_received),
+            smoothed_rtt: read!(self.ctx.ops, srtt_us),
+            min_rtt: read!(self.ctx.ops, rtt_min),
+            retransmitted: read!(self.ctx.ops, total_retrans),
+            congestion_window: read!(self.ctx.ops, snd_cwnd),
+            ..SocketStatistics::default()
+        }
+    }
+
+    /// Asks for these callbacks on this socket, and for no others.
+    #[inline(always)]
+    pub fn watch_only(&self, flags: u32) {
+        self.set_callbacks(flags);
+    }
+
     /// Asks for more callbacks on this socket.
     #[inline(always)]
     pub fn watch(&self, flag: u32) {
@@ -308,6 +337,14 @@ impl<'a> SockOps<'a> {
         };
         result == 0
     }
+}
+
+/// Seconds since the boot.
+#[inline(always)]
+pub fn seconds() -> u32 {
+    const NANOSECONDS: u64 = 1_000_000_000;
+    // SAFETY: it may be called at any time.
+    (unsafe { bpf_ktime_get_ns() } / NANOSECONDS) as u32
 }
 
 /// Which segment of a connection an option could go into.

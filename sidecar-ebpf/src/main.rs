@@ -14,6 +14,7 @@ mod maps;
 mod sk_lookup;
 mod sock_addr;
 mod sock_ops;
+mod statistics;
 
 #[cfg(not(test))]
 #[panic_handler]

@@ -7,14 +7,14 @@ use aya_ebpf::{
         BPF_F_CLONE, BPF_F_NO_PREALLOC, BPF_NOEXIST, BPF_SK_STORAGE_GET_F_CREATE,
         bpf_map_type::BPF_MAP_TYPE_SK_STORAGE,
     },
-    btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, SockMap, lpm_trie::Key},
+    btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf, SockMap, lpm_trie::Key},
     helpers::generated::{
         bpf_map_lookup_elem, bpf_sk_release, bpf_sk_storage_delete, bpf_sk_storage_get,
     },
     macros::btf_map,
 };
 use sidecar_common::{
-    Endpoint, Event, Flow, Owner, Slot, SocketFacts, Tuple,
+    Endpoint, Event, Flow, Owner, Slot, SocketFacts, SocketStatistics, Tuple,
     policy::{Direction, Failure, Mode, ModeKey, port_key},
 };
 
@@ -69,6 +69,11 @@ static SC_OWN_ADDRS: LpmTrie<[u32; 4], [u32; 4], 1_024> = LpmTrie::new();
 #[btf_map]
 static SC_EVENTS: PerCpuArray<u64, { Event::ALL.len() }> = PerCpuArray::new();
 
+/// What TCP has measured on the proxy's sockets, for whoever serves the pod to read: room for some
+/// 9,000 records.
+#[btf_map]
+static SC_STATISTICS: RingBuf<SocketStatistics, 524_288> = RingBuf::new();
+
 /// Version of the layout of everything pinned ([`sidecar_common::ABI`]); for daemons alone.
 #[btf_map]
 static SC_ABI: Array<u32, 1> = Array::new();
@@ -84,6 +89,14 @@ pub fn count(event: Event) {
         // SAFETY: the pointer is to this CPU's slot. An interrupt that counts the same event in
         // between can cost one count, never more.
         unsafe { *counter += 1 };
+    }
+}
+
+/// Tells the daemon what was measured on a socket.
+#[inline(always)]
+pub fn tell(statistics: &SocketStatistics) {
+    if SC_STATISTICS.output(*statistics, 0).is_err() {
+        count(Event::StatisticsLost);
     }
 }
 

@@ -1,12 +1,14 @@
 //! `sock_ops`: hands facts from the connecting to the accepting side of a loopback connection,
-//! learns on which ports the app listens, and writes and reads the mesh option.
+//! learns on which ports the app listens, writes and reads the mesh option, and follows the legs of
+//! the proxy's connections.
 
 use aya_ebpf::{
     bindings::{
         BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_HDR_OPT_LEN_CB,
-        BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG,
-        BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_SOCK_OPS_TCP_LISTEN_CB, BPF_SOCK_OPS_WRITE_HDR_OPT_CB,
-        BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG, BPF_TCP_CLOSE, BPF_TCP_LISTEN,
+        BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_RTT_CB, BPF_SOCK_OPS_STATE_CB,
+        BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_SOCK_OPS_TCP_LISTEN_CB,
+        BPF_SOCK_OPS_WRITE_HDR_OPT_CB, BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG, BPF_TCP_CLOSE,
+        BPF_TCP_LISTEN,
     },
     macros::sock_ops,
     programs::SockOpsContext,
@@ -15,7 +17,7 @@ use sidecar_common::{Event, Flow, Mesh, Role, Route, SocketFacts, Tuple, option}
 
 use crate::{
     ctx::{Segment, SockOps, Socket},
-    maps,
+    maps, statistics,
 };
 
 /// The callback was understood; the kernel ignores anything else for these callbacks too.
@@ -34,6 +36,7 @@ pub fn sc_sock_ops(ctx: SockOpsContext) -> u32 {
         BPF_SOCK_OPS_TCP_CONNECT_CB => connecting(&sock),
         BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB => connected(&sock),
         BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => accepted(&sock),
+        BPF_SOCK_OPS_RTT_CB => round_trip_measured(&sock),
         BPF_SOCK_OPS_STATE_CB => state_changed(&sock),
         BPF_SOCK_OPS_TCP_LISTEN_CB => listening(&sock),
         BPF_SOCK_OPS_HDR_OPT_LEN_CB => reserve_option(&sock),
@@ -59,6 +62,9 @@ fn connecting(sock: &SockOps<'_>) {
         );
         // Tells when the socket closes, in case nobody accepts.
         sock.watch(BPF_SOCK_OPS_STATE_CB_FLAG);
+    }
+    if facts.role.is_leg() {
+        sock.watch(statistics::CALLBACKS);
     }
     if facts.role == Role::UPSTREAM && facts.mesh == Mesh::OFFERED {
         sock.watch(BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
@@ -94,14 +100,15 @@ fn accepted(sock: &SockOps<'_>) {
                 facts.peer = flow.peer;
                 maps::count(Event::OutboundSteered);
             }
+            sock.watch_only(statistics::CALLBACKS);
         }
         Some(facts) if facts.role == Role::INBOUND => {
             if sock.has_option(IN_SYN) {
                 facts.mesh = Mesh::AGREED;
                 maps::count(Event::OptionAgreed);
             }
-            // Inherited from the listener.
-            sock.unwatch(BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
+            // Not what is inherited from the listener.
+            sock.watch_only(statistics::CALLBACKS);
         }
         Some(_) => {}
         None => {
@@ -133,13 +140,32 @@ fn tell_app(sock: &SockOps<'_>, socket: Socket) {
 }
 
 #[inline(always)]
+fn round_trip_measured(sock: &SockOps<'_>) {
+    if let Some(facts) = sock.socket().and_then(maps::facts)
+        && facts.role.is_leg()
+    {
+        statistics::round_trip(sock, facts);
+    }
+}
+
+#[inline(always)]
 fn state_changed(sock: &SockOps<'_>) {
     let (before, now) = (sock.arg0(), sock.arg1());
     if before == BPF_TCP_LISTEN {
         maps::unlisten(&sock.local());
         return;
     }
-    if now == BPF_TCP_CLOSE {
+    if now != BPF_TCP_CLOSE {
+        return;
+    }
+    let facts = sock.socket().and_then(maps::facts);
+    if let Some(facts) = &facts
+        && facts.role.is_leg()
+    {
+        statistics::closing(sock, facts, before);
+    }
+    // Accepted, it has published nothing, and what is published may be another's.
+    if facts.is_none_or(|facts| facts.role != Role::INBOUND && facts.role != Role::OUTBOUND) {
         maps::unpublish(&dialled(sock));
     }
 }

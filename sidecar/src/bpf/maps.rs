@@ -5,7 +5,7 @@ use aya::maps::{Map, MapData, MapError};
 use super::{Error, Pins};
 
 /// The maps, as the kernel side declares them. Whoever serves the pod finds them by their pins.
-pub(super) const MAPS: [&str; 13] = [
+pub(super) const MAPS: [&str; 14] = [
     "SC_ABI",
     "SC_EVENTS",
     "SC_EXCLUDED_NETS",
@@ -19,6 +19,7 @@ pub(super) const MAPS: [&str; 13] = [
     "SC_OWNER",
     "SC_OWN_ADDRS",
     "SC_SOCKETS",
+    "SC_STATISTICS",
 ];
 
 /// Opens a pinned map.
