@@ -18,7 +18,7 @@ pub struct Access {
 }
 
 impl Access {
-    /// Hands over the maps and the right to change who serves; the links stay with whoever has
+    /// Hands over the maps, and the rights to change who serves and to read what is told; the links stay with whoever has
     /// pinned them.
     pub(super) fn grant(self, pins: &Pins) -> Result<(), Error> {
         /// For the owner, and for the group where one is named.
@@ -32,7 +32,9 @@ impl Access {
         for map in pins.maps()? {
             self.give(&map, mode(MAP))?;
         }
-        self.give(&pins.lock_directory(), mode(LOCK))?;
+        for directory in [pins.lock_directory(), pins.reader_directory()] {
+            self.give(&directory, mode(LOCK))?;
+        }
         let Some(bpffs) = pins.directory().parent().and_then(Path::parent) else {
             return Ok(());
         };

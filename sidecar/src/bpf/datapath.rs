@@ -8,7 +8,7 @@ use aya::maps::{HashMap, MapError, PerCpuArray, SkStorage, SockMap};
 use sidecar_common::ABI;
 
 use super::{
-    Access, Error, Events, Listeners, Pins, Place, RuleMaps, Sockets,
+    Access, Error, Events, Listeners, Pins, Place, RuleMaps, Sockets, Statistics,
     listening::Listening,
     maps,
     ownership::{self, Loss, Ownership},
@@ -132,6 +132,11 @@ impl Datapath {
     pub fn events(&self) -> Result<Events, Error> {
         let counters: PerCpuArray<_, _> = maps::open(&self.pins, Events::MAP)?;
         Ok(Events::new(counters))
+    }
+
+    /// What TCP measures on the proxy's sockets.
+    pub fn statistics(&self) -> Result<Statistics, Error> {
+        Statistics::open(&self.pins)
     }
 
     /// The programs, for whoever forwards their messages. Without them there is nothing to forward.

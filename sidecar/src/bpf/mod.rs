@@ -18,6 +18,7 @@ mod programs;
 pub mod removal;
 mod rules;
 mod sockets;
+mod statistics;
 pub mod status;
 mod sys;
 
@@ -34,5 +35,6 @@ pub use self::{
     programs::Place,
     rules::{RuleMaps, Rules},
     sockets::Sockets,
+    statistics::Statistics,
     status::Events,
 };

@@ -29,6 +29,8 @@ const LINKS: &str = "links";
 const MAPS: &str = "maps";
 /// Directory that stays empty. Whoever changes what is pinned holds a lock on it.
 const LOCK: &str = "lock";
+/// Directory that stays empty. Whoever reads what the kernel side tells of sockets holds a lock on it.
+const READER: &str = "reader";
 
 /// How long the lock is waited for: far above what a take-over takes.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -111,6 +113,11 @@ impl Pins {
     /// The directory that stands for the lock.
     pub(super) fn lock_directory(&self) -> PathBuf {
         self.pod.join(LOCK)
+    }
+
+    /// The directory that stands for the right to read the ring buffer.
+    pub(super) fn reader_directory(&self) -> PathBuf {
+        self.pod.join(READER)
     }
 
     /// Makes what is missing of the directories, and waits until nobody else changes what is in
@@ -196,8 +203,8 @@ impl Pins {
     }
 
     /// The directories of this version.
-    fn own(&self) -> [PathBuf; 3] {
-        [LINKS, MAPS, LOCK].map(|name| self.pod.join(name))
+    fn own(&self) -> [PathBuf; 4] {
+        [LINKS, MAPS, LOCK, READER].map(|name| self.pod.join(name))
     }
 
     fn try_lock(&self) -> io::Result<Lock> {
