@@ -10,7 +10,7 @@ use crate::{
     admin,
     bpf::{
         self, Datapath, Events, Listeners, Loss, OwnListener, Ownership, Pins, Place, RuleMaps,
-        Rules,
+        Rules, Statistics,
     },
     config::{AccessLog, Config, Source},
     identity::Origin,
@@ -37,6 +37,8 @@ pub struct Captured {
     datapath: Datapath,
     /// The counters of what the programs decided.
     events: Events,
+    /// What TCP measures on the proxy's sockets.
+    statistics: Statistics,
     /// The proxy's ends of the connections.
     listeners: Listeners,
     /// Where the access log goes, if it is a file.
@@ -76,6 +78,7 @@ impl Captured {
         };
         let mut rules = datapath.rules()?;
         let events = datapath.events()?;
+        let statistics = datapath.statistics()?;
         let sockets = datapath.sockets();
         let admin = match OwnListener::bind(&sockets, config.admin) {
             // Until it has noticed that it is replaced.
@@ -111,6 +114,7 @@ impl Captured {
             },
             datapath,
             events,
+            statistics,
             listeners,
             log_file,
             admin,
@@ -147,6 +151,7 @@ impl Captured {
             tables,
             mut datapath,
             events,
+            statistics,
             listeners,
             log_file,
             admin,
@@ -194,6 +199,9 @@ impl Captured {
         let telemetry = proxy.telemetry.clone();
         tokio::spawn(telemetry.clone().forget_idle_parties());
         let closing = CancellationToken::new();
+        let measured = proxy.telemetry.clone();
+        let reading = statistics.read(move |statistics| measured.measured(statistics));
+        tokio::spawn(closing.clone().run_until_cancelled_owned(reading));
         let reload = Reload::new(source, config.settings, policy_sender, tables, telemetry);
         tokio::spawn(reload.keep());
         // Last, so that nobody is told of readiness before the pod is captured.
@@ -261,7 +269,8 @@ pub struct Daemon {
     datapath: Datapath,
     /// Ends the proxy.
     drain: Drain,
-    /// Closes the admin endpoint, or ends the wait for its address.
+    /// Closes the admin endpoint, or ends the wait for its address; ends the reading of what TCP
+    /// measures, or the wait for whoever reads it.
     closing: CancellationToken,
     /// Writes the last lines of the access log.
     flush: Option<logging::Flush>,
@@ -301,7 +310,7 @@ impl Daemon {
     /// Nothing is cut, however long it lasts: a stream may live for hours, and costs a process that
     /// waits. Once `stop` says so, it may last for `grace`.
     async fn finish(self, loss: Loss, stop: impl Future<Output = ()>, grace: Duration) {
-        // The address of the admin endpoint is for the other one.
+        // The address of the admin endpoint is for the other one, and what TCP measures.
         self.closing.cancel();
         match loss {
             Loss::Removed => tracing::warn!(

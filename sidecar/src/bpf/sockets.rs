@@ -6,6 +6,7 @@ use std::{
 
 use aya::maps::{MapData, MapError, SkStorage};
 use sidecar_common::{Endpoint, Mesh, Role, SocketFacts};
+use socket2::SockRef;
 
 use super::{listening::Listening, maps::into_io};
 use crate::proxy::{ClientAddr, Kernel, OrigDst};
@@ -60,6 +61,10 @@ impl Sockets {
 impl Kernel for Sockets {
     fn app_refused(&self, destination: OrigDst) {
         self.listening.forget_if_gone(destination.0);
+    }
+
+    fn cookie(&self, socket: BorrowedFd<'_>) -> io::Result<u64> {
+        SockRef::from(&socket).cookie()
     }
 
     fn mark_to_app(&self, socket: BorrowedFd<'_>, client: ClientAddr) -> io::Result<()> {

@@ -18,7 +18,7 @@ use crate::{
         Direction, Mode,
         authorization::{Decision, Verdict},
     },
-    telemetry::{Connection, TlsUse},
+    telemetry::{Connection, Leg, TlsUse},
     tls::begins_with_our_hello,
 };
 
@@ -55,6 +55,7 @@ pub(super) async fn serve_to<K: Kernel>(
     let mut connection = proxy
         .telemetry
         .begin(Direction::Inbound, client, destination);
+    proxy.follow(&mut connection, Leg::Network, &downstream);
     let opened = open(
         proxy,
         &mut connection,
@@ -286,6 +287,9 @@ async fn dial_app<K: Kernel>(
     let started = Instant::now();
     let upstream = dial::app(&*proxy.kernel, destination, client, proxy.limits.connect).await;
     connection.connect_took(started.elapsed());
+    if let Ok(upstream) = &upstream {
+        proxy.follow(connection, Leg::App, upstream);
+    }
     upstream.map_err(|error| {
         connection.explain(format!(
             "cannot connect to the app on {destination}: {error}"

@@ -7,6 +7,9 @@ pub trait Kernel: Send + Sync + 'static {
     /// A dial to the app was refused: if nobody listens there any more, stop steering to it.
     fn app_refused(&self, destination: OrigDst);
 
+    /// The number by which the kernel side tells what TCP measures on this socket.
+    fn cookie(&self, socket: BorrowedFd<'_>) -> io::Result<u64>;
+
     /// Marks a socket, before it connects, as the proxy's dial to the app on behalf of `client`,
     /// whom the app will see as its peer.
     fn mark_to_app(&self, socket: BorrowedFd<'_>, client: ClientAddr) -> io::Result<()>;

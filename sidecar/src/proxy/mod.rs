@@ -21,7 +21,7 @@ mod tcp;
 #[cfg(test)]
 mod tests;
 
-use std::{sync::Arc, time::Duration};
+use std::{os::fd::AsFd, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
@@ -35,7 +35,7 @@ pub use self::{
 };
 use crate::{
     policy::{Direction, Policy},
-    telemetry::{Connection, Telemetry, TlsUse},
+    telemetry::{Connection, Leg, Telemetry, TlsUse},
     tls::Tls,
 };
 
@@ -89,6 +89,14 @@ impl<K> Proxy<K> {
 }
 
 impl<K: Kernel> Proxy<K> {
+    /// Has it counted what TCP measures on one leg of a connection.
+    fn follow(&self, connection: &mut Connection, leg: Leg, socket: &tcp::Tcp) {
+        // It fails only where the kernel has no such numbers (before 4.12).
+        if let Ok(cookie) = self.kernel.cookie(socket.as_fd()) {
+            connection.has_leg(leg, cookie);
+        }
+    }
+
     /// Serves one listener until the drain begins. Connections outlive it.
     pub async fn serve(
         self: Arc<Self>,

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     policy::{Direction, Mode},
-    telemetry::{Connection, TlsUse},
+    telemetry::{Connection, Leg, TlsUse},
 };
 
 /// Serves one connection that the app opened.
@@ -37,6 +37,7 @@ pub(super) async fn serve<K: Kernel>(proxy: &Proxy<K>, accepted: Accepted, permi
     let mut connection = proxy
         .telemetry
         .begin(Direction::Outbound, client, destination);
+    proxy.follow(&mut connection, Leg::App, &downstream);
     let opened = open(proxy, &mut connection, destination).await;
     drop(permit);
     match opened {
@@ -63,6 +64,7 @@ async fn open<K: Kernel>(
             Close::of_dial(&error)
         })?;
     connection.connect_took(started.elapsed());
+    proxy.follow(connection, Leg::Network, &upstream);
     if let Ok(source) = upstream.local_addr() {
         connection.seen_from(ClientAddr(source));
     }

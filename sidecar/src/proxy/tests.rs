@@ -65,6 +65,10 @@ impl Kernel for FakeKernel {
         self.app_refused.store(true, Ordering::Relaxed);
     }
 
+    fn cookie(&self, socket: BorrowedFd<'_>) -> io::Result<u64> {
+        socket2::SockRef::from(&socket).cookie()
+    }
+
     fn mark_to_app(&self, _socket: BorrowedFd<'_>, _client: ClientAddr) -> io::Result<()> {
         Ok(())
     }

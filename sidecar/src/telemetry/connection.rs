@@ -7,7 +7,7 @@ use std::{
 use spiffe::SpiffeId;
 
 use super::{
-    Telemetry,
+    Leg, Telemetry,
     connections::Entry,
     record::{End, Record, What},
     series::{Parties, Series},
@@ -74,6 +74,8 @@ pub struct Connection {
     handshake: Option<Duration>,
     /// Where it counts: looked up when both legs are established, and only then counted as open.
     series: Option<Arc<Series>>,
+    /// Its sockets, by which the kernel side tells of them.
+    legs: Vec<(Leg, u64)>,
     /// Watches what it says; `None` if nobody wants to know.
     observer: Option<Observer>,
     /// What it speaks, once it has begun a request.
@@ -115,6 +117,7 @@ impl Connection {
             connect: None,
             handshake: None,
             series: None,
+            legs: Vec::new(),
             observer,
             protocol: None,
             in_flight: 0,
@@ -164,6 +167,12 @@ impl Connection {
         self.entry.set_seen_from(client);
     }
 
+    /// This socket is a leg of it.
+    pub fn has_leg(&mut self, leg: Leg, cookie: u64) {
+        self.legs.push((leg, cookie));
+        self.telemetry.shared.legs.begin(cookie, Instant::now());
+    }
+
     /// The dial took this long.
     pub fn connect_took(&mut self, duration: Duration) {
         self.connect = Some(duration);
@@ -179,8 +188,17 @@ impl Connection {
         let series = self.telemetry.shared.metrics.series.of(self.parties());
         series.opened();
         self.count_times(&series);
+        self.know_legs(&series);
         self.series = Some(series);
         self.tell(What::Opened);
+    }
+
+    /// Who the peer is, a label of what TCP measures, will not change any more.
+    fn know_legs(&self, series: &Arc<Series>) {
+        for (leg, cookie) in &self.legs {
+            let legs = &self.telemetry.shared.legs;
+            legs.know(*cookie, Arc::clone(series), *leg);
+        }
     }
 
     /// Who the peer is, a label of the times, is known only when all of them have passed.
@@ -276,9 +294,10 @@ impl Connection {
         } else {
             let shared = &self.telemetry.shared;
             shared.metrics.failed(self.entry.direction, close);
-            if self.connect.is_some() || self.handshake.is_some() {
+            if self.connect.is_some() || self.handshake.is_some() || !self.legs.is_empty() {
                 let series = shared.metrics.series.of(self.parties());
                 self.count_times(&series);
+                self.know_legs(&series);
             }
             let explanation = self.explanation.as_deref().unwrap_or("no more is known");
             tracing::warn!(
@@ -289,7 +308,11 @@ impl Connection {
                 "connection failed: {explanation}"
             );
         }
-        self.telemetry.shared.connections.remove(&self.entry);
+        let shared = &self.telemetry.shared;
+        shared.connections.remove(&self.entry);
+        for (_, cookie) in &self.legs {
+            shared.legs.end(*cookie, Instant::now());
+        }
         let (sent, received) = self.entry.bytes();
         self.tell(What::Ended(End {
             was_open: self.series.is_some(),

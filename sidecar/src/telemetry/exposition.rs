@@ -109,6 +109,15 @@ impl Distribution {
         self.histogram.get_or_init(|| self.make()).observe(value);
     }
 
+    /// How many values were observed, and their sum.
+    #[cfg(test)]
+    pub(super) fn observed(&self) -> (u64, f64) {
+        let histogram = self.histogram.get();
+        histogram.map_or((0, 0.0), |histogram| {
+            (histogram.get_sample_count(), histogram.get_sample_sum())
+        })
+    }
+
     fn make(&self) -> Histogram {
         let Family { name, help, shape } = self.family;
         let bounds = match shape {

@@ -1,5 +1,5 @@
 use prometheus::{
-    IntCounterVec, Opts,
+    IntCounter, IntCounterVec, Opts,
     core::{Collector, Desc},
     proto::MetricFamily,
 };
@@ -8,12 +8,14 @@ use sidecar_common::Event;
 /// Reads the counters: each event with how often it happened, or why that cannot be known.
 type Read = Box<dyn Fn() -> Result<Vec<(Event, u64)>, String> + Send + Sync>;
 
-/// The counters of the kernel side as a metric. They are read when somebody asks.
+/// The counters of the kernel side as metrics. They are read when somebody asks.
 pub struct KernelEvents {
     /// Where they are read from.
     read: Read,
-    /// Describes the metric; its own values are never shown.
-    description: IntCounterVec,
+    /// What was told of sockets that nobody knows, counted by us.
+    unknown_sockets: IntCounter,
+    /// Describes the metrics; its own values are never shown.
+    description: Counters,
 }
 
 impl KernelEvents {
@@ -23,24 +25,63 @@ impl KernelEvents {
     ) -> Result<Self, prometheus::Error> {
         Ok(Self {
             read: Box::new(read),
-            description: empty()?,
+            unknown_sockets: unknown_sockets()?,
+            description: Counters::new()?,
         })
+    }
+
+    /// Shows beside statistics that the kernel side has lost those that we have.
+    pub(super) fn beside(self, unknown_sockets: IntCounter) -> Self {
+        Self {
+            unknown_sockets,
+            ..self
+        }
     }
 }
 
-fn empty() -> Result<IntCounterVec, prometheus::Error> {
-    IntCounterVec::new(
-        Opts::new(
-            "sidecar_kernel_events_total",
-            "What the kernel side decided, by event.",
-        ),
-        &["event"],
-    )
+/// The counter of what the kernel side has told of sockets that nobody knows.
+pub(super) fn unknown_sockets() -> Result<IntCounter, prometheus::Error> {
+    IntCounter::new("unknown_sockets", "Shown as one reason of statistics lost.")
+}
+
+/// What is shown.
+struct Counters {
+    events: IntCounterVec,
+    statistics_lost: IntCounterVec,
+}
+
+impl Counters {
+    fn new() -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            events: IntCounterVec::new(
+                Opts::new(
+                    "sidecar_kernel_events_total",
+                    "What the kernel side decided, by event.",
+                ),
+                &["event"],
+            )?,
+            statistics_lost: IntCounterVec::new(
+                Opts::new(
+                    "sidecar_kernel_statistics_lost_total",
+                    "Times that the kernel side told of a socket and it was not counted, by reason.",
+                ),
+                &["reason"],
+            )?,
+        })
+    }
+
+    fn both(&self) -> [&IntCounterVec; 2] {
+        [&self.events, &self.statistics_lost]
+    }
 }
 
 impl Collector for KernelEvents {
     fn desc(&self) -> Vec<&Desc> {
-        self.description.desc()
+        self.description
+            .both()
+            .into_iter()
+            .flat_map(Collector::desc)
+            .collect()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
@@ -51,12 +92,24 @@ impl Collector for KernelEvents {
                 return Vec::new();
             }
         };
-        let Ok(metric) = empty() else {
+        let Ok(shown) = Counters::new() else {
             return Vec::new();
         };
+        let lost = |reason| shown.statistics_lost.with_label_values(&[reason]);
+        lost("unknown_socket").inc_by(self.unknown_sockets.get());
         for (event, count) in counts {
-            metric.with_label_values(&[event.name()]).inc_by(count);
+            shown
+                .events
+                .with_label_values(&[event.name()])
+                .inc_by(count);
+            if event == Event::StatisticsLost {
+                lost("ring_full").inc_by(count);
+            }
         }
-        metric.collect()
+        shown
+            .both()
+            .into_iter()
+            .flat_map(Collector::collect)
+            .collect()
     }
 }

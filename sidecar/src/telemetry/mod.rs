@@ -5,6 +5,7 @@ mod connection;
 mod connections;
 mod exposition;
 mod kernel_events;
+mod legs;
 mod metrics;
 mod observing;
 mod record;
@@ -12,6 +13,7 @@ mod reloads;
 mod requests;
 mod series;
 mod series_table;
+mod tcp;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +22,8 @@ use std::{
     time::{Instant, SystemTime},
 };
 
+use prometheus::IntCounter;
+use sidecar_common::SocketStatistics;
 use spiffe::SpiffeId;
 
 pub use self::{
@@ -30,8 +34,9 @@ pub use self::{
     observing::Observing,
     record::Kind,
     series_table::SeriesLimits,
+    tcp::Leg,
 };
-use self::{connections::Connections, metrics::Metrics, record::Record};
+use self::{connections::Connections, legs::Legs, metrics::Metrics, record::Record};
 use crate::{
     policy::Direction,
     proxy::{ClientAddr, Close, OrigDst},
@@ -69,6 +74,8 @@ struct Shared {
     access_log: AccessLog,
     /// The connections that are open.
     connections: Connections,
+    /// The sockets of connections, of which the kernel side tells.
+    legs: Legs,
     /// Counters and histograms.
     metrics: Metrics,
     /// Which connections are watched.
@@ -76,6 +83,8 @@ struct Shared {
     /// The own identity as of now, a label of every metric of a connection; empty before there is
     /// one.
     own: RwLock<Arc<str>>,
+    /// What the kernel side has told of sockets that nobody knows.
+    unknown_sockets: IntCounter,
 }
 
 impl Telemetry {
@@ -92,16 +101,26 @@ impl Telemetry {
             shared: Arc::new(Shared {
                 access_log,
                 connections: Connections::default(),
+                legs: Legs::default(),
                 metrics,
                 observing,
                 own: RwLock::new("".into()),
+                unknown_sockets: kernel_events::unknown_sockets()?,
             }),
         })
     }
 
     /// Adds the counters of the kernel side.
     pub fn watch_kernel(&self, events: KernelEvents) -> Result<(), prometheus::Error> {
+        let events = events.beside(self.shared.unknown_sockets.clone());
         self.shared.metrics.register(Box::new(events))
+    }
+
+    /// The kernel side tells what TCP has measured on a socket.
+    pub fn measured(&self, statistics: &SocketStatistics) {
+        if !self.shared.legs.tell(statistics) {
+            self.shared.unknown_sockets.inc();
+        }
     }
 
     /// The workload is `own` from now on, by a certificate that expires at `not_after`.

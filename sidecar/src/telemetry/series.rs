@@ -3,6 +3,7 @@ use std::{sync::Arc, time::Duration};
 use super::{
     exposition::{Count, Distribution, Exposition, Family, Labels, counts},
     requests::Requests,
+    tcp::{Leg, LegSeries},
 };
 use crate::{observe::Lost, policy::Direction, proxy::Close};
 
@@ -92,6 +93,8 @@ pub(super) struct Series {
     opaque: [Count; Lost::WORDS.len()],
     /// Of requests that pass by.
     pub(super) requests: Requests,
+    /// By the number of a [`Leg`].
+    legs: [LegSeries; Leg::ALL.len()],
 }
 
 impl Default for Series {
@@ -106,6 +109,7 @@ impl Default for Series {
             duration: Distribution::of(&DURATION),
             opaque: counts(),
             requests: Requests::default(),
+            legs: Default::default(),
         }
     }
 }
@@ -146,6 +150,11 @@ impl Series {
         }
     }
 
+    /// What TCP measures on one leg.
+    pub(super) fn leg(&self, leg: Leg) -> &LegSeries {
+        &self.legs[leg as usize]
+    }
+
     /// Adds every sample of these parties, as far as there is something to tell.
     pub(super) fn show(&self, parties: &Parties, exposition: &mut Exposition) {
         let labels = parties.labels();
@@ -169,6 +178,9 @@ impl Series {
             exposition.distribution(&labels, times);
         }
         self.requests.show(&labels, exposition);
+        for (series, leg) in self.legs.iter().zip(Leg::ALL) {
+            series.show(&labels.and([("leg", leg.as_str())]), exposition);
+        }
     }
 }
 

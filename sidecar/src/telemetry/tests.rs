@@ -124,13 +124,17 @@ fn begin(telemetry: &Telemetry) -> Connection {
 
 /// A connection with this peer, established on both legs.
 fn open(telemetry: &Telemetry, peer: &str) -> Connection {
-    let peer = format!("spiffe://sidecar.local/{peer}");
     let mut connection = begin(telemetry);
+    establish(&mut connection, peer);
+    connection
+}
+
+fn establish(connection: &mut Connection, peer: &str) {
+    let peer = format!("spiffe://sidecar.local/{peer}");
     connection.connect_took(Duration::ZERO);
     connection.handshake_took(Duration::ZERO);
     connection.tls(TlsUse::Mutual(SpiffeId::new(&peer).expect("a SPIFFE ID")));
     connection.established();
-    connection
 }
 
 fn exchange(protocol: Protocol) -> Observation {
@@ -170,7 +174,17 @@ fn value(telemetry: &Telemetry, metric: &str, labels: &[&str]) -> u64 {
 #[test]
 fn every_metric_is_documented_with_its_type_and_labels() {
     let telemetry = telemetry();
-    let mut carried = open(&telemetry, "peer");
+    let mut carried = begin(&telemetry);
+    carried.has_leg(Leg::Network, 1);
+    establish(&mut carried, "peer");
+    telemetry.measured(&SocketStatistics {
+        cookie: 1,
+        acknowledged: 1,
+        smoothed_rtt: 8,
+        min_rtt: 1,
+        last: 1,
+        ..SocketStatistics::default()
+    });
     for protocol in Protocol::ALL {
         carried.heard(Observation::Began(protocol));
         carried.heard(exchange(protocol));
@@ -188,6 +202,7 @@ fn every_metric_is_documented_with_its_type_and_labels() {
 
     let mut all = documented("## Metrics of connections");
     all.extend(documented("## Metrics of requests"));
+    all.extend(documented("### What TCP measures"));
     all.extend(documented("## Metrics of the sidecar"));
     assert_eq!(all, rendered(&telemetry.render().expect("metrics")));
 }

@@ -1,0 +1,292 @@
+use std::{
+    collections::{HashMap, hash_map::Entry::Occupied},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use sidecar_common::SocketStatistics;
+
+use super::{series::Series, tcp};
+
+/// How many legs are followed at once.
+const CAPACITY: usize = 131_072;
+
+/// How long after the end of its connection a leg may have something to tell: TCP goes on to send what
+/// it holds, and gives up long before.
+const PATIENCE: Duration = Duration::from_mins(5);
+
+/// How often those are looked for that have told nothing of their end.
+const PERIOD: Duration = Duration::from_mins(1);
+
+/// Whose each socket is of which the kernel side tells, by cookie.
+#[derive(Default)]
+pub(super) struct Legs(Mutex<Table>);
+
+#[derive(Default)]
+struct Table {
+    by_cookie: HashMap<u64, Leg>,
+    /// When legs were last looked for that tell nothing any more.
+    swept: Option<Instant>,
+}
+
+/// One leg of a connection, until its socket has closed.
+#[derive(Default)]
+struct Leg {
+    /// Where it is counted; `None` until it is known who the peer is.
+    series: Option<(Arc<Series>, tcp::Leg)>,
+    /// What has been counted already.
+    counted: SocketStatistics,
+    /// What was told before it could be counted.
+    waiting: Option<SocketStatistics>,
+    /// When its connection ended.
+    ended: Option<Instant>,
+}
+
+impl Legs {
+    /// A connection has this socket. Beyond the capacity it is not followed.
+    pub(super) fn begin(&self, cookie: u64, now: Instant) {
+        let mut table = self.lock();
+        if table.swept.is_none_or(|swept| now - swept >= PERIOD) {
+            table.swept = Some(now);
+            table.by_cookie.retain(|_, leg| {
+                leg.ended
+                    .is_none_or(|ended| now.saturating_duration_since(ended) < PATIENCE)
+            });
+        }
+        if table.by_cookie.len() < CAPACITY {
+            table.by_cookie.insert(cookie, Leg::default());
+        }
+    }
+
+    /// It is known from now on where to count what is told of the socket.
+    pub(super) fn know(&self, cookie: u64, series: Arc<Series>, which: tcp::Leg) {
+        let mut table = self.lock();
+        if let Occupied(mut leg) = table.by_cookie.entry(cookie) {
+            leg.get_mut().series = Some((series, which));
+            if let Some(told) = leg.get_mut().waiting.take()
+                && leg.get_mut().tell(&told).is_last()
+            {
+                leg.remove();
+            }
+        }
+    }
+
+    /// Its connection has ended.
+    pub(super) fn end(&self, cookie: u64, now: Instant) {
+        if let Some(leg) = self.lock().by_cookie.get_mut(&cookie) {
+            leg.ended = Some(now);
+        }
+    }
+
+    /// Counts what the kernel side tells; `false` if nobody knows the socket.
+    pub(super) fn tell(&self, told: &SocketStatistics) -> bool {
+        let mut table = self.lock();
+        let Occupied(mut leg) = table.by_cookie.entry(told.cookie) else {
+            return false;
+        };
+        if leg.get_mut().tell(told).is_last() {
+            leg.remove();
+        }
+        true
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        // Each change is of one entry, which a panic cannot leave half-done.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What became of something that was told.
+#[derive(Eq, PartialEq)]
+enum Told {
+    /// It waits to be counted.
+    Waits,
+    /// It was counted, and more may come.
+    Counted,
+    /// It was counted, and was the last.
+    Last,
+}
+
+impl Told {
+    fn is_last(&self) -> bool {
+        *self == Self::Last
+    }
+}
+
+impl Leg {
+    fn tell(&mut self, told: &SocketStatistics) -> Told {
+        let Some((series, leg)) = &self.series else {
+            // It holds all that was told before.
+            self.waiting = Some(*told);
+            return Told::Waits;
+        };
+        series.leg(*leg).count(&self.counted, told);
+        self.counted = *told;
+        if told.last == 0 {
+            Told::Counted
+        } else {
+            Told::Last
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    /// What was counted of the only connection there was: bytes sent, retransmissions, and how many
+    /// round-trip times and windows.
+    #[derive(Debug, Default, Eq, PartialEq)]
+    struct Counted {
+        sent: u64,
+        retransmitted: u64,
+        round_trips: u64,
+        windows: u64,
+    }
+
+    struct Fixture {
+        legs: Legs,
+        series: Arc<Series>,
+        start: Instant,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let fixture = Self {
+                legs: Legs::default(),
+                series: Arc::default(),
+                start: Instant::now(),
+            };
+            fixture.legs.begin(7, fixture.start);
+            fixture
+        }
+
+        fn know(&self) {
+            self.know_socket(7);
+        }
+
+        fn know_socket(&self, cookie: u64) {
+            let series = Arc::clone(&self.series);
+            self.legs.know(cookie, series, tcp::Leg::Network);
+        }
+
+        fn counted(&self) -> Counted {
+            let [sent, retransmitted, round_trips, windows] =
+                self.series.leg(tcp::Leg::Network).counted();
+            Counted {
+                sent,
+                retransmitted,
+                round_trips,
+                windows,
+            }
+        }
+    }
+
+    fn told(sent: u64, retransmitted: u32, last: u32) -> SocketStatistics {
+        SocketStatistics {
+            cookie: 7,
+            acknowledged: sent,
+            retransmitted,
+            smoothed_rtt: 8,
+            min_rtt: 1,
+            last,
+            ..SocketStatistics::default()
+        }
+    }
+
+    #[test]
+    fn a_long_connection_is_counted_while_it_lasts_and_nothing_twice() {
+        let fixture = Fixture::new();
+        fixture.know();
+        assert!(fixture.legs.tell(&told(100, 1, 0)));
+        assert!(fixture.legs.tell(&told(150, 1, 0)));
+        let counted = Counted {
+            sent: 150,
+            retransmitted: 1,
+            round_trips: 2,
+            windows: 0,
+        };
+        assert_eq!(fixture.counted(), counted);
+        assert!(fixture.legs.tell(&told(160, 3, 1)));
+        let counted = Counted {
+            sent: 160,
+            retransmitted: 3,
+            round_trips: 3,
+            windows: 1,
+        };
+        assert_eq!(fixture.counted(), counted);
+        assert!(!fixture.legs.tell(&told(160, 3, 1)), "it has closed");
+    }
+
+    #[test]
+    fn what_is_told_before_the_peer_is_known_waits_for_it() {
+        let fixture = Fixture::new();
+        assert!(fixture.legs.tell(&told(100, 0, 0)));
+        assert!(fixture.legs.tell(&told(120, 0, 1)));
+        assert_eq!(fixture.counted(), Counted::default());
+        fixture.know();
+        let counted = Counted {
+            sent: 120,
+            round_trips: 1,
+            windows: 1,
+            ..Counted::default()
+        };
+        assert_eq!(fixture.counted(), counted);
+        assert!(!fixture.legs.tell(&told(120, 0, 1)), "it has closed");
+    }
+
+    #[test]
+    fn nobody_knows_a_socket_of_somebody_else() {
+        let fixture = Fixture::new();
+        let other = SocketStatistics {
+            cookie: 8,
+            ..told(1, 0, 1)
+        };
+        assert!(!fixture.legs.tell(&other));
+        fixture.know_socket(8);
+        assert!(!fixture.legs.tell(&other));
+    }
+
+    #[test]
+    fn what_was_not_measured_is_not_shown() {
+        let fixture = Fixture::new();
+        fixture.know();
+        assert!(fixture.legs.tell(&SocketStatistics {
+            smoothed_rtt: 0,
+            min_rtt: SocketStatistics::NOT_MEASURED,
+            ..told(0, 0, 1)
+        }));
+        assert_eq!(fixture.counted().round_trips, 0);
+    }
+
+    #[test]
+    fn a_leg_whose_end_is_never_told_is_forgotten_after_its_connection_ended() {
+        let fixture = Fixture::new();
+        fixture.know();
+        let ended = fixture.start + PERIOD;
+        fixture.legs.begin(8, fixture.start);
+        fixture.legs.end(7, ended);
+        fixture
+            .legs
+            .begin(9, ended + PATIENCE.saturating_sub(PERIOD) + PERIOD / 2);
+        assert!(
+            fixture.legs.tell(&told(1, 0, 0)),
+            "it was forgotten too early"
+        );
+        fixture.legs.begin(10, ended + PATIENCE + PERIOD);
+        assert!(!fixture.legs.tell(&told(2, 0, 0)));
+        let open = SocketStatistics {
+            cookie: 8,
+            ..told(1, 0, 0)
+        };
+        assert!(fixture.legs.tell(&open), "its connection has not ended");
+    }
+
+    #[test]
+    fn there_is_an_end_to_what_is_remembered() {
+        let fixture = Fixture::new();
+        for cookie in 1000..1000 + CAPACITY as u64 {
+            fixture.legs.begin(cookie, fixture.start);
+        }
+        assert_eq!(fixture.legs.lock().by_cookie.len(), CAPACITY);
+    }
+}
