@@ -1,8 +1,11 @@
 //! What joins pods: a bridge in a namespace of its own, with no way out.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
 
-use crate::{Program, Sandbox, namespace};
+use crate::{Pod, Process, Program, Sandbox, namespace, pod};
 
 /// A bridge that pods plug into.
 ///
@@ -57,6 +60,25 @@ impl Network {
             address_v4(number),
             address_v6(number),
         ));
+    }
+
+    /// Joins two pods by a long wire instead of the bridge: what one sends comes to the other after
+    /// `delay`, and of frames that carry much, one in `lost` does not; none is lost if that is 0.
+    ///
+    /// It lasts as long as the process.
+    #[track_caller]
+    pub fn lengthen(&self, pods: [&Pod; 2], delay: Duration, lost: u32) -> Process {
+        for pod in pods {
+            let ports = self.sandbox.namespace();
+            ports.ip(&format!("link set {} nomaster", pod.role()));
+        }
+        let wire = pod::python(&self.sandbox).arg(pod::scripts().join("long_wire.py"));
+        let wire = wire.args(pods.map(Pod::role));
+        let mut wire = wire
+            .args([delay.as_millis().to_string(), lost.to_string()])
+            .start();
+        wire.wait_for_stdout("ready");
+        wire
     }
 
     /// Puts nftables rules where the pods' traffic passes, as a middlebox would.

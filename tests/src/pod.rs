@@ -124,10 +124,7 @@ impl Pod {
     }
 
     fn python(&self) -> Program<'_> {
-        // Not the `python3` in `PATH`: version managers put launchers there that need a home.
-        self.program("/usr/bin/python3")
-            .args(["-u", "-B"])
-            .env("PYTHONPATH", scripts())
+        python(&self.sandbox)
     }
 
     /// Starts to record what passes between the pod and the network.
@@ -439,6 +436,15 @@ struct Count {
 }
 
 /// Where the scripts are that run in pods.
-fn scripts() -> PathBuf {
+/// Python, to which the modules of `tests/scripts` are known.
+pub(crate) fn python(sandbox: &Sandbox) -> Program<'_> {
+    // Not the `python3` in `PATH`: version managers put launchers there that need a home.
+    Program::new(sandbox, "/usr/bin/python3")
+        .args(["-u", "-B"])
+        .env("PYTHONPATH", scripts())
+}
+
+/// Where the scripts are that tests run.
+pub(crate) fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts")
 }

@@ -91,6 +91,10 @@ fn a_sidecar_without_capabilities_serves_what_init_has_pinned() {
                 .tls,
             "mutual"
         );
+        // Three connections, of two legs each.
+        pods.server.sidecar().metrics_when(|metrics| {
+            metrics.count("sidecar_tcp_congestion_window_segments_count", &[]) == 6
+        });
         pods.server.stop_sidecar_of_init();
         assert_closed(&pods);
     }
