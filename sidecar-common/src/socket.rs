@@ -88,3 +88,23 @@ impl Mesh {
     /// Both sides have shown the option: TLS follows.
     pub const AGREED: Self = Self(3);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_has_a_leg_to_the_network_and_one_to_the_app() {
+        for leg in [Role::INBOUND, Role::OUTBOUND, Role::UPSTREAM, Role::TO_APP] {
+            assert!(leg.is_leg() && leg.is_proxy(), "{leg:?}");
+        }
+        for other in [
+            Role::NONE,
+            Role::APP_CLIENT,
+            Role::APP_DIRECT_SERVER,
+            Role::OWN,
+        ] {
+            assert!(!other.is_leg(), "{other:?}");
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! The only place that reads and writes context fields.
 //!
-//! Each access is volatile and 32 bits wide (16 where the field is): LLVM otherwise merges
+//! Each access is volatile and 32 bits wide (16 or 64 where the field is): LLVM otherwise merges
 //! neighbouring ones, and the verifier refuses that with "invalid bpf_context access off=32
 //! size=8" or "dereference of modified ctx ptr". Byte orders are undone here; elsewhere ports are
 //! in host order and addresses in network order.

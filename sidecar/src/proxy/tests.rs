@@ -1,6 +1,7 @@
 //! The proxy between real sockets on loopback, with a kernel that says what the test wants.
 
 mod admission;
+mod legs;
 mod standing;
 
 use std::{
@@ -14,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use socket2::SockRef;
 use spiffe::SpiffeId;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -40,6 +42,8 @@ struct FakeKernel {
     original_destination: Option<OrigDst>,
     peer_is_meshed: bool,
     app_refused: AtomicBool,
+    /// Whom the sockets are connected to that it was asked the cookies of, and these.
+    cookies: Mutex<Vec<(SocketAddr, u64)>>,
 }
 
 impl FakeKernel {
@@ -66,7 +70,12 @@ impl Kernel for FakeKernel {
     }
 
     fn cookie(&self, socket: BorrowedFd<'_>) -> io::Result<u64> {
-        socket2::SockRef::from(&socket).cookie()
+        let socket = SockRef::from(&socket);
+        let peer = socket.peer_addr()?.as_socket().expect("an IP address");
+        let cookie = socket.cookie()?;
+        let mut cookies = self.cookies.lock().expect("no panic while asking");
+        cookies.push((peer, cookie));
+        Ok(cookie)
     }
 
     fn mark_to_app(&self, _socket: BorrowedFd<'_>, _client: ClientAddr) -> io::Result<()> {
@@ -597,7 +606,7 @@ async fn peers_on_the_network_are_asked_whether_they_are_alive() {
     let _app = accept(&app).await;
     let upstream = dial::upstream(&FakeKernel::default(), OrigDst(address), DEADLINE).await;
     for leg in [network_leg, upstream.expect("a connection")] {
-        let leg = socket2::SockRef::from(&*leg);
+        let leg = SockRef::from(&*leg);
         assert!(leg.keepalive().expect("an open socket"));
         let silence = leg.tcp_keepalive_time().expect("an open socket");
         assert_eq!(silence, Duration::from_mins(1));
