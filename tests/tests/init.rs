@@ -119,6 +119,9 @@ fn a_sidecar_without_capabilities_takes_over_from_another() {
     assert_eq!(pods.client.converse(pods.server.v4(), 8080, SECRET), SECRET);
     let connection = pods.server.sidecar().only_connection("inbound");
     assert_eq!(connection.tls, "mutual");
+    pods.server.sidecar().metrics_when(|metrics| {
+        metrics.count("sidecar_tcp_congestion_window_segments_count", &[]) == 2
+    });
     pods.server.stop_sidecar_of_init();
 }
 
