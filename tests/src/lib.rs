@@ -69,6 +69,7 @@ pub const SECRET: &str = "violet rhinoceros";
 /// `cargo xtask setup` installs the packages whose program is missing.
 pub const PACKAGES: &[(&str, &str)] = &[
     ("/usr/bin/curl", "curl"),
+    ("/usr/bin/h2load", "nghttp2-client"),
     ("/usr/bin/iperf3", "iperf3"),
     ("/usr/bin/mariadb", "mariadb-client"),
     ("/usr/bin/openssl", "openssl"),

@@ -14,14 +14,21 @@ use crate::{Pod, Process, Program};
 /// addresses for each request.
 #[track_caller]
 pub fn nginx(pod: &Pod, port: u16, page: &str) -> Process {
+    let line = "$remote_addr:$remote_port $server_addr:$server_port";
+    nginx_logging(pod, port, page, line)
+}
+
+/// nginx with one page at `/`, and on standard output, for each request, this line of its variables.
+#[track_caller]
+pub fn nginx_logging(pod: &Pod, port: u16, page: &str, line: &str) -> Process {
     let root = directory(pod, "nginx", "root");
     fs::write(root.join("index.html"), page).expect("writing a page");
     let configuration = format!(
         "daemon off; user root; pid nginx.pid; error_log stderr;\n\
          events {{ worker_connections 4096; }}\n\
          http {{\n\
-           log_format peers '$remote_addr:$remote_port $server_addr:$server_port';\n\
-           access_log /dev/stdout peers; keepalive_requests 1000000;\n\
+           log_format line '{line}';\n\
+           access_log /dev/stdout line; keepalive_requests 1000000;\n\
            server {{ listen {port}; listen [::]:{port}; root {}; }}\n\
          }}\n",
         root.display()
