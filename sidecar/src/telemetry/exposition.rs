@@ -129,7 +129,7 @@ impl Distribution {
     }
 }
 
-/// The labels of a sample, by name.
+/// The labels of a sample, in the order of their names.
 #[derive(Clone)]
 pub(super) struct Labels(Vec<LabelPair>);
 
@@ -142,6 +142,7 @@ impl Labels {
     pub(super) fn and<const N: usize>(&self, more: [(&'static str, &str); N]) -> Self {
         let mut labels = self.0.clone();
         labels.extend(more.map(pair));
+        labels.sort_by(|one, other| one.name().cmp(other.name()));
         Self(labels)
     }
 }
