@@ -13,6 +13,7 @@ use std::{
     os::{fd::AsRawFd as _, unix::ffi::OsStringExt as _},
     path::PathBuf,
     str::FromStr,
+    time::Instant,
 };
 
 use clap::{Args as _, Command, FromArgMatches as _};
@@ -24,7 +25,10 @@ use crate::{
     bpf,
     config::{Config, Settings},
     identity::{End, Files, Leaf, Revocations, TrustBundle, shown_id},
-    observe::TraceHeaders,
+    observe::{
+        Observation, TraceHeaders,
+        conversation::{Step, watch},
+    },
     policy::{Cidr, IdentityPattern, Mode, ModeOverride, Port, PortRange},
     tls::{Verdict, judge},
 };
@@ -104,6 +108,50 @@ pub fn identity_files(bytes: &[u8]) {
     };
     if let Err(error) = files.load() {
         assert_loggable(&error);
+    }
+}
+
+/// A conversation of a client and a server, in steps: who does something ([`step`]), the length of
+/// what is said in two bytes, the more significant one first, and what is said.
+///
+/// What is seen of it does not depend on how its bytes are cut. Each request ends once, and after the
+/// connection is lost nothing is seen.
+pub fn observe(mut bytes: &[u8]) {
+    let mut steps = Vec::new();
+    while let [who, high, low, rest @ ..] = bytes {
+        let length = usize::from(u16::from_be_bytes([*high, *low])).min(rest.len());
+        let (said, rest) = rest.split_at(length);
+        steps.push(step(*who, said));
+        bytes = rest;
+    }
+    let now = Instant::now();
+    let seen = watch(now, steps.iter().copied());
+    let cut = steps.iter().flat_map(|step| step.bytewise());
+    assert_eq!(watch(now, cut), seen, "byte by byte");
+
+    let mut in_flight = 0_u32;
+    for (index, observation) in seen.iter().enumerate() {
+        match observation {
+            Observation::Began(_) => in_flight += 1,
+            Observation::Ended(exchange) => {
+                in_flight = in_flight.checked_sub(1).expect("it has begun");
+                for text in [&exchange.authority, &exchange.path].into_iter().flatten() {
+                    assert_loggable(text);
+                }
+            }
+            Observation::Lost(_) => assert_eq!(index + 1, seen.len(), "{seen:?}"),
+        }
+    }
+    assert_eq!(in_flight, 0, "{seen:?}");
+}
+
+/// What one side does, by a number.
+fn step(who: u8, said: &[u8]) -> Step<'_> {
+    match who % 4 {
+        0 => Step::Client(said),
+        1 => Step::Server(said),
+        2 => Step::ClientEnds,
+        _ => Step::ServerEnds,
     }
 }
 
@@ -227,6 +275,7 @@ mod tests {
         ("command_line", command_line),
         ("endpoint", endpoint),
         ("identity_files", identity_files),
+        ("observe", observe),
         ("revocation_list", revocation_list),
         ("settings_file", settings_file),
         ("sock_diag", sock_diag),

@@ -282,7 +282,7 @@ sock.close()
 #[track_caller]
 fn switch(pods: &Pods, request: &str, response: &str) {
     let _server = switching(&pods.server, response);
-    let code = r#"
+    let code = r"
 sock = dial(sys.argv[1], 8080)
 sock.sendall(sys.argv[2].encode())
 head = read(sock, int(sys.argv[3]))
@@ -291,7 +291,7 @@ sock.shutdown(socket.SHUT_WR)
 count, digest, end = drain(sock)
 assert digest == hashlib.sha256(bytes(range(256)) * 100).hexdigest()
 report(head=head.decode(), end=end)
-"#;
+";
     let address = pods.server.v4().to_string();
     let seen: Value = pods
         .client

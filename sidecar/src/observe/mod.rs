@@ -6,6 +6,8 @@
 //! it tells is [`telemetry`](crate::telemetry).
 
 mod beginning;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod conversation;
 mod exchange;
 mod hello;
 mod http1;
@@ -184,7 +186,7 @@ mod tests {
     use rustls::{ClientConfig, ClientConnection, RootCertStore, pki_types::ServerName};
 
     use super::{
-        testing::Step::{Client, Server},
+        conversation::Step::{Client, Server},
         *,
     };
 

@@ -1,47 +1,11 @@
-//! Conversations to watch, for tests.
+//! What is seen of conversations, for tests.
 
-use std::{iter, time::Instant};
+use std::time::Instant;
 
-use self::Step::{Client, ClientEnds, Server, ServerEnds};
-use super::{Exchange, Observation, Observer, Text};
-
-/// A part of a conversation.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Step<'a> {
-    /// The client sends this.
-    Client(&'a [u8]),
-    /// The client ends its side.
-    ClientEnds,
-    /// The server sends this.
-    Server(&'a [u8]),
-    /// The server ends its side.
-    ServerEnds,
-}
-
-impl<'a> Step<'a> {
-    pub(super) fn bytes(self) -> &'a [u8] {
-        match self {
-            Client(bytes) | Server(bytes) => bytes,
-            ClientEnds | ServerEnds => &[],
-        }
-    }
-
-    /// The same of these bytes.
-    pub(super) fn with(self, bytes: &'a [u8]) -> Self {
-        match self {
-            Client(_) => Client(bytes),
-            Server(_) => Server(bytes),
-            end => end,
-        }
-    }
-
-    /// The same, a byte at a time.
-    fn bytewise(self) -> impl Iterator<Item = Self> {
-        let is_end = matches!(self, ClientEnds | ServerEnds);
-        let bytes = self.bytes().chunks(1).map(move |byte| self.with(byte));
-        bytes.chain(is_end.then_some(self))
-    }
-}
+use super::{
+    Exchange, Observation, Text,
+    conversation::{Step, watch},
+};
 
 /// What is seen of a conversation and then of its end, however its bytes are cut: whole, one by one,
 /// and once at each position.
@@ -67,25 +31,6 @@ pub(super) fn observations(conversation: &[Step<'_>]) -> Vec<Observation> {
 /// The same, each in a line.
 pub(super) fn lines(conversation: &[Step<'_>]) -> Vec<String> {
     observations(conversation).iter().map(line).collect()
-}
-
-fn watch<'a>(now: Instant, steps: impl Iterator<Item = Step<'a>>) -> Vec<Observation> {
-    let mut observer = Observer::default();
-    for step in steps {
-        take(&mut observer, step, now);
-    }
-    observer.ended(now);
-    iter::from_fn(|| observer.pop()).collect()
-}
-
-/// Shows one step, all of which happens at this time.
-pub(super) fn take(observer: &mut Observer, step: Step<'_>, now: Instant) {
-    match step {
-        Client(bytes) => observer.sent(bytes, now),
-        ClientEnds => observer.client_ended(),
-        Server(bytes) => observer.received(bytes, now),
-        ServerEnds => observer.server_ended(now),
-    }
 }
 
 fn line(observation: &Observation) -> String {

@@ -6,10 +6,11 @@ use std::{
 use super::*;
 use crate::observe::{
     Exchange, Observer,
-    testing::{
+    conversation::{
         Step::{self, Client, ClientEnds, Server, ServerEnds},
-        lines, observations, take,
+        take, watch,
     },
+    testing::{lines, observations},
 };
 
 const GET: &[u8] = b"GET /a?b HTTP/1.1\r\nHost: shop\r\n\r\n";
@@ -404,14 +405,10 @@ fn long(first: &[u8], length: usize) -> Vec<u8> {
 fn seen_of_long(conversation: &[Step<'_>]) -> Vec<Observation> {
     let now = Instant::now();
     let seen = |size: usize| {
-        let mut observer = Observer::default();
-        for step in conversation {
-            for bytes in step.bytes().chunks(size) {
-                take(&mut observer, step.with(bytes), now);
-            }
-        }
-        observer.ended(now);
-        iter::from_fn(|| observer.pop()).collect::<Vec<_>>()
+        let pieces = conversation
+            .iter()
+            .flat_map(|step| step.bytes().chunks(size).map(|bytes| step.with(bytes)));
+        watch(now, pieces)
     };
     let whole = seen(usize::MAX);
     assert_eq!(seen(1), whole);

@@ -1,0 +1,65 @@
+//! Conversations to watch, for tests and the fuzzer.
+
+use std::{iter, time::Instant};
+
+use self::Step::{Client, ClientEnds, Server, ServerEnds};
+use super::{Observation, Observer};
+
+/// A part of a conversation.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Step<'a> {
+    /// The client sends this.
+    Client(&'a [u8]),
+    /// The client ends its side.
+    ClientEnds,
+    /// The server sends this.
+    Server(&'a [u8]),
+    /// The server ends its side.
+    ServerEnds,
+}
+
+impl<'a> Step<'a> {
+    /// What is said.
+    pub(crate) fn bytes(self) -> &'a [u8] {
+        match self {
+            Client(bytes) | Server(bytes) => bytes,
+            ClientEnds | ServerEnds => &[],
+        }
+    }
+
+    /// The same of these bytes.
+    pub(crate) fn with(self, bytes: &'a [u8]) -> Self {
+        match self {
+            Client(_) => Client(bytes),
+            Server(_) => Server(bytes),
+            end => end,
+        }
+    }
+
+    /// The same, a byte at a time.
+    pub(crate) fn bytewise(self) -> impl Iterator<Item = Self> {
+        let is_end = matches!(self, ClientEnds | ServerEnds);
+        let bytes = self.bytes().chunks(1).map(move |byte| self.with(byte));
+        bytes.chain(is_end.then_some(self))
+    }
+}
+
+/// What is seen of a conversation and then of its end, all of which happens at this time.
+pub(crate) fn watch<'a>(now: Instant, steps: impl Iterator<Item = Step<'a>>) -> Vec<Observation> {
+    let mut observer = Observer::default();
+    for step in steps {
+        take(&mut observer, step, now);
+    }
+    observer.ended(now);
+    iter::from_fn(|| observer.pop()).collect()
+}
+
+/// Shows one step, all of which happens at this time.
+pub(crate) fn take(observer: &mut Observer, step: Step<'_>, now: Instant) {
+    match step {
+        Client(bytes) => observer.sent(bytes, now),
+        ClientEnds => observer.client_ended(),
+        Server(bytes) => observer.received(bytes, now),
+        ServerEnds => observer.server_ended(now),
+    }
+}
