@@ -269,7 +269,7 @@ mod tests {
     /// A parser by the name of its program.
     type Target = (&'static str, fn(&[u8]));
 
-    const TARGETS: [Target; 10] = [
+    const TARGETS: [Target; 11] = [
         ("certificate", certificate),
         ("client_hello", client_hello),
         ("command_line", command_line),

@@ -21,17 +21,39 @@ pub fn nginx(pod: &Pod, port: u16, page: &str) -> Process {
 /// nginx with one page at `/`, and on standard output, for each request, this line of its variables.
 #[track_caller]
 pub fn nginx_logging(pod: &Pod, port: u16, page: &str, line: &str) -> Process {
+    let http = format!(
+        "log_format line '{line}';\n\
+         access_log /dev/stdout line;\n\
+         server {{ listen {port}; listen [::]:{port}; root html; }}\n"
+    );
+    nginx_with(pod, port, page, &http)
+}
+
+/// nginx that speaks HTTP/2 without TLS, with one page at `/`, and with `/moved` (301), `/missing`
+/// (404) and `/broken` (503).
+#[track_caller]
+pub fn nginx_http2(pod: &Pod, port: u16, page: &str) -> Process {
+    let http = format!(
+        "access_log off;\n\
+         server {{ listen {port} http2; root html;\n\
+           location /moved {{ return 301 /; }}\n\
+           location /broken {{ return 503; }}\n\
+         }}\n"
+    );
+    nginx_with(pod, port, page, &http)
+}
+
+/// nginx with these directives in its block `http`, and a page in the directory `html`.
+#[track_caller]
+fn nginx_with(pod: &Pod, port: u16, page: &str, http: &str) -> Process {
     let root = directory(pod, "nginx", "root");
-    fs::write(root.join("index.html"), page).expect("writing a page");
+    let html = root.join("html");
+    fs::create_dir(&html).expect("making a directory of pages");
+    fs::write(html.join("index.html"), page).expect("writing a page");
     let configuration = format!(
         "daemon off; user root; pid nginx.pid; error_log stderr;\n\
          events {{ worker_connections 4096; }}\n\
-         http {{\n\
-           log_format line '{line}';\n\
-           access_log /dev/stdout line; keepalive_requests 1000000;\n\
-           server {{ listen {port}; listen [::]:{port}; root {}; }}\n\
-         }}\n",
-        root.display()
+         http {{ keepalive_requests 1000000;\n{http}}}\n"
     );
     let file = root.join("nginx.conf");
     fs::write(&file, configuration).expect("writing nginx's configuration");
