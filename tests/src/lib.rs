@@ -64,7 +64,7 @@ pub use wire::Wire;
 /// What apps tell each other where nobody else should hear it. It occurs nowhere by chance.
 pub const SECRET: &str = "violet rhinoceros";
 
-/// Every program the pods run, by path, with the Debian package that brings it.
+/// Every program the pods run, and every library of their scripts, by path, with the Debian package that brings it.
 ///
 /// `cargo xtask setup` installs the packages whose program is missing.
 pub const PACKAGES: &[(&str, &str)] = &[
@@ -85,6 +85,7 @@ pub const PACKAGES: &[(&str, &str)] = &[
     ("/usr/bin/tcpdump", "tcpdump"),
     ("/usr/bin/wrk", "wrk"),
     ("/usr/lib/postgresql/15/bin/postgres", "postgresql"),
+    ("/usr/lib/python3/dist-packages/grpc", "python3-grpcio"),
     ("/usr/sbin/exim4", "exim4-daemon-light"),
     ("/usr/sbin/ip", "iproute2"),
     ("/usr/sbin/iptables-save", "iptables"),

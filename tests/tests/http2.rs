@@ -1,7 +1,8 @@
 //! HTTP/2 and gRPC as they are observed: what the sidecars count is what client and server did.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
+use serde::Deserialize;
 use sidecar_tests::{Metrics, Pods, servers};
 
 const PORT: u16 = 8080;
@@ -73,5 +74,71 @@ fn every_request_of_h2load_is_counted() {
         assert_eq!(in_flight, 0, "{direction}");
         let lost = metrics.count("sidecar_opaque_connections_total", &[]);
         assert_eq!(lost, 0, "{direction}");
+    }
+}
+
+/// How calls ended: by status, `given_up` by the client, or `late`.
+#[derive(Deserialize)]
+struct Calls {
+    ends: BTreeMap<String, u64>,
+}
+
+#[test]
+fn every_grpc_call_is_counted() {
+    const CALLS: u64 = 10_200;
+    let pods = Pods::meshed();
+    let port = PORT.to_string();
+    let server = pods.server.script("grpc_peer.py");
+    let _server = server.args(["server", &port]).listen(PORT);
+    let address = format!("{}:{PORT}", pods.server.v4());
+    let client = pods.client.script("grpc_peer.py");
+    let Calls { mut ends } = client
+        .args(["client", &address, &CALLS.to_string()])
+        .deadline(Duration::from_mins(5))
+        .facts();
+    let total: u64 = ends.values().sum();
+    let mut take = |end| {
+        ends.remove(end)
+            .unwrap_or_else(|| panic!("there is no {end}"))
+    };
+    let (given_up, late) = (take("given_up"), take("late"));
+    assert_eq!(ends.len(), 17, "each status has had its turn: {ends:?}");
+    assert!(total > CALLS);
+    for (sidecar, direction) in [
+        (pods.client.sidecar(), "outbound"),
+        (pods.server.sidecar(), "inbound"),
+    ] {
+        let count = |metrics: &Metrics, name: &str, more: &[_]| {
+            metrics.count(name, &[&[("direction", direction)], more].concat())
+        };
+        let calls = |metrics: &Metrics, status| {
+            let labels = [("grpc_status", status), ("tls", "mutual")];
+            count(metrics, "sidecar_grpc_calls_total", &labels)
+        };
+        let metrics = sidecar
+            .metrics_when(|metrics| count(metrics, "sidecar_grpc_calls_total", &[]) >= total);
+        assert_eq!(count(&metrics, "sidecar_grpc_calls_total", &[]), total);
+        // At a deadline both sides act: the server may still say so, or the client has gone.
+        let in_time = calls(&metrics, "DEADLINE_EXCEEDED") - ends["DEADLINE_EXCEEDED"];
+        assert_eq!(calls(&metrics, "none") + in_time, given_up + late);
+        for (status, ended) in ends
+            .iter()
+            .filter(|(status, _)| *status != "DEADLINE_EXCEEDED")
+        {
+            assert_eq!(calls(&metrics, status), *ended, "{direction} {status}");
+        }
+
+        let requests = |outcome| {
+            let labels = [
+                ("protocol", "grpc"),
+                ("method", "POST"),
+                ("outcome", outcome),
+            ];
+            count(&metrics, "sidecar_http_requests_total", &labels)
+        };
+        assert_eq!(requests("reset_by_client"), calls(&metrics, "none"));
+        assert_eq!(requests("complete") + requests("reset_by_client"), total);
+        let in_flight = count(&metrics, "sidecar_http_requests_in_flight", &[]);
+        assert_eq!(in_flight, 0, "{direction}");
     }
 }
