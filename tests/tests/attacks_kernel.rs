@@ -119,7 +119,7 @@ fn what_a_packet_socket_says_in_plaintext_is_refused_by_a_strict_peer() {
     // A SYN without the option, and one that offers what is then not kept.
     for (count, (role, meshed, close)) in (1..).zip([
         ("plain-client", false, "plaintext_refused"),
-        ("client", true, "handshake_failed"),
+        ("client", true, "handshake_not_tls"),
     ]) {
         let seen = say_by_hand(&pods, role);
         assert_eq!(
@@ -148,7 +148,7 @@ fn a_peer_that_offers_the_option_and_speaks_plaintext_never_reaches_the_app() {
             (&json!(true), &json!("reset"))
         );
         let failed = pods.server.sidecar().failures("inbound", 1);
-        assert_eq!(failed[0].close, "handshake_failed", "{mode}");
+        assert_eq!(failed[0].close, "handshake_not_tls", "{mode}");
         assert_eq!(
             pods.server.sidecar().kernel_events("inbound_dialled_app"),
             0

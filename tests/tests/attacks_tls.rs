@@ -15,9 +15,14 @@ use sidecar_tests::{
 /// Where those are that this process plays itself.
 const OWN_PORT: u16 = 8081;
 
-/// Says who it is not: what it shows is wrong in one way. What it is called, what it shows, and
-/// the words by which the log says what is wrong.
-type Impostor = (&'static str, fn(&Authorities) -> Shown, &'static str);
+/// Says who it is not: what it shows is wrong in one way. What it is called, what it shows, the
+/// reason in log and metric, and the words by which the log says what is wrong.
+type Impostor = (
+    &'static str,
+    fn(&Authorities) -> Shown,
+    &'static str,
+    &'static str,
+);
 
 /// Speaks TLS in a wrong way, as OpenSSL with these flags. What it is called, the flags, the
 /// reason in log and metric, and words of the log.
@@ -30,48 +35,48 @@ type Stranger = (
 
 #[rustfmt::skip]
 const IMPOSTORS: [Impostor; 33] = [
-    ("nothing but a name",          |by| by.foreign.issue(|_| ()).show(&[]), "not issued by any authority in the trust bundle"),
-    ("a self-signed certificate",   |_| Holder::self_signed().show(&[]), "not issued by any authority in the trust bundle"),
-    ("a foreign root of our name",  |by| by.foreign.issue(|_| ()).show(&[&by.foreign]), "not issued by any authority in the trust bundle"),
-    ("our root, which did not sign",|by| by.foreign.issue(|_| ()).show(&[&by.ours]), "not issued by any authority in the trust bundle"),
-    ("a stolen intermediate",       |by| by.foreign.issue(|_| ()).show(&[&by.ours.issue_authority("stolen", |_| ())]), "not issued by any authority in the trust bundle"),
-    ("issued by another workload",  by_a_workload, "not issued by any authority in the trust bundle"),
-    ("issued by too long a path",   by_too_long_a_path, "does not verify"),
-    ("issued by one that expired",  |by| show_with(&by.ours.issue_authority("over", |params| params.not_after = hours_from_now(-1).into())), "expired at"),
-    ("issued by one not allowed to",|by| show_with(&by.ours.issue_authority("mute", |params| params.key_usages = vec![KeyUsagePurpose::CrlSign])), "not issued by any authority in the trust bundle"),
-    ("the issuer in its own place", |by| by.ours.issue_authority("first", |_| ()).show(&[]), "names the trust domain sidecar.local and no workload in it"),
-    ("expired",                     |by| by.wrong(|params| params.not_after = hours_from_now(-1).into()), "expired at"),
-    ("not yet valid",               |by| by.wrong(|params| params.not_before = hours_from_now(1).into()), "is not valid before"),
-    ("another trust domain",        |by| by.named(&["spiffe://evil.example/web"]), "claims to be spiffe://evil.example/web, which is not in trust domain sidecar.local"),
-    ("the same by its own root",    |by| by.foreign.issue(|params| params.subject_alt_names = vec![uri("spiffe://evil.example/web")]).show(&[]), "claims to be spiffe://evil.example/web"),
-    ("ours as a part of another",   |by| by.named(&["spiffe://sidecar.local.evil.example/web"]), "claims to be spiffe://sidecar.local.evil.example/web"),
-    ("ours as a user of another",   |by| by.named(&["spiffe://sidecar.local@evil.example/web"]), "is no SPIFFE ID"),
-    ("no workload",                 |by| by.named(&["spiffe://sidecar.local"]), "names the trust domain sidecar.local and no workload in it"),
-    ("two names",                   |by| by.named(&["spiffe://sidecar.local/web", "spiffe://sidecar.local/admin"]), "carries 2 URI names"),
-    ("one name twice",              |by| by.named(&["spiffe://sidecar.local/web", "spiffe://sidecar.local/web"]), "carries 2 URI names"),
-    ("a name and a web page",       |by| by.named(&["spiffe://sidecar.local/web", "https://sidecar.local/web"]), "carries 2 URI names"),
-    ("a web page alone",            |by| by.named(&["https://sidecar.local/web"]), "is no SPIFFE ID"),
-    ("a name with a query",         |by| by.named(&["spiffe://sidecar.local/web?as=admin"]), "is no SPIFFE ID"),
-    ("a name with a way up",        |by| by.named(&["spiffe://sidecar.local/web/../admin"]), "is no SPIFFE ID"),
-    ("a name that ends a line",     |by| by.named(&["spiffe://sidecar.local/web\nlevel=ERROR"]), r"web\nlevel=ERROR"),
-    ("a DNS name alone",            |by| by.wrong(|params| params.subject_alt_names = vec![SanType::DnsName("web.sidecar.local".try_into().expect("ASCII"))]), "carries no URI name"),
-    ("no name",                     |by| by.wrong(|params| params.subject_alt_names.clear()), "carries no URI name"),
-    ("an authority's certificate",  |by| by.wrong(|params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)), "may sign other certificates"),
-    ("a right to sign others",      |by| by.wrong(|params| params.key_usages.push(KeyUsagePurpose::KeyCertSign)), "may sign other certificates"),
-    ("no right to sign at all",     |by| by.wrong(|params| params.key_usages = vec![KeyUsagePurpose::KeyAgreement]), "may not make digital signatures"),
-    ("no word on its use",          |by| by.wrong(|params| params.key_usages.clear()), "may not make digital signatures"),
-    ("meant for mail",              |by| by.wrong(|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::EmailProtection]), "is not meant for both ends of TLS"),
-    ("a key of 1024 bits",          |by| by.ours.issue_by_openssl(&by.directory, &["-newkey", "rsa:1024"], "-sha256"), "has an RSA key of 1024 bits, where 2048 are the least"),
-    ("a signature with SHA-1",      |by| by.ours.issue_by_openssl(&by.directory, &["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"], "-sha1"), "does not verify"),
+    ("nothing but a name",          |by| by.foreign.issue(|_| ()).show(&[]), "peer_untrusted", "not issued by any authority in the trust bundle"),
+    ("a self-signed certificate",   |_| Holder::self_signed().show(&[]), "peer_untrusted", "not issued by any authority in the trust bundle"),
+    ("a foreign root of our name",  |by| by.foreign.issue(|_| ()).show(&[&by.foreign]), "peer_untrusted", "not issued by any authority in the trust bundle"),
+    ("our root, which did not sign",|by| by.foreign.issue(|_| ()).show(&[&by.ours]), "peer_untrusted", "not issued by any authority in the trust bundle"),
+    ("a stolen intermediate",       |by| by.foreign.issue(|_| ()).show(&[&by.ours.issue_authority("stolen", |_| ())]), "peer_untrusted", "not issued by any authority in the trust bundle"),
+    ("issued by another workload",  by_a_workload, "peer_untrusted", "not issued by any authority in the trust bundle"),
+    ("issued by too long a path",   by_too_long_a_path, "peer_certificate_invalid", "does not verify"),
+    ("issued by one that expired",  |by| show_with(&by.ours.issue_authority("over", |params| params.not_after = hours_from_now(-1).into())), "peer_certificate_expired", "expired at"),
+    ("issued by one not allowed to",|by| show_with(&by.ours.issue_authority("mute", |params| params.key_usages = vec![KeyUsagePurpose::CrlSign])), "peer_untrusted", "not issued by any authority in the trust bundle"),
+    ("the issuer in its own place", |by| by.ours.issue_authority("first", |_| ()).show(&[]), "peer_certificate_invalid", "names the trust domain sidecar.local and no workload in it"),
+    ("expired",                     |by| by.wrong(|params| params.not_after = hours_from_now(-1).into()), "peer_certificate_expired", "expired at"),
+    ("not yet valid",               |by| by.wrong(|params| params.not_before = hours_from_now(1).into()), "peer_certificate_not_yet_valid", "is not valid before"),
+    ("another trust domain",        |by| by.named(&["spiffe://evil.example/web"]), "peer_foreign", "claims to be spiffe://evil.example/web, which is not in trust domain sidecar.local"),
+    ("the same by its own root",    |by| by.foreign.issue(|params| params.subject_alt_names = vec![uri("spiffe://evil.example/web")]).show(&[]), "peer_foreign", "claims to be spiffe://evil.example/web"),
+    ("ours as a part of another",   |by| by.named(&["spiffe://sidecar.local.evil.example/web"]), "peer_foreign", "claims to be spiffe://sidecar.local.evil.example/web"),
+    ("ours as a user of another",   |by| by.named(&["spiffe://sidecar.local@evil.example/web"]), "peer_certificate_invalid", "is no SPIFFE ID"),
+    ("no workload",                 |by| by.named(&["spiffe://sidecar.local"]), "peer_certificate_invalid", "names the trust domain sidecar.local and no workload in it"),
+    ("two names",                   |by| by.named(&["spiffe://sidecar.local/web", "spiffe://sidecar.local/admin"]), "peer_certificate_invalid", "carries 2 URI names"),
+    ("one name twice",              |by| by.named(&["spiffe://sidecar.local/web", "spiffe://sidecar.local/web"]), "peer_certificate_invalid", "carries 2 URI names"),
+    ("a name and a web page",       |by| by.named(&["spiffe://sidecar.local/web", "https://sidecar.local/web"]), "peer_certificate_invalid", "carries 2 URI names"),
+    ("a web page alone",            |by| by.named(&["https://sidecar.local/web"]), "peer_certificate_invalid", "is no SPIFFE ID"),
+    ("a name with a query",         |by| by.named(&["spiffe://sidecar.local/web?as=admin"]), "peer_certificate_invalid", "is no SPIFFE ID"),
+    ("a name with a way up",        |by| by.named(&["spiffe://sidecar.local/web/../admin"]), "peer_certificate_invalid", "is no SPIFFE ID"),
+    ("a name that ends a line",     |by| by.named(&["spiffe://sidecar.local/web\nlevel=ERROR"]), "peer_certificate_invalid", r"web\nlevel=ERROR"),
+    ("a DNS name alone",            |by| by.wrong(|params| params.subject_alt_names = vec![SanType::DnsName("web.sidecar.local".try_into().expect("ASCII"))]), "peer_certificate_invalid", "carries no URI name"),
+    ("no name",                     |by| by.wrong(|params| params.subject_alt_names.clear()), "peer_certificate_invalid", "carries no URI name"),
+    ("an authority's certificate",  |by| by.wrong(|params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)), "peer_certificate_invalid", "may sign other certificates"),
+    ("a right to sign others",      |by| by.wrong(|params| params.key_usages.push(KeyUsagePurpose::KeyCertSign)), "peer_certificate_invalid", "may sign other certificates"),
+    ("no right to sign at all",     |by| by.wrong(|params| params.key_usages = vec![KeyUsagePurpose::KeyAgreement]), "peer_certificate_invalid", "may not make digital signatures"),
+    ("no word on its use",          |by| by.wrong(|params| params.key_usages.clear()), "peer_certificate_invalid", "may not make digital signatures"),
+    ("meant for mail",              |by| by.wrong(|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::EmailProtection]), "peer_certificate_invalid", "is not meant for both ends of TLS"),
+    ("a key of 1024 bits",          |by| by.ours.issue_by_openssl(&by.directory, &["-newkey", "rsa:1024"], "-sha256"), "peer_certificate_invalid", "has an RSA key of 1024 bits, where 2048 are the least"),
+    ("a signature with SHA-1",      |by| by.ours.issue_by_openssl(&by.directory, &["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"], "-sha1"), "peer_certificate_invalid", "does not verify"),
 ];
 
 #[rustfmt::skip]
 const STRANGE_CLIENTS: [Stranger; 5] = [
-    ("TLS 1.2",                 &["-tls1_2", "-alpn", ALPN], "handshake_failed", "but not as a sidecar does"),
+    ("TLS 1.2",                 &["-tls1_2", "-alpn", ALPN], "handshake_incompatible", "but not as a sidecar does"),
     ("another protocol",        &["-tls1_3", "-alpn", "h2"], "plaintext_refused", "does not speak mutual TLS"),
     ("a later protocol",        &["-tls1_3", "-alpn", "sidecar/10"], "plaintext_refused", "does not speak mutual TLS"),
     ("no protocol",             &["-tls1_3"], "plaintext_refused", "does not speak mutual TLS"),
-    ("an unknown key exchange", &["-tls1_3", "-alpn", ALPN, "-groups", "X448"], "handshake_failed", "but not as a sidecar does"),
+    ("an unknown key exchange", &["-tls1_3", "-alpn", ALPN, "-groups", "X448"], "handshake_incompatible", "but not as a sidecar does"),
 ];
 
 #[rustfmt::skip]
@@ -85,9 +90,9 @@ const STRANGE_SERVERS: [Stranger; 4] = [
 #[test]
 fn no_impostor_gets_to_the_app() {
     let site = Site::server_meshed(&["--inbound", "strict"]);
-    for (count, (what, shows, says)) in (1..).zip(IMPOSTORS) {
+    for (count, (what, shows, close, says)) in (1..).zip(IMPOSTORS) {
         let shown = shows(&site.authorities);
-        site.assert_client_is_refused(count, what, Some(&shown), &PROPER, "peer_identity", says);
+        site.assert_client_is_refused(count, what, Some(&shown), &PROPER, close, says);
     }
     site.assert_unharmed();
 }
@@ -104,7 +109,7 @@ fn no_stranger_gets_to_the_app() {
         "no certificate",
         None,
         &PROPER,
-        "peer_identity",
+        "peer_no_certificate",
         "the peer showed no certificate",
     );
     site.assert_unharmed();
@@ -113,9 +118,9 @@ fn no_stranger_gets_to_the_app() {
 #[test]
 fn no_app_tells_an_impostor_anything() {
     let site = Site::client_meshed();
-    for (count, (what, shows, says)) in (1..).zip(IMPOSTORS) {
+    for (count, (what, shows, close, says)) in (1..).zip(IMPOSTORS) {
         let shown = shows(&site.authorities);
-        site.assert_server_is_refused(count, what, &shown, &PROPER, "peer_identity", says);
+        site.assert_server_is_refused(count, what, &shown, &PROPER, close, says);
     }
     site.assert_unharmed();
 }
@@ -140,7 +145,7 @@ fn a_chain_beyond_all_measure_is_refused_by_both_ends() {
         "endless",
         Some(&shown),
         &PROPER,
-        "handshake_failed",
+        "handshake_incompatible",
         says,
     );
     site.assert_unharmed();
@@ -179,10 +184,10 @@ fn under_permissive_an_impostor_gets_to_the_app_without_a_byte() {
         ]
         .contains(what)
     });
-    for (count, (what, shows, says)) in (1..).zip(cases) {
+    for (count, (what, shows, close, says)) in (1..).zip(cases) {
         let shown = shows(&site.authorities);
         site.client(Some(&shown), &PROPER).run();
-        site.assert_failed("inbound", count, what, "peer_identity", says);
+        site.assert_failed("inbound", count, what, close, says);
         let sessions = site.app().sessions_when(count);
         assert_eq!(sessions[count - 1].received, 0, "{what}");
     }
@@ -199,7 +204,7 @@ fn a_copied_certificate_is_worth_nothing_without_its_key() {
     let mut peer = TlsPeer::dial(&site.pods.client, to, &thief).expect("a handshake");
     let heard = peer.say(SECRET).and_then(|()| peer.hear());
     heard.expect_err("nothing is said to a thief");
-    site.assert_failed("inbound", 1, "a thief", "peer_identity", says);
+    site.assert_failed("inbound", 1, "a thief", "peer_key_unproved", says);
     assert_eq!(site.app().sessions(), []);
     site.assert_unharmed();
 
@@ -209,7 +214,7 @@ fn a_copied_certificate_is_worth_nothing_without_its_key() {
     let app = site.talk(OWN_PORT);
     TlsPeer::accept(&listener, &thief).expect_err("a thief is not believed");
     assert_eq!(app.wait().success().stdout, "reset\n");
-    site.assert_failed("outbound", 1, "a thief", "peer_identity", says);
+    site.assert_failed("outbound", 1, "a thief", "peer_key_unproved", says);
     site.assert_unharmed();
 }
 
@@ -244,7 +249,7 @@ fn no_session_can_be_resumed_and_early_data_reaches_nobody() {
         "inbound",
         1,
         "a ticket",
-        "peer_identity",
+        "peer_no_certificate",
         "the peer showed no certificate",
     );
     site.app().only_session();

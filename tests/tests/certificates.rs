@@ -167,7 +167,7 @@ fn a_peer_of_another_authority_is_refused_by_both() {
     let app = App::start(&pods.server, Behaviour::Echo, 8080);
     let [client, server] = [&pods.client, &pods.server]
         .map(|pod| Ca::new(pod, "sidecar.local").issue(&pod.identity(), "1h"));
-    assert_refused(&mut pods, &app, [&client, &server]);
+    assert_refused(&mut pods, &app, "peer_untrusted", [&client, &server]);
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn a_peer_of_another_trust_domain_is_refused_even_if_its_authority_is_known() {
     let server = Ca::new(&pods.server, "two.example").issue("spiffe://two.example/server", "1h");
     client.trust(&server);
     server.trust(&client);
-    assert_refused(&mut pods, &app, [&client, &server]);
+    assert_refused(&mut pods, &app, "peer_foreign", [&client, &server]);
 }
 
 #[test]
@@ -204,7 +204,7 @@ fn an_expired_certificate_is_refused_by_the_peer() {
     let capture = pods.client.capture();
     assert_eq!(ask(&pods), "reset");
     let failed = pods.client.sidecar().failures("outbound", 1);
-    assert_eq!(failed[0].close, "peer_identity");
+    assert_eq!(failed[0].close, "peer_certificate_expired");
     let log = pods.client.sidecar().log();
     assert!(log.contains("expired"), "{log}");
     assert!(!capture.finish().contains(SECRET));
@@ -213,14 +213,14 @@ fn an_expired_certificate_is_refused_by_the_peer() {
 
 /// Has both pods use these certificates, and checks that they do not talk.
 #[track_caller]
-fn assert_refused(pods: &mut Pods, app: &App, svids: [&Svid; 2]) {
+fn assert_refused(pods: &mut Pods, app: &App, close: &str, svids: [&Svid; 2]) {
     for (pod, svid) in [&mut pods.client, &mut pods.server].into_iter().zip(svids) {
         pod.mesh_with(&svid.flags());
     }
     let capture = pods.client.capture();
     assert_eq!(ask(pods), "reset");
     let failed = pods.client.sidecar().failures("outbound", 1);
-    assert_eq!(failed[0].close, "peer_identity");
+    assert_eq!(failed[0].close, close);
     pods.server.sidecar().failures("inbound", 1);
     let wire = capture.finish();
     assert!(wire.only_stream().is_meshed(), "the pods have not tried");

@@ -9,23 +9,26 @@ use sidecar_tests::{App, Behaviour, Pod, Pods, Program, SECRET, app::GREETING};
 const RAW: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 99);
 
 /// What a peer may say in the place of a TLS handshake, in hexadecimal, and what that is called.
-const GARBAGE: [(&str, &str); 4] = [
-    ("no TLS", "474554202f20485454502f312e310d0a0d0a"),
-    ("noise", "00ff00ff00ff00ff00ff00ff00ff00ff00ff"),
-    ("a record that is too long", "160301ffff0100"),
-    ("an alert", "15030300020228"),
+/// And as what it is refused.
+const GARBAGE: [(&str, &str, &str); 4] = [
+    ("no TLS", "474554202f20485454502f312e310d0a0d0a", NOT_TLS),
+    ("noise", "00ff00ff00ff00ff00ff00ff00ff00ff00ff", NOT_TLS),
+    ("a record that is too long", "160301ffff0100", NOT_TLS),
+    ("an alert", "15030300020228", "handshake_refused"),
 ];
+
+const NOT_TLS: &str = "handshake_not_tls";
 
 #[test]
 fn a_client_that_offers_the_mesh_and_speaks_garbage_is_refused() {
     let pods = Pods::server_meshed(&[]);
     let app = App::start(&pods.server, Behaviour::Greet, 8080);
-    for (count, (what, garbage)) in (1..).zip(GARBAGE) {
+    for (count, (what, garbage, close)) in (1..).zip(GARBAGE) {
         let seen = raw_client(&pods, garbage);
         assert_eq!(seen["meshed"], true, "{what}: the mesh was not accepted");
         assert!(!received(&seen).contains(GREETING), "{what}: {seen}");
         let failed = pods.server.sidecar().failures("inbound", count);
-        assert_eq!(failed[count - 1].close, "handshake_failed", "{what}");
+        assert_eq!(failed[count - 1].close, close, "{what}");
         assert_eq!(failed[count - 1].client.ip(), RAW);
     }
     assert_eq!(app.sessions(), []);
@@ -49,13 +52,13 @@ fn a_server_that_accepts_the_mesh_and_speaks_garbage_is_told_nothing() {
     let pods = Pods::client_meshed(&[]);
     make_neighbour(&pods.client, &pods.server);
     let capture = pods.client.capture();
-    for (count, (what, garbage)) in (1..).zip(GARBAGE) {
+    for (count, (what, garbage, close)) in (1..).zip(GARBAGE) {
         let mut server = raw_peer("server", &pods.server, &pods.client, garbage).start();
         server.wait_for_stdout("listening");
         assert_eq!(pods.client.converse(RAW, 8080, SECRET), "reset", "{what}");
         server.wait_for_stdout(r#""meshed": true"#);
         let failed = pods.client.sidecar().failures("outbound", count);
-        assert_eq!(failed[count - 1].close, "handshake_failed", "{what}");
+        assert_eq!(failed[count - 1].close, close, "{what}");
     }
     assert!(!capture.finish().contains(SECRET));
 }

@@ -420,7 +420,7 @@ fn a_server_that_is_not_expected_is_told_nothing() {
     assert!(!wire.contains(SECRET));
     let sidecar = pods.client.sidecar();
     let failed = sidecar.failures("outbound", 2);
-    assert_eq!(failed[0].close, "peer_identity");
+    assert_eq!(failed[0].close, "peer_unexpected");
     assert_eq!(failed[0].peer, Some(pods.server.identity()));
     assert_eq!(failed[1].close, "plaintext_refused");
     let answers = format!(

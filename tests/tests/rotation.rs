@@ -268,7 +268,7 @@ fn a_revoked_peer_loses_its_open_connections_and_gets_no_new_ones() {
 
     let wire = pods.client.capture();
     assert_eq!(ask(&pods), "reset");
-    let refused = sidecar.connection(|entry| entry.close == "peer_identity");
+    let refused = sidecar.connection(|entry| entry.close == "peer_certificate_revoked");
     assert_eq!((refused.sent, refused.received), (0, 0));
     assert!(!wire.finish().contains(SECRET));
 }

@@ -2,7 +2,10 @@ use std::{fmt, io};
 
 use serde::Serialize;
 
-use crate::tls::HandshakeError;
+use crate::{
+    identity::Flaw,
+    tls::{HandshakeError, Refused},
+};
 
 /// Why a connection ended. The word stands in the access log and in the metrics.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
@@ -26,8 +29,14 @@ pub enum Close {
     Eof,
     /// The process or the system has no file descriptor left.
     FdLimit,
-    /// The TLS handshake failed.
-    HandshakeFailed,
+    /// The connection broke during the TLS handshake.
+    HandshakeBroken,
+    /// The peer speaks TLS, but not as a sidecar does.
+    HandshakeIncompatible,
+    /// The peer agreed to TLS, and speaks something else.
+    HandshakeNotTls,
+    /// The peer gave up the TLS handshake with an alert, most likely because of our certificate.
+    HandshakeRefused,
     /// The TLS handshake took longer than the handshake timeout.
     HandshakeTimeout,
     /// The kernel side did not answer what it knows of the socket.
@@ -42,8 +51,24 @@ pub enum Close {
     NotSteered,
     /// As many connections as allowed were in the making.
     Overloaded,
-    /// The peer's certificate was refused, or somebody else was expected.
-    PeerIdentity,
+    /// The peer's certificate, or one that it depends on, has expired.
+    PeerCertificateExpired,
+    /// The peer's certificate is no valid X.509-SVID.
+    PeerCertificateInvalid,
+    /// The peer's certificate, or one that it depends on, is not valid yet.
+    PeerCertificateNotYetValid,
+    /// The peer's certificate, or one that it depends on, is revoked.
+    PeerCertificateRevoked,
+    /// The peer claims to be of a trust domain that is not trusted.
+    PeerForeign,
+    /// The peer did not prove that it holds the key of its certificate.
+    PeerKeyUnproved,
+    /// The peer showed no certificate.
+    PeerNoCertificate,
+    /// The peer is not who is expected.
+    PeerUnexpected,
+    /// No authority that is trusted issued the peer's certificate.
+    PeerUntrusted,
     /// The peer does not speak mutual TLS, and the mode is `strict`.
     PlaintextRefused,
     /// The server, or its proxy, reset the connection or vanished.
@@ -54,7 +79,7 @@ pub enum Close {
 
 impl Close {
     /// Every reason, in the order in which documents list them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 32] = [
         Self::ClientReset,
         Self::ConnectFailed,
         Self::ConnectRefused,
@@ -64,7 +89,10 @@ impl Close {
         Self::Drained,
         Self::Eof,
         Self::FdLimit,
-        Self::HandshakeFailed,
+        Self::HandshakeBroken,
+        Self::HandshakeIncompatible,
+        Self::HandshakeNotTls,
+        Self::HandshakeRefused,
         Self::HandshakeTimeout,
         Self::KernelFailed,
         Self::NoIdentity,
@@ -72,7 +100,15 @@ impl Close {
         Self::NoLongerTrusted,
         Self::NotSteered,
         Self::Overloaded,
-        Self::PeerIdentity,
+        Self::PeerCertificateExpired,
+        Self::PeerCertificateInvalid,
+        Self::PeerCertificateNotYetValid,
+        Self::PeerCertificateRevoked,
+        Self::PeerForeign,
+        Self::PeerKeyUnproved,
+        Self::PeerNoCertificate,
+        Self::PeerUnexpected,
+        Self::PeerUntrusted,
         Self::PlaintextRefused,
         Self::ServerReset,
         Self::TlsBroken,
@@ -90,7 +126,10 @@ impl Close {
             Self::Drained => "drained",
             Self::Eof => "eof",
             Self::FdLimit => "fd_limit",
-            Self::HandshakeFailed => "handshake_failed",
+            Self::HandshakeBroken => "handshake_broken",
+            Self::HandshakeIncompatible => "handshake_incompatible",
+            Self::HandshakeNotTls => "handshake_not_tls",
+            Self::HandshakeRefused => "handshake_refused",
             Self::HandshakeTimeout => "handshake_timeout",
             Self::KernelFailed => "kernel_failed",
             Self::NoIdentity => "no_identity",
@@ -98,7 +137,15 @@ impl Close {
             Self::NoLongerTrusted => "no_longer_trusted",
             Self::NotSteered => "not_steered",
             Self::Overloaded => "overloaded",
-            Self::PeerIdentity => "peer_identity",
+            Self::PeerCertificateExpired => "peer_certificate_expired",
+            Self::PeerCertificateInvalid => "peer_certificate_invalid",
+            Self::PeerCertificateNotYetValid => "peer_certificate_not_yet_valid",
+            Self::PeerCertificateRevoked => "peer_certificate_revoked",
+            Self::PeerForeign => "peer_foreign",
+            Self::PeerKeyUnproved => "peer_key_unproved",
+            Self::PeerNoCertificate => "peer_no_certificate",
+            Self::PeerUnexpected => "peer_unexpected",
+            Self::PeerUntrusted => "peer_untrusted",
             Self::PlaintextRefused => "plaintext_refused",
             Self::ServerReset => "server_reset",
             Self::TlsBroken => "tls_broken",
@@ -112,7 +159,15 @@ impl Close {
             Self::Denied
                 | Self::NoLongerAllowed
                 | Self::NoLongerTrusted
-                | Self::PeerIdentity
+                | Self::PeerCertificateExpired
+                | Self::PeerCertificateInvalid
+                | Self::PeerCertificateNotYetValid
+                | Self::PeerCertificateRevoked
+                | Self::PeerForeign
+                | Self::PeerKeyUnproved
+                | Self::PeerNoCertificate
+                | Self::PeerUnexpected
+                | Self::PeerUntrusted
                 | Self::PlaintextRefused
         )
     }
@@ -120,8 +175,26 @@ impl Close {
     /// The reason for which a TLS handshake failed.
     pub(super) const fn of_handshake(error: &HandshakeError) -> Self {
         match error {
-            HandshakeError::PeerIdentity(_) => Self::PeerIdentity,
-            _ => Self::HandshakeFailed,
+            HandshakeError::PeerIdentity(refused) => Self::of_refusal(refused),
+            HandshakeError::NotTls => Self::HandshakeNotTls,
+            HandshakeError::Incompatible(_) => Self::HandshakeIncompatible,
+            HandshakeError::RefusedByPeer(_) => Self::HandshakeRefused,
+            HandshakeError::Broken(_) => Self::HandshakeBroken,
+        }
+    }
+
+    const fn of_refusal(refused: &Refused) -> Self {
+        match refused {
+            Refused::NoCertificate => Self::PeerNoCertificate,
+            Refused::NoProof(_) => Self::PeerKeyUnproved,
+            Refused::ForeignTrustDomain { .. } => Self::PeerForeign,
+            Refused::Certificate { flaw, .. } => match flaw {
+                Flaw::Expired(_) => Self::PeerCertificateExpired,
+                Flaw::NotYetValid(_) => Self::PeerCertificateNotYetValid,
+                Flaw::Revoked => Self::PeerCertificateRevoked,
+                Flaw::Untrusted => Self::PeerUntrusted,
+                _ => Self::PeerCertificateInvalid,
+            },
         }
     }
 

@@ -98,7 +98,7 @@ async fn open<K: Kernel>(
             connection.tls(TlsUse::Mutual(peer.id().clone()));
             if let Some(explanation) = unexpected {
                 connection.explain(explanation);
-                return Err(Close::PeerIdentity);
+                return Err(Close::PeerUnexpected);
             }
             return Ok(Stream::Client(Box::new(upstream), peer));
         }
@@ -116,7 +116,7 @@ async fn open<K: Kernel>(
     };
     connection.tls(TlsUse::Failed);
     // Whoever shows a certificate speaks mutual TLS, and is refused for what it shows.
-    if meshed || close == Close::PeerIdentity {
+    if meshed || close.is_denial() {
         connection.explain(explanation);
         return Err(close);
     }

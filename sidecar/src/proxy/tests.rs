@@ -331,7 +331,7 @@ async fn a_peer_of_another_trust_domain_is_refused() {
     assert!(handshake.is_err());
     assert!(was_reset(app).await);
     logged(&log, "tls=failed sent=0 received=0").await;
-    logged(&log, "close=peer_identity").await;
+    logged(&log, "close=peer_foreign").await;
 }
 
 #[tokio::test]
@@ -348,7 +348,7 @@ async fn garbage_behind_the_option_is_no_reason_for_plaintext() {
         .expect("an open connection");
     assert!(was_reset(app).await);
     logged(&log, "tls=failed sent=0 received=0").await;
-    logged(&log, "close=handshake_failed").await;
+    logged(&log, "close=handshake_not_tls").await;
 }
 
 #[tokio::test]

@@ -233,11 +233,11 @@ impl Connection {
                     direction = %self.entry.direction,
                     client = %self.entry.client(),
                     destination = %self.entry.destination,
-                    reason = %Close::HandshakeFailed,
+                    reason = %Close::HandshakeRefused,
                     "connection failed: {error}"
                 );
                 self.explain(error.to_string());
-                self.write(Close::HandshakeFailed);
+                self.write(Close::HandshakeRefused);
             }
             // An end without the closing alert is no such error: the network can cause it.
             Some(error @ (HandshakeError::NotTls | HandshakeError::Incompatible(_))) => {

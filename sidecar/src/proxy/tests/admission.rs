@@ -131,7 +131,7 @@ async fn a_server_that_is_not_expected_is_told_nothing() {
     }
     assert!(was_reset(app).await);
     logged(&log, "peer=spiffe://example.org/b sent=0 received=0").await;
-    logged(&log, "close=peer_identity").await;
+    logged(&log, "close=peer_unexpected").await;
 }
 
 #[tokio::test]
