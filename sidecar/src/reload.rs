@@ -129,7 +129,7 @@ impl<T: Tables> Reload<T> {
             }
             Err(why) => {
                 self.telemetry.reloaded(false);
-                tracing::error!("{why}");
+                tracing::error!(outcome = "refused", "{why}");
             }
         }
     }

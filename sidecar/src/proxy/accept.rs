@@ -57,6 +57,7 @@ impl Acceptor {
                     telemetry.not_accepted(self.direction, Close::FdLimit);
                     tracing::error!(
                         direction = %self.direction,
+                        reason = %Close::FdLimit,
                         "refused a connection because no file descriptor is left ({error}); raise the limit of open files, two for each connection"
                     );
                     self.refuse_one();

@@ -8,6 +8,7 @@ use tokio::{
     time::Instant,
 };
 
+use super::Close;
 use crate::policy::Direction;
 
 /// How often a flood is logged while it lasts.
@@ -68,6 +69,7 @@ impl Establishing {
         {
             tracing::warn!(
                 %direction,
+                reason = %Close::Overloaded,
                 "refused {count} connections because {} others were in the making, as many as \
                  max-handshakes allows",
                 self.limit

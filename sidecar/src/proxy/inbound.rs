@@ -27,7 +27,7 @@ pub(super) async fn serve<K: Kernel>(proxy: &Proxy<K>, accepted: Accepted, permi
     let destination = match accepted.stream.local_addr() {
         // Loopback is never steered here: somebody has found the listener's own port.
         Ok(address) if address.ip().to_canonical().is_loopback() => {
-            tracing::warn!(client = %accepted.client, "refused a connection to the inbound listener that was not steered there");
+            tracing::warn!(client = %accepted.client, reason = %Close::NotSteered, "refused a connection to the inbound listener that was not steered there");
             proxy
                 .telemetry
                 .not_accepted(Direction::Inbound, Close::NotSteered);

@@ -20,14 +20,14 @@ pub(super) async fn serve<K: Kernel>(proxy: &Proxy<K>, accepted: Accepted, permi
     let destination = match proxy.kernel.original_destination(downstream.as_fd()) {
         Ok(Some(destination)) => destination,
         Ok(None) => {
-            tracing::warn!(%client, "refused a connection to the outbound listener that was not steered there");
+            tracing::warn!(%client, reason = %Close::NotSteered, "refused a connection to the outbound listener that was not steered there");
             proxy
                 .telemetry
                 .not_accepted(Direction::Outbound, Close::NotSteered);
             return;
         }
         Err(error) => {
-            tracing::error!(%client, "cannot read the original destination from the kernel: {error}");
+            tracing::error!(%client, reason = %Close::KernelFailed, "cannot read the original destination from the kernel: {error}");
             proxy
                 .telemetry
                 .not_accepted(Direction::Outbound, Close::KernelFailed);

@@ -218,11 +218,13 @@ impl Keeper {
         }
         let Some(identity) = &self.identity else {
             tracing::warn!(
+                source = self.label,
                 "{error}; until then the workload has no identity, and connections that need one wait"
             );
             return;
         };
         tracing::warn!(
+            source = self.label,
             "{error}; until then the identity before it is used, which is valid until {}",
             timestamp(identity.svid.not_after())
         );
@@ -234,15 +236,20 @@ impl Keeper {
         if !self.is_new_failure(file.as_str(), file.path(), &error) {
             return;
         }
+        let source = file.as_str();
         match file {
             _ if self.others.holds(file) => {
-                tracing::warn!("{error}; until then what it said before holds");
+                tracing::warn!(source, "{error}; until then what it said before holds");
             }
             TrustFile::Crl(_) => tracing::warn!(
+                source,
                 "{error}; until then nobody knows who is revoked, and connections that need an identity wait"
             ),
             TrustFile::Federated(domain, _) => {
-                tracing::warn!("{error}; until then workloads of {domain} are refused");
+                tracing::warn!(
+                    source,
+                    "{error}; until then workloads of {domain} are refused"
+                );
             }
         }
     }
