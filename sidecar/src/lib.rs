@@ -8,6 +8,7 @@ pub mod admin;
 pub mod bpf;
 pub mod changes;
 pub mod cli;
+pub mod codes;
 pub mod config;
 pub mod daemon;
 #[cfg(any(test, feature = "fuzzing"))]

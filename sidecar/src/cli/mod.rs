@@ -5,6 +5,7 @@ mod ca;
 mod check;
 mod cleanup;
 mod exec;
+mod explain;
 mod init;
 mod output;
 mod policy;
@@ -33,6 +34,8 @@ enum Command {
     Cleanup(cleanup::Cleanup),
     /// Run one command with a sidecar of its own
     Exec(exec::Exec),
+    /// Say what a word of the logs and metrics means, and what to do first
+    Explain(explain::Explain),
     /// Attach everything for a pod and leave: its connections are refused until a sidecar runs
     Init(init::Init),
     /// Say what settings mean for a client, or whether they are valid; changes nothing
@@ -62,6 +65,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => args.run(),
         Command::Cleanup(args) => args.run(),
         Command::Exec(args) => args.run(),
+        Command::Explain(args) => args.run().map(|()| ExitCode::SUCCESS),
         Command::Init(args) => args.run().map(|()| ExitCode::SUCCESS),
         Command::Policy(args) => args.run(),
         Command::Run(args) => args.run().map(|()| ExitCode::SUCCESS),

@@ -355,7 +355,7 @@ mod tests {
             duration: Duration::from_micros(1234),
             protocol: None,
             lost: None,
-            close: Close::HandshakeFailed,
+            close: Close::HandshakeBroken,
             reason: Some(reason),
         })
     }
@@ -436,7 +436,7 @@ mod tests {
         let reason = "the peer's name is \"shop\"";
         let record = record(&TlsUse::Failed, failure(reason));
         assert!(record.text().ends_with(
-            " tls=failed sent=0 received=0 duration=1.234ms close=handshake_failed \
+            " tls=failed sent=0 received=0 duration=1.234ms close=handshake_broken \
              reason=\"the peer's name is \\\"shop\\\"\""
         ));
         assert_eq!(parse(&record.json())["reason"], reason);

@@ -44,7 +44,7 @@ async fn plaintext_is_closed_when_the_mode_becomes_strict_and_tls_lives_on() {
     logged(&plain_log, "close=no_longer_allowed").await;
     let metrics = plain.telemetry.render().expect("metrics");
     assert!(
-        metrics.contains(r#"tls="no_peer_option",close="no_longer_allowed"} 1"#),
+        metrics.contains(r#"close="no_longer_allowed",direction="outbound""#),
         "{metrics}"
     );
     converse(&mut meshed_app, &mut meshed_server).await;
@@ -223,7 +223,7 @@ async fn exactly_those_whose_certificate_is_revoked_are_closed() {
     logged(&log, "close=no_longer_trusted").await;
     let metrics = proxy.telemetry.render().expect("metrics");
     assert!(
-        metrics.contains(r#"tls="mutual",close="no_longer_trusted"} 1"#),
+        metrics.contains(r#"close="no_longer_trusted",direction="inbound""#),
         "{metrics}"
     );
     converse(&mut app_of_b, &mut open_b).await;
