@@ -132,17 +132,17 @@ fn a_connection_that_fails_shows_by_its_failure() {
     let strict = ["--outbound", "strict"];
     let pods = Pods::client_meshed(&strict);
     let _app = App::start(&pods.server, Behaviour::Echo, 8080);
-    assert_eq!(
-        pods.client.converse(pods.server.v4(), 8080, SECRET),
-        "reset"
-    );
-    let metrics = pods
-        .client
-        .sidecar()
-        .metrics_when(|metrics| closed(metrics) == 2);
-    let failed = [("tls", "failed"), ("peer", "")];
+    let address = pods.server.v4();
+    assert_eq!(pods.client.converse(address, 8080, SECRET), "reset");
+    let sidecar = pods.client.sidecar();
+    let metrics = sidecar.metrics_when(|metrics| closed(metrics) == 2);
     let name = "sidecar_tcp_congestion_window_segments_count";
-    assert_eq!(metrics.count(name, &failed), 2);
+    assert_eq!(metrics.count(name, &[("tls", "failed"), ("peer", "")]), 2);
+    // Nobody listens there: there is no leg to the network.
+    assert_eq!(pods.client.converse(address, 8081, SECRET), "reset");
+    let metrics = sidecar.metrics_when(|metrics| closed(metrics) == 3);
+    let pending = [("tls", "pending"), ("leg", "app")];
+    assert_eq!(metrics.count(name, &pending), 1);
     assert_eq!(lost(&metrics), 0);
 }
 
