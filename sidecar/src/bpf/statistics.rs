@@ -5,7 +5,6 @@
 use std::{
     fs::{File, TryLockError},
     io,
-    path::Path,
     time::Duration,
 };
 
@@ -35,7 +34,7 @@ impl Statistics {
         let path = pins.reader_directory();
         Ok(Self {
             ring: maps::open_any(pins, RING)?,
-            turn: open_directory(&path).map_err(|source| Error::bpffs("open", &path, source))?,
+            turn: File::open(&path).map_err(|source| Error::bpffs("open", &path, source))?,
         })
     }
 
@@ -103,10 +102,6 @@ impl Drop for Turn {
     }
 }
 
-fn open_directory(path: &Path) -> io::Result<File> {
-    File::open(path)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,7 +109,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_at_a_time_reads_and_the_next_waits_for_its_end() {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let wait = || Turn::wait(open_directory(directory.path()).expect("it exists"));
+        let wait = || Turn::wait(File::open(directory.path()).expect("it exists"));
         let first = wait().await.expect("nobody reads");
         let waiting = tokio::time::timeout(Duration::from_mins(1), wait()).await;
         assert!(waiting.is_err(), "two read at once");
