@@ -12,12 +12,12 @@ const ROUND_TRIP: f64 = 0.019;
 const MIB: u64 = 1 << 20;
 
 /// Sends so many bytes, and hears how many have come.
-const UPLOAD: &str = r#"
+const UPLOAD: &str = r"
 sock = dial(sys.argv[1], 8080)
 sock.sendall(bytes(int(sys.argv[2])))
 sock.shutdown(socket.SHUT_WR)
 report(answer=read_line(sock))
-"#;
+";
 
 #[test]
 fn the_network_leg_tells_of_the_network_and_the_app_leg_does_not() {
