@@ -9,6 +9,7 @@ use spiffe::SpiffeId;
 use super::{
     Leg, Telemetry,
     connections::Entry,
+    edges::Edge,
     record::{End, Record, What},
     series::{Parties, Series},
 };
@@ -74,6 +75,8 @@ pub struct Connection {
     handshake: Option<Duration>,
     /// Where it counts: looked up when both legs are established, and only then counted as open.
     series: Option<Arc<Series>>,
+    /// Who talks to whom in it, from the same moment on.
+    edge: Option<Arc<Edge>>,
     /// Its sockets, by which the kernel side tells of them.
     legs: Vec<(Leg, u64)>,
     /// Watches what it says; `None` if nobody wants to know.
@@ -117,6 +120,7 @@ impl Connection {
             connect: None,
             handshake: None,
             series: None,
+            edge: None,
             legs: Vec::new(),
             observer,
             protocol: None,
@@ -190,6 +194,9 @@ impl Connection {
         self.count_times(&series);
         self.know_legs(&series);
         self.series = Some(series);
+        let edge = self.find_edge();
+        edge.opened();
+        self.edge = Some(edge);
         self.tell(What::Opened);
     }
 
@@ -283,6 +290,10 @@ impl Connection {
             self.hear();
         }
         let duration = self.started.elapsed();
+        match &self.edge {
+            Some(edge) => edge.closed(),
+            None => self.find_edge().failed(close),
+        }
         if let Some(series) = &self.series {
             series.closed(close, duration);
             // None, unless the observer has forgotten one: the gauge must not.
@@ -354,6 +365,9 @@ impl Connection {
         };
         match observation {
             Observation::Began(protocol) => {
+                if self.protocol.is_none() {
+                    self.entry.set_protocol(protocol);
+                }
                 let protocol = *self.protocol.get_or_insert(protocol);
                 self.in_flight += 1;
                 series.requests.in_flight(protocol, 1);
@@ -364,15 +378,29 @@ impl Connection {
                     series.requests.in_flight(protocol, -1);
                 }
                 series.requests.ended(&exchange);
+                if let Some(edge) = &self.edge {
+                    edge.request(&exchange);
+                }
                 self.tell(What::Request(&exchange));
             }
             Observation::Lost(lost) => {
                 series.lost(&lost);
+                self.entry.set_lost(&lost);
                 self.lost = Some(lost);
                 // It has nothing more to say.
                 self.observer = None;
             }
         }
+    }
+
+    fn find_edge(&self) -> Arc<Edge> {
+        self.telemetry.shared.edges.of(
+            self.entry.direction,
+            self.entry.client(),
+            self.entry.destination,
+            &self.tls,
+            &self.own,
+        )
     }
 
     fn parties(&self) -> Parties {
@@ -392,6 +420,9 @@ impl Meter for Connection {
         if let Some(series) = &self.series {
             series.sent(bytes.len() as u64);
         }
+        if let Some(edge) = &self.edge {
+            edge.sent(bytes.len() as u64);
+        }
         if let Some(observer) = &mut self.observer {
             observer.sent(bytes, Instant::now());
             self.hear();
@@ -408,6 +439,9 @@ impl Meter for Connection {
         self.entry.add_received(bytes.len() as u64);
         if let Some(series) = &self.series {
             series.received(bytes.len() as u64);
+        }
+        if let Some(edge) = &self.edge {
+            edge.received(bytes.len() as u64);
         }
         if let Some(observer) = &mut self.observer {
             observer.received(bytes, Instant::now());

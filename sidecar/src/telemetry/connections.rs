@@ -1,4 +1,5 @@
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     net::SocketAddr,
     sync::{
@@ -8,10 +9,11 @@ use std::{
     time::Instant,
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::TlsUse;
 use crate::{
+    observe::{Lost, Protocol},
     policy::Direction,
     proxy::{ClientAddr, OrigDst},
 };
@@ -36,6 +38,10 @@ pub(super) struct Entry {
     pub(super) destination: OrigDst,
     started: Instant,
     tls: OnceLock<Encryption>,
+    /// What it speaks.
+    protocol: OnceLock<Protocol>,
+    /// Why that is not followed, or no longer.
+    lost: OnceLock<&'static str>,
     sent: AtomicU64,
     received: AtomicU64,
 }
@@ -47,22 +53,28 @@ struct Encryption {
 }
 
 /// One open connection as it is now.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Snapshot {
     /// Which way it runs.
-    pub direction: &'static str,
+    pub direction: Direction,
     /// Where it comes from.
     pub client: SocketAddr,
     /// Where it goes to.
     pub destination: SocketAddr,
     /// Whether it is encrypted, and if not, why.
-    pub tls: &'static str,
+    pub tls: Cow<'static, str>,
     /// The own identity, where TLS is used.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub own: Option<String>,
     /// The peer's identity, where TLS is used.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer: Option<String>,
+    /// What it speaks, once it has begun a request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<Cow<'static, str>>,
+    /// Why that is not followed, or no longer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub opaque: Option<Cow<'static, str>>,
     /// Bytes from client to server so far.
     pub sent: u64,
     /// Bytes from server to client so far.
@@ -86,6 +98,8 @@ impl Connections {
             destination,
             started: Instant::now(),
             tls: OnceLock::new(),
+            protocol: OnceLock::new(),
+            lost: OnceLock::new(),
             sent: AtomicU64::new(0),
             received: AtomicU64::new(0),
         });
@@ -116,6 +130,14 @@ impl Entry {
             tls: tls.as_str(),
             identities: tls.peer().map(|peer| (own.to_owned(), peer.to_string())),
         });
+    }
+
+    pub(super) fn set_protocol(&self, protocol: Protocol) {
+        let _ = self.protocol.set(protocol);
+    }
+
+    pub(super) fn set_lost(&self, lost: &Lost) {
+        let _ = self.lost.set(lost.as_str());
     }
 
     pub(super) fn set_seen_from(&self, client: ClientAddr) {
@@ -149,12 +171,16 @@ impl Entry {
         let identities = encryption.and_then(|encryption| encryption.identities.as_ref());
         let (sent, received) = self.bytes();
         Snapshot {
-            direction: self.direction.as_str(),
+            direction: self.direction,
             client: self.client().0,
             destination: self.destination.0,
-            tls: encryption.map_or(TlsUse::Pending.as_str(), |encryption| encryption.tls),
+            tls: encryption
+                .map_or(TlsUse::Pending.as_str(), |encryption| encryption.tls)
+                .into(),
             own: identities.map(|(own, _)| own.clone()),
             peer: identities.map(|(_, peer)| peer.clone()),
+            protocol: self.protocol.get().map(|protocol| protocol.as_str().into()),
+            opaque: self.lost.get().map(|lost| (*lost).into()),
             sent,
             received,
             age: self.started.elapsed().as_secs_f64(),

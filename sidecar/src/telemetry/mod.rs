@@ -1,10 +1,13 @@
-//! What happened to connections: metrics, the access log, and the list of those that are open.
+//! What happens to connections: metrics, the access log, the list of those that are open, who has
+//! talked to whom.
 
 mod access_log;
 mod connection;
 mod connections;
+mod edges;
 mod exposition;
 mod kernel_events;
+mod latency;
 mod legs;
 mod metrics;
 mod observing;
@@ -30,13 +33,15 @@ pub use self::{
     access_log::{AccessLog, Choice, Format},
     connection::{Connection, TlsUse},
     connections::Snapshot,
+    edges::{EdgeSnapshot, Graph},
     kernel_events::KernelEvents,
+    latency::Latencies,
     observing::Observing,
     record::Kind,
     series_table::SeriesLimits,
     tcp::Leg,
 };
-use self::{connections::Connections, legs::Legs, metrics::Metrics, record::Record};
+use self::{connections::Connections, edges::Edges, legs::Legs, metrics::Metrics, record::Record};
 use crate::{
     policy::Direction,
     proxy::{ClientAddr, Close, OrigDst},
@@ -74,6 +79,8 @@ struct Shared {
     access_log: AccessLog,
     /// The connections that are open.
     connections: Connections,
+    /// Who has talked to whom.
+    edges: Edges,
     /// The sockets of connections, of which the kernel side tells.
     legs: Legs,
     /// Counters and histograms.
@@ -101,6 +108,7 @@ impl Telemetry {
             shared: Arc::new(Shared {
                 access_log,
                 connections: Connections::default(),
+                edges: Edges::default(),
                 legs: Legs::default(),
                 metrics,
                 observing,
@@ -181,6 +189,11 @@ impl Telemetry {
     /// The connections that are open, oldest first.
     pub fn open_connections(&self) -> Vec<Snapshot> {
         self.shared.connections.snapshot()
+    }
+
+    /// Who has talked to whom since the start.
+    pub fn graph(&self) -> Graph {
+        self.shared.edges.graph()
     }
 }
 
