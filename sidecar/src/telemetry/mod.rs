@@ -1,5 +1,5 @@
 //! What happens to connections: metrics, the access log, the list of those that are open, who has
-//! talked to whom.
+//! talked to whom, and lines for those who watch.
 
 mod access_log;
 mod connection;
@@ -16,6 +16,7 @@ mod reloads;
 mod requests;
 mod series;
 mod series_table;
+mod tap;
 mod tcp;
 #[cfg(test)]
 mod tests;
@@ -39,9 +40,12 @@ pub use self::{
     observing::Observing,
     record::Kind,
     series_table::SeriesLimits,
+    tap::{Filter, ParseFilterError, Tap},
     tcp::Leg,
 };
-use self::{connections::Connections, edges::Edges, legs::Legs, metrics::Metrics, record::Record};
+use self::{
+    connections::Connections, edges::Edges, legs::Legs, metrics::Metrics, record::Record, tap::Taps,
+};
 use crate::{
     policy::Direction,
     proxy::{ClientAddr, Close, OrigDst},
@@ -90,6 +94,8 @@ struct Shared {
     /// The own identity as of now, a label of every metric of a connection; empty before there is
     /// one.
     own: RwLock<Arc<str>>,
+    /// Who watches.
+    taps: Arc<Taps>,
     /// What the kernel side has told of sockets that nobody knows.
     unknown_sockets: IntCounter,
 }
@@ -113,6 +119,7 @@ impl Telemetry {
                 metrics,
                 observing,
                 own: RwLock::new("".into()),
+                taps: Arc::default(),
                 unknown_sockets: kernel_events::unknown_sockets()?,
             }),
         })
@@ -195,12 +202,18 @@ impl Telemetry {
     pub fn graph(&self) -> Graph {
         self.shared.edges.graph()
     }
+
+    /// Lines about what fits from now on; `None` if as many taps as may be are open already.
+    pub fn tap(&self, format: Format, filter: Filter) -> Option<Tap> {
+        self.shared.taps.open(format, filter)
+    }
 }
 
 impl Shared {
     /// Tells everybody who listens what has happened.
     fn tell(&self, record: &Record<'_>) {
         self.access_log.write(record);
+        self.taps.tell(record);
     }
 
     /// The own identity as of now.

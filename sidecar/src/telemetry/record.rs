@@ -305,7 +305,7 @@ fn milliseconds(duration: Duration) -> String {
 }
 
 /// A clock outside jiff's range of years is shown as the epoch rather than not at all.
-fn timestamp(time: SystemTime) -> Timestamp {
+pub(super) fn timestamp(time: SystemTime) -> Timestamp {
     Timestamp::try_from(time).unwrap_or_default()
 }
 
