@@ -3,20 +3,29 @@
 //! | path | answer |
 //! |---|---|
 //! | `/connections` | the open connections, as JSON |
+//! | `/edges` | who has talked to whom since the start, as JSON |
 //! | `/healthz` | 200 while the process serves |
 //! | `/metrics` | all metrics, in Prometheus' text format |
 //! | `/readyz` | 200 while new connections are taken and the workload has a valid identity, else 503 |
+//! | `/tap` | a line about each event that fits the query, as it happens |
 //!
 //! Whoever can connect may ask, so nothing here changes anything, nothing secret is shown, and
-//! callers can take no more than a bounded share of the daemon: connections, memory and time.
+//! callers can take no more than a bounded share of the daemon: connections, memory and, but for
+//! taps, which are few, time. What names addresses and paths is for callers on loopback alone: the
+//! endpoint may be open to a Prometheus elsewhere.
+
+mod caller;
+mod tap;
 
 use std::{
+    net::SocketAddr,
+    pin::pin,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     extract::State,
     http::{StatusCode, header},
     response::{IntoResponse, Response},
@@ -34,20 +43,21 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+use self::caller::{Caller, Local};
 use crate::{
     proxy::Drain,
-    telemetry::{Snapshot, Telemetry},
+    telemetry::{Graph, Snapshot, Telemetry},
     tls::Tls,
 };
 
 /// Callers that are served at once; one more is hung up on.
 const CALLERS: usize = 32;
 
-/// How long a caller may take to ask.
-const ASKING: Duration = Duration::from_secs(5);
-
-/// How long a caller may take in all.
-const CALL: Duration = Duration::from_secs(30);
+/// How long callers may take.
+const PATIENCE: Patience = Patience {
+    asking: Duration::from_secs(5),
+    call: Duration::from_secs(30),
+};
 
 /// The longest head of a request, in bytes.
 const HEAD: usize = 16 << 10;
@@ -63,6 +73,15 @@ struct Shown {
     telemetry: Telemetry,
 }
 
+/// How long callers may take.
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    /// To ask.
+    asking: Duration,
+    /// In all, but for a tap.
+    call: Duration,
+}
+
 /// Serves the endpoint until the task ends; callers end with it.
 pub async fn serve(
     listener: std::net::TcpListener,
@@ -76,26 +95,21 @@ pub async fn serve(
         telemetry,
     };
     match TcpListener::from_std(listener) {
-        Ok(listener) => serve_callers(listener, shown, ASKING).await,
+        Ok(listener) => serve_callers(listener, shown, PATIENCE).await,
         Err(error) => tracing::error!("the admin endpoint cannot be served: {error}"),
     }
 }
 
-async fn serve_callers(listener: TcpListener, shown: Shown, asking: Duration) {
-    let router = Router::new()
-        .route("/connections", get(connections))
-        .route("/healthz", get(healthz))
-        .route("/metrics", get(metrics))
-        .route("/readyz", get(readyz))
-        .with_state(shown);
+async fn serve_callers(listener: TcpListener, shown: Shown, patience: Patience) {
+    let router = router(shown);
     let room = Arc::new(Semaphore::new(CALLERS));
     // Those that are served end with this task.
     let mut calls = JoinSet::new();
     loop {
         match listener.accept().await {
-            Ok((caller, _)) => {
+            Ok((caller, address)) => {
                 if let Ok(permit) = Arc::clone(&room).try_acquire_owned() {
-                    let answered = answer(caller, router.clone(), asking);
+                    let answered = answer(caller, address, router.clone(), patience);
                     calls.spawn(async move {
                         answered.await;
                         drop(permit);
@@ -111,20 +125,40 @@ async fn serve_callers(listener: TcpListener, shown: Shown, asking: Duration) {
     }
 }
 
-/// Answers one request. Whoever asks again connects again, so that nobody keeps others out.
-async fn answer(caller: TcpStream, router: Router, asking: Duration) {
-    let call = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(asking)
-        .keep_alive(false)
-        .max_buf_size(HEAD)
-        .serve_connection(TokioIo::new(caller), TowerToHyperService::new(router));
-    // What goes wrong is the caller's affair.
-    let _ = timeout(CALL, call).await;
+fn router(shown: Shown) -> Router {
+    Router::new()
+        .route("/connections", get(connections))
+        .route("/edges", get(edges))
+        .route("/healthz", get(healthz))
+        .route("/metrics", get(metrics))
+        .route("/readyz", get(readyz))
+        .route("/tap", get(tap::tap))
+        .with_state(shown)
 }
 
-async fn connections(State(shown): State<Shown>) -> Json<Vec<Snapshot>> {
+/// Answers one request. Whoever asks again connects again, so that nobody keeps others out.
+async fn answer(stream: TcpStream, address: SocketAddr, router: Router, patience: Patience) {
+    let caller = Caller::new(address);
+    let router = router.layer(Extension(caller.clone()));
+    let call = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(patience.asking)
+        .keep_alive(false)
+        .max_buf_size(HEAD)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut call = pin!(call);
+    // What goes wrong is the caller's affair.
+    if timeout(patience.call, &mut call).await.is_err() && caller.is_lasting() {
+        let _ = call.await;
+    }
+}
+
+async fn connections(_: Local, State(shown): State<Shown>) -> Json<Vec<Snapshot>> {
     Json(shown.telemetry.open_connections())
+}
+
+async fn edges(_: Local, State(shown): State<Shown>) -> Json<Graph> {
+    Json(shown.telemetry.graph())
 }
 
 async fn healthz() -> &'static str {
