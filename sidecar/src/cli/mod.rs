@@ -4,13 +4,21 @@ mod bpffs;
 mod ca;
 mod check;
 mod cleanup;
+mod connections;
+mod edges;
+mod endpoint;
 mod exec;
 mod explain;
+#[cfg(test)]
+mod golden;
 mod init;
 mod output;
 mod policy;
 mod run;
 mod status;
+mod table;
+mod tap;
+mod units;
 
 use std::process::ExitCode;
 
@@ -32,6 +40,10 @@ enum Command {
     Check(check::Check),
     /// Remove everything of ours from the kernel: pods are then no longer captured
     Cleanup(cleanup::Cleanup),
+    /// Show the connections that are open
+    Connections(connections::Connections),
+    /// Show who has talked to whom since the sidecar began, and whether it was encrypted
+    Edges(edges::Edges),
     /// Run one command with a sidecar of its own
     Exec(exec::Exec),
     /// Say what a word of the logs and metrics means, and what to do first
@@ -44,6 +56,8 @@ enum Command {
     Run(run::Run),
     /// Show every program, map and link of ours, and what they have counted
     Status(status::Status),
+    /// Show a line about each event as it happens
+    Tap(tap::Tap),
 }
 
 /// Exit code for a command line that cannot be understood, as shells use it.
@@ -64,12 +78,15 @@ pub fn main() -> ExitCode {
         Command::Ca(args) => args.run().map(|()| ExitCode::SUCCESS),
         Command::Check(args) => args.run(),
         Command::Cleanup(args) => args.run(),
+        Command::Connections(args) => args.run().map(|()| ExitCode::SUCCESS),
+        Command::Edges(args) => args.run().map(|()| ExitCode::SUCCESS),
         Command::Exec(args) => args.run(),
         Command::Explain(args) => args.run().map(|()| ExitCode::SUCCESS),
         Command::Init(args) => args.run().map(|()| ExitCode::SUCCESS),
         Command::Policy(args) => args.run(),
         Command::Run(args) => args.run().map(|()| ExitCode::SUCCESS),
         Command::Status(args) => args.run().map(|()| ExitCode::SUCCESS),
+        Command::Tap(args) => args.run().map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("sidecar: {}", sentence(&error));

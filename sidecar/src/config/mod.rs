@@ -40,7 +40,7 @@ use crate::{
 };
 
 /// Where the admin endpoint listens when nothing else is said.
-const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4195);
+pub const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4195);
 /// Where the BPF file system is expected.
 const BPFFS: &str = "/sys/fs/bpf";
 /// Where the development CA keeps its root.

@@ -87,6 +87,11 @@ pub struct AdminAddress(pub(super) SocketAddr);
 impl AdminAddress {
     /// On loopback, on a port of the kernel's choice.
     pub const ANY_LOOPBACK_PORT: Self = Self(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0));
+
+    /// To connect to.
+    pub const fn address(self) -> SocketAddr {
+        self.0
+    }
 }
 
 impl FromStr for AdminAddress {
@@ -306,7 +311,8 @@ impl Timeout {
     /// A longer limit is a mistake, and a far longer one cannot be added to the clock.
     const LONGEST: Duration = Duration::from_hours(24);
 
-    pub(super) const fn duration(self) -> Duration {
+    /// How long it is.
+    pub const fn duration(self) -> Duration {
         self.0
     }
 }

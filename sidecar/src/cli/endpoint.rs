@@ -1,0 +1,151 @@
+//! The admin endpoint of a running sidecar, as its client.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use anyhow::{Context as _, bail};
+use axum::body::Bytes;
+use http_body_util::{BodyExt as _, Collected, Empty, Limited};
+use hyper::{
+    Request, StatusCode,
+    body::Incoming,
+    client::conn::http1,
+    header::{CONNECTION, HOST},
+};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use tokio::{
+    net::TcpStream,
+    runtime::{Builder, Runtime},
+    time::timeout,
+};
+
+use crate::{
+    config::{ADMIN, AdminAddress},
+    pod,
+};
+
+/// How long a sidecar may take to answer. It does so from its own memory.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The largest answer, in bytes: far more than what is bounded there comes to.
+const LARGEST: usize = 64 << 20;
+
+/// The longest sentence of a refusal that is passed on, in bytes.
+const SENTENCE: usize = 1024;
+
+/// Where to find a running sidecar.
+#[derive(clap::Args, Debug)]
+pub(super) struct Args {
+    /// Where the admin endpoint of the sidecar listens
+    #[arg(long, env = "SIDECAR_ADMIN", value_name = "ADDRESS", value_parser = address, default_value_t = ADMIN)]
+    admin: SocketAddr,
+
+    /// The pod's network namespace, such as /run/netns/NAME, to ask from outside the pod
+    /// [default: our own]
+    #[arg(long, env = "SIDECAR_NETNS", value_name = "PATH")]
+    netns: Option<PathBuf>,
+}
+
+fn address(text: &str) -> Result<SocketAddr, impl std::error::Error + use<>> {
+    text.parse().map(AdminAddress::address)
+}
+
+/// A sidecar to ask. Each question is a connection of its own.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Endpoint {
+    address: SocketAddr,
+}
+
+impl Args {
+    /// Enters the pod's network namespace, and makes what is needed to ask there.
+    pub(super) fn enter(self) -> anyhow::Result<(Runtime, Endpoint)> {
+        if let Some(netns) = &self.netns {
+            pod::enter_netns(netns)?;
+        }
+        // It asks from the only thread there is, which is in that namespace.
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("cannot start to ask")?;
+        let address = self.admin;
+        Ok((runtime, Endpoint { address }))
+    }
+}
+
+impl Endpoint {
+    pub(super) const fn address(self) -> SocketAddr {
+        self.address
+    }
+
+    /// What a page says.
+    pub(super) async fn get<T: DeserializeOwned>(self, path: &str) -> anyhow::Result<T> {
+        let page = async {
+            let page = Limited::new(self.open(path).await?, LARGEST)
+                .collect()
+                .await;
+            let page = page.map_err(|error| self.broken(path, &*error))?;
+            serde_json::from_slice(&page.to_bytes()).with_context(|| {
+                format!(
+                    "what {} answers to {path} is of another version of sidecar",
+                    self.address
+                )
+            })
+        };
+        match timeout(PATIENCE, page).await {
+            Ok(page) => page,
+            Err(_) => Err(self.silent(path)),
+        }
+    }
+
+    /// A page that comes bit by bit.
+    pub(super) async fn open(self, path: &str) -> anyhow::Result<Incoming> {
+        match timeout(PATIENCE, self.ask(path)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(self.silent(path)),
+        }
+    }
+
+    async fn ask(self, path: &str) -> anyhow::Result<Incoming> {
+        let address = self.address;
+        let stream = TcpStream::connect(address).await.with_context(|| {
+            format!(
+                "cannot connect to {address}: is a sidecar running there? \
+                 --admin and --netns say where to look"
+            )
+        })?;
+        let broken = |error: &dyn std::error::Error| self.broken(path, error);
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| broken(&error))?;
+        // What goes wrong there shows in the answer too.
+        tokio::spawn(connection);
+        let question = Request::get(path)
+            .header(HOST, address.to_string())
+            .header(CONNECTION, "close")
+            .body(Empty::<Bytes>::new())
+            .expect("paths and addresses are of plain characters");
+        let answer = sender.send_request(question).await;
+        let (head, body) = answer.map_err(|error| broken(&error))?.into_parts();
+        if head.status != StatusCode::OK {
+            let sentence = Limited::new(body, SENTENCE).collect().await;
+            let sentence = sentence.map(Collected::to_bytes).unwrap_or_default();
+            let sentence = String::from_utf8_lossy(&sentence);
+            match (head.status, sentence.trim()) {
+                (StatusCode::NOT_FOUND, _) => {
+                    bail!("{address} has no page {path}: is it a sidecar, and of this version?")
+                }
+                (status, "") => bail!("{address} answers {path} with {status}"),
+                (status, sentence) => bail!("{address} answers {path} with {status}: {sentence}"),
+            }
+        }
+        Ok(body)
+    }
+
+    fn broken(self, path: &str, error: &dyn std::error::Error) -> anyhow::Error {
+        anyhow::anyhow!("{} broke off its answer to {path}: {error}", self.address)
+    }
+
+    fn silent(self, path: &str) -> anyhow::Error {
+        anyhow::anyhow!("{} does not answer {path} in {PATIENCE:?}", self.address)
+    }
+}
