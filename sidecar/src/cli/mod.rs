@@ -18,6 +18,7 @@ mod run;
 mod status;
 mod table;
 mod tap;
+mod top;
 mod units;
 
 use std::process::ExitCode;
@@ -58,6 +59,8 @@ enum Command {
     Status(status::Status),
     /// Show a line about each event as it happens
     Tap(tap::Tap),
+    /// Show who talks to the workload or is talked to, how fast, and how encrypted, as it changes
+    Top(top::Top),
 }
 
 /// Exit code for a command line that cannot be understood, as shells use it.
@@ -87,6 +90,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => args.run().map(|()| ExitCode::SUCCESS),
         Command::Status(args) => args.run().map(|()| ExitCode::SUCCESS),
         Command::Tap(args) => args.run().map(|()| ExitCode::SUCCESS),
+        Command::Top(args) => args.run().map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("sidecar: {}", sentence(&error));
