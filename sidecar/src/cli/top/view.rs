@@ -153,12 +153,14 @@ impl View {
         let encrypted = self.rows.iter().filter(|row| row.plain.is_none()).count();
         let open: u64 = self.rows.iter().map(|row| row.open).sum();
         let rates = self.rows.iter().filter_map(|row| row.rates);
-        let requests: f64 = rates.map(|rates| rates.requests).sum();
+        let requests = rates
+            .map(|rates| rates.requests)
+            .reduce(|sum, more| sum + more);
+        let requests = or_dash(requests.map(units::rate).unwrap_or_default());
         let failed: u64 = self.rows.iter().map(|row| row.failed).sum();
         Line::from(format!(
-            "{encrypted} of {} encrypted  {open} open  {} req/s  {failed} failed",
-            self.rows.len(),
-            units::rate(requests)
+            "{encrypted} of {} encrypted  {open} open  {requests} req/s  {failed} failed",
+            self.rows.len()
         ))
     }
 

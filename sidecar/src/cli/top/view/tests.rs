@@ -56,6 +56,15 @@ fn no_screen_is_too_small_to_draw_on() {
 }
 
 #[test]
+fn before_time_has_passed_no_rate_is_made_up() {
+    let (_, now) = graphs();
+    let mut view = view();
+    view.show(rows(&now, &now), now.uptime);
+    let screen = screen(&mut view, 80, 24);
+    assert!(screen.contains("13 open  - req/s"), "{screen}");
+}
+
+#[test]
 fn keys_sort_and_reverse() {
     let mut view = view();
     assert_eq!(peers(&mut view), ["web", "198.18.0.9", "stock"]);
