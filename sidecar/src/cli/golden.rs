@@ -13,7 +13,7 @@ const WRITE: &str = "SIDECAR_WRITE_GOLDEN";
 
 /// Compares with a file of `tests/golden`, line by line.
 #[track_caller]
-pub(super) fn assert(name: &str, printed: &str) {
+pub(crate) fn assert(name: &str, printed: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/golden")
         .join(name);

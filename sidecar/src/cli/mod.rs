@@ -10,7 +10,7 @@ mod endpoint;
 mod exec;
 mod explain;
 #[cfg(test)]
-mod golden;
+pub(crate) mod golden;
 mod init;
 mod output;
 mod policy;

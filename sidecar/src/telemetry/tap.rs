@@ -116,13 +116,13 @@ impl Watcher {
     }
 
     /// A line in the place of those that were dropped since the last one.
-    fn gap(&self) -> Option<String> {
+    fn gap(&self, now: SystemTime) -> Option<String> {
         // One load, most of the time.
         if self.dropped.load(Ordering::Relaxed) == 0 {
             return None;
         }
         let dropped = self.dropped.swap(0, Ordering::Relaxed);
-        let time = timestamp(SystemTime::now());
+        let time = timestamp(now);
         Some(match self.format {
             Format::Json => {
                 let gap =
@@ -143,7 +143,7 @@ impl Stream for Tap {
         // A task that has had its share of time is told to wait, too.
         if next.is_pending()
             && self.lines.is_empty()
-            && let Some(gap) = self.watcher.gap()
+            && let Some(gap) = self.watcher.gap(SystemTime::now())
         {
             return Poll::Ready(Some(gap));
         }

@@ -1,13 +1,18 @@
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use spiffe::SpiffeId;
 use tokio::time::timeout;
 use tokio_stream::StreamExt;
 
-use super::{super::record::What, *};
+use super::{
+    super::record::{End, What},
+    *,
+};
 use crate::{
-    policy::Direction,
-    proxy::{ClientAddr, OrigDst},
+    cli::golden,
+    observe::{Exchange, GrpcStatus, Lost, Method, Outcome, Protocol, Text},
+    policy::{Direction, authorization::RuleName},
+    proxy::{ClientAddr, Close, OrigDst},
     telemetry::TlsUse,
 };
 
@@ -110,6 +115,63 @@ async fn lines_that_do_not_fit_are_dropped_and_told_in_their_place() {
     taps.tell(&record(&TlsUse::NoPeerOption, 80));
     assert!(next(&mut tap).await.contains("\"event\":\"opened\""));
     assert!(timeout(Duration::ZERO, tap.next()).await.is_err());
+}
+
+#[test]
+fn lines_are_as_they_have_always_been() {
+    let exchange = Exchange {
+        protocol: Protocol::Grpc,
+        method: Method::Post,
+        authority: Some(Text::new(b"shop:80")),
+        path: Some(Text::of_path(b"/shop.Stock/Take")),
+        status: Some(200),
+        grpc_status: Some(GrpcStatus::parse(b"5")),
+        started: Instant::now(),
+        first_byte: Some(Duration::from_micros(500)),
+        duration: Duration::from_millis(2),
+        request_bytes: 7,
+        response_bytes: 9,
+        outcome: Outcome::Complete,
+        trace: None,
+    };
+    let rule: RuleName = "only-web".parse().expect("a name");
+    let tls = mutual("spiffe://sidecar.local/ns/shop/sa/web");
+    let end = |was_open, lost: Option<&'static Lost>, close| {
+        What::Ended(End {
+            was_open,
+            sent: 120,
+            received: 4096,
+            duration: Duration::from_micros(1234),
+            protocol: lost.is_none().then_some("http1"),
+            lost,
+            close,
+        })
+    };
+    let record = |tls, what| Record {
+        rule: Some(&rule),
+        what,
+        ..record(tls, 80)
+    };
+    let lost = &Lost::ServerFirst;
+    let records = [
+        record(&tls, What::Opened),
+        record(&tls, What::Request(&exchange)),
+        record(&tls, end(true, None, Close::Eof)),
+        record(&TlsUse::NoPeerOption, end(true, Some(lost), Close::Eof)),
+        record(&tls, end(false, None, Close::Denied)),
+        record(&TlsUse::Failed, end(false, None, Close::HandshakeFailed)),
+    ];
+    for (format, file) in [(Format::Text, "tap.txt"), (Format::Json, "tap.json")] {
+        let taps = Arc::new(Taps::default());
+        let tap = taps.open(format, Filter::default()).expect("the first");
+        let mut lines: String = records
+            .iter()
+            .map(|record| tap.watcher.line(record))
+            .collect();
+        tap.watcher.dropped.store(12, Ordering::Relaxed);
+        lines.extend(tap.watcher.gap(SystemTime::UNIX_EPOCH));
+        golden::assert(file, &lines);
+    }
 }
 
 #[test]
