@@ -135,7 +135,7 @@ mod tests {
         let refused = EdgeSnapshot {
             tls: "failed".into(),
             failed: [
-                ("handshake_failed".into(), 1),
+                ("handshake_broken".into(), 1),
                 ("plaintext_refused".into(), 40),
             ]
             .into(),

@@ -145,6 +145,7 @@ fn lines_are_as_they_have_always_been() {
             protocol: lost.is_none().then_some("http1"),
             lost,
             close,
+            reason: None,
         })
     };
     let record = |tls, what| Record {
@@ -159,7 +160,7 @@ fn lines_are_as_they_have_always_been() {
         record(&tls, end(true, None, Close::Eof)),
         record(&TlsUse::NoPeerOption, end(true, Some(lost), Close::Eof)),
         record(&tls, end(false, None, Close::Denied)),
-        record(&TlsUse::Failed, end(false, None, Close::HandshakeFailed)),
+        record(&TlsUse::Failed, end(false, None, Close::HandshakeBroken)),
     ];
     for (format, file) in [(Format::Text, "tap.txt"), (Format::Json, "tap.json")] {
         let taps = Arc::new(Taps::default());
