@@ -1,6 +1,6 @@
 //! The daemon: puts the rooms together, for one pod.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use tokio::{net::TcpListener, sync::watch};
@@ -20,7 +20,7 @@ use crate::{
     proxy::{Drain, Establishing, Proxy},
     reload::{Reload, Tables},
     sandbox::Sandbox,
-    telemetry::{self, KernelEvents, Telemetry},
+    telemetry::{self, Collector, Exporting, KernelEvents, Telemetry, Traces},
     tls,
 };
 
@@ -43,6 +43,8 @@ pub struct Captured {
     listeners: Listeners,
     /// Where the access log goes, if it is a file.
     log_file: Option<LogFile>,
+    /// Where spans go: names are resolved while the sandbox is open.
+    collector: Option<SocketAddr>,
     /// The admin endpoint's, bound; `None` while the sidecar that is replaced has its address.
     admin: Option<OwnListener>,
     /// For messages.
@@ -62,6 +64,7 @@ impl Captured {
             .filter(|_| config.access_log != AccessLog::Off)
             .map(LogFile::open)
             .transpose()?;
+        let collector = config.traces.as_ref().map(Collector::resolve).transpose()?;
         pod::ensure_bpffs(&config.bpffs)?;
         if let Err(error) = pod::raise_descriptor_limit() {
             tracing::warn!(
@@ -117,6 +120,7 @@ impl Captured {
             statistics,
             listeners,
             log_file,
+            collector,
             admin,
             cgroup: cgroup.to_string(),
         })
@@ -154,6 +158,7 @@ impl Captured {
             statistics,
             listeners,
             log_file,
+            collector,
             admin,
             cgroup,
         } = self;
@@ -166,16 +171,19 @@ impl Captured {
         if let Some(reopener) = reopener {
             tokio::spawn(reopener.keep());
         }
+        let drain = Drain::default();
+        let (traces, export) = collector.map(Traces::to).unzip();
         let telemetry = Telemetry::new(telemetry::Options {
             access_log,
             observing: config.observing,
             series: config.series,
+            traces: traces.unwrap_or_default(),
         })?;
+        let exporting = export.map(|export| export.start(drain.clone()));
         telemetry.watch_kernel(KernelEvents::new(move || {
             events.counts().map_err(|error| error.to_string())
         })?)?;
 
-        let drain = Drain::default();
         let identity = tls::keep(config.identity, config.trust_files, telemetry.clone());
         let (policy_sender, policy) = watch::channel(Arc::new(config.policy));
         let proxy = Arc::new(Proxy {
@@ -229,6 +237,7 @@ impl Captured {
             datapath,
             drain,
             closing,
+            exporting,
             flush,
         })
     }
@@ -272,6 +281,8 @@ pub struct Daemon {
     /// Closes the admin endpoint, or ends the wait for its address; ends the reading of what TCP
     /// measures, or the wait for whoever reads it.
     closing: CancellationToken,
+    /// Sends spans.
+    exporting: Option<Exporting>,
     /// Writes the last lines of the access log.
     flush: Option<logging::Flush>,
 }
@@ -298,7 +309,12 @@ impl Daemon {
             self.finish(loss, std::future::ready(()), grace).await;
             return Ok(());
         }
+        let exporting = self.exporting.inspect(Exporting::hurry);
         self.drain.run(grace).await;
+        // While the pod is still captured: what leaves it now leaves it as before, or not at all.
+        if let Some(exporting) = exporting {
+            exporting.finish().await;
+        }
         self.closing.cancel();
         self.datapath.leave()?;
         drop(self.flush);
@@ -320,6 +336,7 @@ impl Daemon {
                 tracing::info!("another sidecar serves the pod now: finishing what is open");
             }
         }
+        let exporting = self.exporting.inspect(Exporting::hurry);
         let told = async {
             stop.await;
             tokio::time::sleep(grace).await;
@@ -327,6 +344,9 @@ impl Daemon {
         tokio::select! {
             () = self.drain.hand_over() => {}
             () = told => self.drain.run(Duration::ZERO).await,
+        }
+        if let Some(exporting) = exporting {
+            exporting.finish().await;
         }
         drop(self.flush);
     }

@@ -36,7 +36,7 @@ use crate::{
     identity,
     policy::{Cidr, Direction, Exclusions, Failure, Mode, ModeTable, Policy, Port},
     proxy::Limits,
-    telemetry::{Choice, Observing, SeriesLimits},
+    telemetry::{self, Choice, Observing, SeriesLimits},
 };
 
 /// Where the admin endpoint listens when nothing else is said.
@@ -88,6 +88,8 @@ pub struct Config {
     pub series: SeriesLimits,
     /// What all of this was made of.
     pub settings: Settings,
+    /// Where spans go, if anywhere.
+    pub traces: Option<telemetry::Collector>,
     /// Threads that carry connections.
     pub workers: usize,
 }
@@ -147,6 +149,7 @@ impl Config {
             outbound,
             outbound_failure,
             overrides,
+            traces,
             trust_bundle,
             workers,
             workload_api,
@@ -223,6 +226,7 @@ impl Config {
                 forget_after: time(forget_peers_after, Timeout::FORGET_PEERS),
             },
             settings: whole,
+            traces: traces.map(|collector| collector.0),
             workers: workers.unwrap_or_default().number(),
         })
     }

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use super::{
     AccessLog, Config, Error, FederatedBundle, Handshakes, LogFilter, LogFormat, Observe, Peers,
     Share, Source, Timeout, Workers,
-    value::{AdminAddress, Identity, Uid, WorkloadApi},
+    value::{AdminAddress, Collector, Identity, Uid, WorkloadApi},
 };
 use crate::{
     policy::{Authorization, Cidr, Expectations, Failure, Mode, ModeOverride, Port},
@@ -334,6 +334,15 @@ pub struct Settings {
     )]
     pub log_format: Option<LogFormat>,
 
+    /// The collector that spans of traced requests go to, by OTLP over gRPC: http://HOST:PORT
+    #[arg(
+        long,
+        env = "SIDECAR_TRACES",
+        value_name = "URL",
+        help_heading = "Telemetry"
+    )]
+    pub traces: Option<Collector>,
+
     /// How long connecting to an upstream may take [default: 10s]
     #[arg(
         long,
@@ -459,6 +468,7 @@ each!(
     outbound,
     outbound_failure,
     overrides,
+    traces,
     trust_bundle,
     workers,
     workload_api,

@@ -131,7 +131,7 @@ fn each_setting_of_the_upper_layer_wins() {
          access-log-events: [], access-log-file: a, access-log-sampling: 1, log: off, \
          log-format: json, observe: off, opaque-ports: [], max-peers: 1, forget-peers-after: 1s, \
          connect-timeout: 1s, handshake-timeout: 1s, identity-timeout: 1s, \
-         max-handshakes: 1, drain-timeout: 1s, workers: 1, bpffs: a}",
+         max-handshakes: 1, drain-timeout: 1s, workers: 1, traces: 'http://a:1', bpffs: a}",
     );
     assert!(
         !format!("{every:?}").contains("None"),
@@ -168,6 +168,7 @@ fn nothing_set_gives_the_documented_defaults() {
         }
     );
     assert_eq!(config.access_log_file, None);
+    assert_eq!(config.traces, None);
     assert_eq!(config.log, "info");
     assert_eq!(config.log_format, LogFormat::Text);
     assert_eq!(config.observing, Observing::default());
@@ -250,6 +251,7 @@ fn a_wrong_flag_is_refused_with_its_name_and_value() {
         ("--access-log-events", "closed,opens"),
         ("--access-log-sampling", "2"),
         ("--admin", "4195"),
+        ("--traces", "collector:4317"),
         ("--log", "verbos"),
         ("--observe", "yes"),
         ("--opaque-ports", "5432,redis"),

@@ -17,7 +17,7 @@ use spiffe::{SpiffeId, TrustDomain, transport::Endpoint};
 use thiserror::Error;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
-use crate::policy::text::deserialize_from_str;
+use crate::{policy::text::deserialize_from_str, telemetry};
 
 /// How the lines of the access log look.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, ValueEnum)]
@@ -334,6 +334,23 @@ impl FromStr for Timeout {
     }
 }
 
+/// The collector of traces.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Collector(pub(super) telemetry::Collector);
+
+impl FromStr for Collector {
+    type Err = ParseValueError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self).map_err(|()| ParseValueError {
+            text: text.to_owned(),
+            what: "a collector of traces",
+            form: "one such as http://127.0.0.1:4317 or http://collector.monitoring:4317; the \
+                   mesh encrypts the way there",
+        })
+    }
+}
+
 /// A user, by number.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Uid(pub(super) u32);
@@ -404,6 +421,7 @@ fn number_to(
 
 deserialize_from_str!(
     AdminAddress,
+    Collector,
     Handshakes,
     Identity,
     LogFilter,
@@ -455,6 +473,17 @@ mod tests {
                 )
             );
         }
+    }
+
+    #[test]
+    fn a_collector_is_reached_in_plaintext_which_the_mesh_encrypts() {
+        assert!("http://[::1]:4317".parse::<Collector>().is_ok());
+        assert_eq!(
+            refusal::<Collector>("https://collector:4317"),
+            "`https://collector:4317` is not a collector of traces; write one such as \
+             http://127.0.0.1:4317 or http://collector.monitoring:4317; the mesh encrypts the \
+             way there"
+        );
     }
 
     #[test]

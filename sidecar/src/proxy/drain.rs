@@ -45,6 +45,11 @@ impl Drain {
         self.begun.is_cancelled()
     }
 
+    /// How many connections are open.
+    pub fn open(&self) -> usize {
+        self.connections.len()
+    }
+
     /// Waits until it begins.
     pub async fn begun(&self) {
         self.begun.cancelled().await;

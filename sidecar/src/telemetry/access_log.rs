@@ -8,13 +8,10 @@ use std::{
     },
 };
 
-use prometheus::{
-    IntCounter,
-    core::{Collector, Desc},
-    proto::MetricFamily,
+use super::{
+    counted::{Count, Counted},
+    record::{Kind, Record},
 };
-
-use super::record::{Kind, Record};
 
 /// How a line looks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -53,15 +50,12 @@ impl Choice {
     }
 }
 
-/// Counts the lines that were dropped.
-type Dropped = Arc<dyn Fn() -> u64 + Send + Sync>;
-
 /// Writes lines about what happens on connections.
 pub struct AccessLog {
     /// `None` writes nothing.
     output: Option<Output>,
     /// What could not be written.
-    dropped: Dropped,
+    dropped: Count,
 }
 
 struct Output {
@@ -127,11 +121,12 @@ impl AccessLog {
     }
 
     /// How many lines were dropped, as a metric.
-    pub(super) fn dropped_lines(&self) -> Result<DroppedLines, prometheus::Error> {
-        Ok(DroppedLines {
-            count: Arc::clone(&self.dropped),
-            description: counter()?,
-        })
+    pub(super) fn dropped_lines(&self) -> Result<Counted, prometheus::Error> {
+        Counted::new(
+            "sidecar_access_log_dropped_lines_total",
+            "Lines of the access log that nobody took fast enough, or that could not be written.",
+            Arc::clone(&self.dropped),
+        )
     }
 }
 
@@ -145,34 +140,6 @@ impl Output {
         };
         self.choice.share >= 1.0 || number() < self.choice.share
     }
-}
-
-/// The lines that were dropped. They are counted where it happens, and read when somebody asks.
-pub(super) struct DroppedLines {
-    count: Dropped,
-    /// Describes the metric; its own value is never shown.
-    description: IntCounter,
-}
-
-impl Collector for DroppedLines {
-    fn desc(&self) -> Vec<&Desc> {
-        self.description.desc()
-    }
-
-    fn collect(&self) -> Vec<MetricFamily> {
-        let Ok(counter) = counter() else {
-            return Vec::new();
-        };
-        counter.inc_by((self.count)());
-        counter.collect()
-    }
-}
-
-fn counter() -> Result<IntCounter, prometheus::Error> {
-    IntCounter::new(
-        "sidecar_access_log_dropped_lines_total",
-        "Lines of the access log that were dropped because nobody took them fast enough.",
-    )
 }
 
 #[cfg(test)]
@@ -287,14 +254,5 @@ mod tests {
         // Six standard deviations on either side.
         assert!((820..=1180).contains(&sampled(0.1)));
         assert!(!AccessLog::off().samples());
-    }
-
-    #[test]
-    fn dropped_lines_are_shown_as_they_are_counted() {
-        let log = AccessLog::new(Format::Json, everything(), Written::default(), || 7);
-        let shown = log.dropped_lines().expect("a metric").collect();
-        let metric = shown.first().and_then(|family| family.get_metric().first());
-        let value = metric.map(|metric| metric.get_counter().get_value());
-        assert_eq!(value, Some(7.0));
     }
 }

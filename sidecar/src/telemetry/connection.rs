@@ -12,9 +12,10 @@ use super::{
     edges::Edge,
     record::{End, Record, What},
     series::{Parties, Series},
+    traces::Passed,
 };
 use crate::{
-    observe::{Lost, Observation, Observer, Protocol},
+    observe::{Exchange, Lost, Observation, Observer, Protocol},
     policy::{
         Direction,
         authorization::{Decision, RuleName},
@@ -382,6 +383,7 @@ impl Connection {
                     edge.request(&exchange);
                 }
                 self.tell(What::Request(&exchange));
+                self.trace(exchange);
             }
             Observation::Lost(lost) => {
                 series.lost(&lost);
@@ -401,6 +403,21 @@ impl Connection {
             &self.tls,
             &self.own,
         )
+    }
+
+    fn trace(&self, exchange: Box<Exchange>) {
+        let traces = &self.telemetry.shared.traces;
+        if traces.want(&exchange) {
+            traces.offer(Passed {
+                exchange,
+                direction: self.entry.direction,
+                client: self.entry.client().0,
+                destination: self.entry.destination.0,
+                own: Arc::clone(&self.own),
+                tls: self.tls.clone(),
+                now: (Instant::now(), SystemTime::now()),
+            });
+        }
     }
 
     fn parties(&self) -> Parties {

@@ -4,6 +4,7 @@
 mod access_log;
 mod connection;
 mod connections;
+mod counted;
 mod edges;
 mod exposition;
 mod kernel_events;
@@ -20,6 +21,7 @@ mod tap;
 mod tcp;
 #[cfg(test)]
 mod tests;
+mod traces;
 
 use std::{
     sync::{Arc, PoisonError, RwLock},
@@ -42,6 +44,7 @@ pub use self::{
     series_table::SeriesLimits,
     tap::{Filter, ParseFilterError, Tap},
     tcp::Leg,
+    traces::{Collector, CollectorError, Export, Exporting, Traces},
 };
 use self::{
     connections::Connections, edges::Edges, legs::Legs, metrics::Metrics, record::Record, tap::Taps,
@@ -59,6 +62,8 @@ pub struct Options {
     pub observing: Observing,
     /// How many parties are told apart in metrics.
     pub series: SeriesLimits,
+    /// Where spans go.
+    pub traces: Traces,
 }
 
 impl Default for Options {
@@ -68,6 +73,7 @@ impl Default for Options {
             access_log: AccessLog::off(),
             observing: Observing::default(),
             series: SeriesLimits::default(),
+            traces: Traces::default(),
         }
     }
 }
@@ -91,6 +97,8 @@ struct Shared {
     metrics: Metrics,
     /// Which connections are watched.
     observing: Observing,
+    /// Takes requests that become spans.
+    traces: Traces,
     /// The own identity as of now, a label of every metric of a connection; empty before there is
     /// one.
     own: RwLock<Arc<str>>,
@@ -107,9 +115,13 @@ impl Telemetry {
             access_log,
             observing,
             series,
+            traces,
         } = options;
         let metrics = Metrics::new(series)?;
         metrics.register(Box::new(access_log.dropped_lines()?))?;
+        for collector in traces.collectors()? {
+            metrics.register(collector)?;
+        }
         Ok(Self {
             shared: Arc::new(Shared {
                 access_log,
@@ -118,6 +130,7 @@ impl Telemetry {
                 legs: Legs::default(),
                 metrics,
                 observing,
+                traces,
                 own: RwLock::new("".into()),
                 taps: Arc::default(),
                 unknown_sockets: kernel_events::unknown_sockets()?,

@@ -1,0 +1,209 @@
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use opentelemetry::InstrumentationScope;
+use opentelemetry_otlp::{SpanExporter, WithExportConfig as _};
+use opentelemetry_sdk::trace::{IdGenerator as _, RandomIdGenerator, SpanData, SpanExporter as _};
+use tokio::{
+    sync::mpsc::Receiver,
+    task::JoinHandle,
+    time::{Instant, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{Counts, Passed, resource, span};
+use crate::proxy::Drain;
+
+/// Spans that are sent at once.
+const BATCH: usize = 512;
+/// How long spans wait for others to be sent with.
+const PAUSE: Duration = Duration::from_secs(1);
+/// The same, once the proxy ends.
+const PAUSE_AT_THE_END: Duration = Duration::from_millis(20);
+/// How long the collector may take, retries included.
+const LONGEST: Duration = Duration::from_secs(5);
+/// How long it may take when everything else has ended.
+const LONGEST_AT_THE_END: Duration = Duration::from_secs(1);
+/// How often a failure is told that lasts.
+const REMIND: Duration = Duration::from_mins(1);
+
+/// Makes spans of what waits, and sends them.
+pub struct Export {
+    collector: SocketAddr,
+    waiting: Receiver<Passed>,
+    counts: Arc<Counts>,
+    scope: InstrumentationScope,
+    /// The connection to the collector, and as whom we speak; `None` while there is nothing to say.
+    exporter: Option<(Arc<str>, SpanExporter)>,
+    /// When it was last told that the collector takes nothing.
+    told: Option<Instant>,
+}
+
+/// The task that sends spans.
+#[must_use = "spans that wait are lost unless it is finished"]
+pub struct Exporting {
+    /// The proxy ends.
+    ending: CancellationToken,
+    /// The proxy has ended.
+    ended: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Exporting {
+    /// From now on nothing waits long: the proxy is about to end. The connection to the collector is
+    /// closed when it is the last that is open, so that the drain does not wait for it.
+    pub fn hurry(&self) {
+        self.ending.cancel();
+    }
+
+    /// Sends what waits, for a second at most.
+    pub async fn finish(self) {
+        self.ended.cancel();
+        if timeout(LONGEST_AT_THE_END, self.task).await.is_err() {
+            tracing::warn!("the collector did not take the last spans in time");
+        }
+    }
+}
+
+impl Export {
+    pub(super) fn new(
+        collector: SocketAddr,
+        waiting: Receiver<Passed>,
+        counts: Arc<Counts>,
+    ) -> Self {
+        Self {
+            collector,
+            waiting,
+            counts,
+            scope: span::scope(),
+            exporter: None,
+            told: None,
+        }
+    }
+
+    /// Begins to send. The drain tells whose connections are open.
+    pub fn start(self, drain: Drain) -> Exporting {
+        let (ending, ended) = (CancellationToken::new(), CancellationToken::new());
+        let task = tokio::spawn(self.run(drain, ending.clone(), ended.clone()));
+        Exporting {
+            ending,
+            ended,
+            task,
+        }
+    }
+
+    async fn run(mut self, drain: Drain, ending: CancellationToken, ended: CancellationToken) {
+        loop {
+            // Before the look into the queue: what others have put there on their end is seen.
+            let is_last = ending.is_cancelled() && drain.open() <= 1;
+            let has_ended = ended.is_cancelled();
+            let batch = self.gather(&ending, &ended).await;
+            let is_all = batch.len() < BATCH;
+            self.send(&batch).await;
+            if is_all && is_last {
+                self.exporter = None;
+            }
+            if is_all && has_ended {
+                return;
+            }
+        }
+    }
+
+    /// What waits, up to a batch, or what comes until the pause is over.
+    async fn gather(
+        &mut self,
+        ending: &CancellationToken,
+        ended: &CancellationToken,
+    ) -> Vec<Passed> {
+        let mut batch = Vec::new();
+        let started = Instant::now();
+        while batch.len() < BATCH {
+            let pause = match (ending.is_cancelled(), ended.is_cancelled()) {
+                (_, true) => Duration::ZERO,
+                (true, false) => PAUSE_AT_THE_END,
+                (false, false) => PAUSE,
+            };
+            let room = BATCH - batch.len();
+            tokio::select! {
+                biased;
+                received = self.waiting.recv_many(&mut batch, room) => {
+                    if received == 0 {
+                        // Nobody is left to send anything; the end is told otherwise.
+                        sleep_until(started + pause).await;
+                        return batch;
+                    }
+                }
+                () = sleep_until(started + pause) => return batch,
+                () = ending.cancelled(), if !ending.is_cancelled() => {}
+                () = ended.cancelled(), if !ended.is_cancelled() => {}
+            }
+        }
+        batch
+    }
+
+    async fn send(&mut self, batch: &[Passed]) {
+        let Some(own) = batch.last().map(|passed| Arc::clone(&passed.own)) else {
+            return;
+        };
+        let ids = RandomIdGenerator::default();
+        let spans: Vec<SpanData> = batch
+            .iter()
+            .filter_map(|passed| span::span(passed, ids.new_span_id(), self.scope.clone()))
+            .collect();
+        let count = u64::try_from(spans.len()).unwrap_or(u64::MAX);
+        let sent = match self.exporter(own) {
+            Ok(exporter) => exporter
+                .export(spans)
+                .await
+                .map_err(|error| error.to_string()),
+            Err(error) => Err(error),
+        };
+        match sent {
+            Ok(()) => {
+                self.counts.exported.fetch_add(count, Ordering::Relaxed);
+                if self.told.take().is_some() {
+                    tracing::info!("the collector at {} takes spans again", self.collector);
+                }
+            }
+            Err(error) => {
+                self.counts.dropped.fetch_add(count, Ordering::Relaxed);
+                if self.told.is_none_or(|told| told.elapsed() >= REMIND) {
+                    self.told = Some(Instant::now());
+                    tracing::warn!(
+                        "the collector at {} takes no spans, which are dropped: {error}",
+                        self.collector
+                    );
+                }
+            }
+        }
+    }
+
+    /// The connection to the collector, over which we speak as `own`. It is made when it is used,
+    /// again each time that it is lost.
+    fn exporter(&mut self, own: Arc<str>) -> Result<&SpanExporter, String> {
+        let (_, exporter) = match self.exporter.take() {
+            Some((as_whom, exporter)) if as_whom == own => self.exporter.insert((own, exporter)),
+            known => {
+                let mut exporter = match known {
+                    Some((_, exporter)) => exporter,
+                    None => self.connect()?,
+                };
+                exporter.set_resource(&resource::of(&own));
+                self.exporter.insert((own, exporter))
+            }
+        };
+        Ok(exporter)
+    }
+
+    fn connect(&self) -> Result<SpanExporter, String> {
+        SpanExporter::builder()
+            .with_tonic()
+            .with_endpoint(format!("http://{}", self.collector))
+            .with_timeout(LONGEST)
+            .build()
+            .map_err(|error| error.to_string())
+    }
+}
