@@ -20,6 +20,7 @@ pub mod pod;
 pub mod policy;
 pub mod proxy;
 pub mod reload;
+pub mod report;
 pub mod sandbox;
 pub mod telemetry;
 pub mod tls;

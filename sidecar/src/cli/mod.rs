@@ -14,7 +14,9 @@ pub(crate) mod golden;
 mod init;
 mod output;
 mod policy;
+mod report;
 mod run;
+mod scrape;
 mod status;
 mod table;
 mod tap;
@@ -53,6 +55,8 @@ enum Command {
     Init(init::Init),
     /// Say what settings mean for a client, or whether they are valid; changes nothing
     Policy(policy::Args),
+    /// Draw who talks to whom, how fast and how encrypted, as a page to open in a browser
+    Report(report::Report),
     /// Capture a pod's connections and serve them until told to stop
     Run(run::Run),
     /// Show every program, map and link of ours, and what they have counted
@@ -87,6 +91,7 @@ pub fn main() -> ExitCode {
         Command::Explain(args) => args.run().map(|()| ExitCode::SUCCESS),
         Command::Init(args) => args.run().map(|()| ExitCode::SUCCESS),
         Command::Policy(args) => args.run(),
+        Command::Report(args) => args.run().map(|()| ExitCode::SUCCESS),
         Command::Run(args) => args.run().map(|()| ExitCode::SUCCESS),
         Command::Status(args) => args.run().map(|()| ExitCode::SUCCESS),
         Command::Tap(args) => args.run().map(|()| ExitCode::SUCCESS),

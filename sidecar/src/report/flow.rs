@@ -1,0 +1,190 @@
+use std::collections::BTreeMap;
+
+use super::{
+    histogram::Histogram,
+    pair::{Count, Pair},
+    scrape::Labels,
+};
+
+/// gRPC statuses that are the server's failures, as OpenTelemetry has it.
+const GRPC_FAILURES: [&str; 6] = [
+    "UNKNOWN",
+    "DEADLINE_EXCEEDED",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+];
+
+/// Who talks to whom, and how: the labels that metrics of connections have in common.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Parties {
+    /// `inbound` or `outbound`, seen from `own`.
+    pub direction: String,
+    /// Whose sidecar counts.
+    pub own: String,
+    /// The other one, if it has proved who it is; else empty.
+    pub peer: String,
+    /// `mutual`, or why TLS is not used.
+    pub tls: String,
+}
+
+impl Parties {
+    fn of(labels: &Labels) -> Option<Self> {
+        let label = |name| labels.get(name).cloned();
+        Some(Self {
+            direction: label("direction")?,
+            own: label("own")?,
+            peer: label("peer")?,
+            tls: label("tls")?,
+        })
+    }
+
+    /// Whether it is encrypted.
+    pub fn is_mutual(&self) -> bool {
+        self.tls == "mutual"
+    }
+}
+
+/// What connections of one kind did.
+#[derive(Clone, Debug, Default)]
+pub struct Flow {
+    /// Connections that were opened.
+    pub opened: Count,
+    /// Connections that ended.
+    pub closed: Count,
+    /// Bytes of the apps, both ways.
+    pub bytes: Count,
+    /// Requests that ended.
+    pub requests: Count,
+    /// Those that failed on the server's side.
+    pub failed: Count,
+    /// Requests in flight, at the second scrape.
+    pub in_flight: f64,
+    /// Time of whole requests.
+    pub duration: Histogram,
+    /// Time to the first byte of responses.
+    pub first_byte: Histogram,
+    /// To the other pod.
+    pub network: Leg,
+    /// To the workload itself.
+    pub app: Leg,
+}
+
+/// What the kernel measured of one leg of connections.
+#[derive(Clone, Debug, Default)]
+pub struct Leg {
+    /// Smoothed round trips.
+    pub rtt: Histogram,
+    /// Shortest round trips.
+    pub min_rtt: Histogram,
+    /// Congestion windows at the end of connections, in segments.
+    pub window: Histogram,
+    /// Segments that were sent again.
+    pub retransmitted: Count,
+    /// Bytes that were acknowledged.
+    pub sent: Count,
+}
+
+impl Flow {
+    /// Of all sidecars together, by who talks to whom.
+    pub fn all(pairs: &[Pair]) -> BTreeMap<Parties, Self> {
+        let mut flows = BTreeMap::new();
+        for pair in pairs {
+            counters(pair, &mut flows);
+            histograms(pair, &mut flows);
+        }
+        flows
+    }
+
+    /// Open connections, at the second scrape.
+    pub fn open(&self) -> f64 {
+        self.opened.total - self.closed.total
+    }
+
+    /// Share of requests that did not fail: between the scrapes, or since the start if there were
+    /// none.
+    pub fn success(&self) -> Option<f64> {
+        let share = |failed: f64, all: f64| (all > 0.0).then(|| 1.0 - failed / all);
+        share(self.failed.increase, self.requests.increase)
+            .or_else(|| share(self.failed.total, self.requests.total))
+    }
+
+    fn leg(&mut self, labels: &Labels) -> Option<&mut Leg> {
+        match &**labels.get("leg")? {
+            "network" => Some(&mut self.network),
+            "app" => Some(&mut self.app),
+            _ => None,
+        }
+    }
+}
+
+fn counters(pair: &Pair, flows: &mut BTreeMap<Parties, Flow>) {
+    let mut each = |name: &str, add: &dyn Fn(&mut Flow, &Labels, Count)| {
+        for (labels, count) in pair.counts(name) {
+            if let Some(parties) = Parties::of(labels) {
+                add(flows.entry(parties).or_default(), labels, count);
+            }
+        }
+    };
+    each("sidecar_connections_opened_total", &|flow, _, count| {
+        flow.opened.add(count);
+    });
+    each("sidecar_connections_closed_total", &|flow, _, count| {
+        flow.closed.add(count);
+    });
+    for name in ["sidecar_sent_bytes_total", "sidecar_received_bytes_total"] {
+        each(name, &|flow, _, count| flow.bytes.add(count));
+    }
+    each("sidecar_http_requests_total", &|flow, labels, count| {
+        flow.requests.add(count);
+        let is = |name, value| labels.get(name).is_some_and(|found| found == value);
+        if is("status", "5xx") || is("status", "none") || is("outcome", "reset_by_server") {
+            flow.failed.add(count);
+        }
+    });
+    each("sidecar_grpc_calls_total", &|flow, labels, count| {
+        let status = labels.get("grpc_status").map_or("", String::as_str);
+        if GRPC_FAILURES.contains(&status) {
+            flow.failed.add(count);
+        }
+    });
+    each("sidecar_http_requests_in_flight", &|flow, _, count| {
+        flow.in_flight += count.total;
+    });
+    each(
+        "sidecar_tcp_retransmitted_segments_total",
+        &|flow, labels, count| {
+            if let Some(leg) = flow.leg(labels) {
+                leg.retransmitted.add(count);
+            }
+        },
+    );
+    each("sidecar_tcp_sent_bytes_total", &|flow, labels, count| {
+        if let Some(leg) = flow.leg(labels) {
+            leg.sent.add(count);
+        }
+    });
+}
+
+fn histograms(pair: &Pair, flows: &mut BTreeMap<Parties, Flow>) {
+    for (parties, flow) in flows {
+        let of = |name, leg: Option<&str>| {
+            Histogram::of(pair, name, |labels| {
+                Parties::of(labels).as_ref() == Some(parties)
+                    && labels.get("leg").map(String::as_str) == leg
+            })
+        };
+        let duration = of("sidecar_http_request_duration_seconds", None);
+        flow.duration.merge(&duration);
+        let first_byte = of("sidecar_http_time_to_first_byte_seconds", None);
+        flow.first_byte.merge(&first_byte);
+        for (leg, name) in [(&mut flow.network, "network"), (&mut flow.app, "app")] {
+            let of = |metric| of(metric, Some(name));
+            leg.rtt.merge(&of("sidecar_tcp_rtt_seconds"));
+            leg.min_rtt.merge(&of("sidecar_tcp_min_rtt_seconds"));
+            let window = of("sidecar_tcp_congestion_window_segments");
+            leg.window.merge(&window);
+        }
+    }
+}
