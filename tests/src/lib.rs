@@ -25,8 +25,10 @@ pub mod access_log;
 pub mod app;
 pub mod capture;
 pub mod cgroup;
+pub mod dashboard;
 pub mod flow;
 pub mod forge;
+pub mod http;
 pub mod metrics;
 pub mod namespace;
 pub mod network;
@@ -34,6 +36,7 @@ pub mod pod;
 pub mod pods;
 pub mod process;
 pub mod program;
+pub mod prometheus;
 pub mod rules;
 pub mod sandbox;
 pub mod servers;
@@ -68,6 +71,7 @@ pub const SECRET: &str = "violet rhinoceros";
 ///
 /// `cargo xtask setup` installs the packages whose program is missing.
 pub const PACKAGES: &[(&str, &str)] = &[
+    ("/usr/bin/chromium", "chromium"),
     ("/usr/bin/curl", "curl"),
     ("/usr/bin/h2load", "nghttp2-client"),
     ("/usr/bin/iperf3", "iperf3"),

@@ -43,10 +43,38 @@ pub fn nginx_http2(pod: &Pod, port: u16, page: &str) -> Process {
     nginx_with(pod, port, page, &http)
 }
 
+/// nginx with one page at `/`, and with `/broken` (500).
+#[track_caller]
+pub fn nginx_with_errors(pod: &Pod, port: u16, page: &str) -> Process {
+    let http = format!(
+        "access_log off;\n\
+         server {{ listen {port}; root html; location /broken {{ return 500; }} }}\n"
+    );
+    nginx_with(pod, port, page, &http)
+}
+
+/// nginx that answers gRPC calls over HTTP/2 without TLS: `/shop.Stock/Take` succeeds, and
+/// `/shop.Stock/Fail` is `UNAVAILABLE`.
+#[track_caller]
+pub fn nginx_grpc(pod: &Pod, port: u16) -> Process {
+    let calls = [("Take", 0), ("Fail", 14)].map(|(call, status)| {
+        format!(
+            "location /shop.Stock/{call} {{\n\
+               default_type application/grpc; add_header grpc-status {status}; return 200 '';\n\
+             }}\n"
+        )
+    });
+    let http = format!(
+        "access_log off;\nserver {{ listen {port} http2;\n{}}}\n",
+        calls.concat()
+    );
+    nginx_with(pod, port, "", &http)
+}
+
 /// nginx with these directives in its block `http`, and a page in the directory `html`.
 #[track_caller]
 fn nginx_with(pod: &Pod, port: u16, page: &str, http: &str) -> Process {
-    let root = directory(pod, "nginx", "root");
+    let root = directory(pod, &format!("nginx-{port}"), "root");
     let html = root.join("html");
     fs::create_dir(&html).expect("making a directory of pages");
     fs::write(html.join("index.html"), page).expect("writing a page");

@@ -2,8 +2,7 @@
 
 use std::{
     env, fs,
-    io::{Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, TcpStream},
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -13,6 +12,7 @@ use nix::sys::signal::Signal;
 use crate::{
     Connection, Metrics, Output, Process, Program, Sandbox,
     access_log::{self, Line},
+    http,
     namespace::Namespace,
     wait,
 };
@@ -281,17 +281,7 @@ impl Sidecar {
 
     /// Status and body of a page, if the endpoint answers at all.
     fn request(&self, path: &str) -> Option<(u16, String)> {
-        let mut response = String::new();
-        self.namespace.enter(|| {
-            let mut stream = TcpStream::connect(ADMIN).ok()?;
-            stream
-                .set_read_timeout(Some(wait::DEADLINE))
-                .expect("the deadline is not zero");
-            write!(stream, "GET {path} HTTP/1.0\r\n\r\n").ok()?;
-            stream.read_to_string(&mut response).ok()
-        })?;
-        let (head, body) = response.split_once("\r\n\r\n")?;
-        Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+        http::get(&self.namespace, ADMIN, path)
     }
 }
 
