@@ -166,8 +166,8 @@ impl Sidecar {
         connection
     }
 
-    /// Waits until `count` connections have failed, and checks that they are logged and counted as
-    /// failures in this direction, and nothing else is.
+    /// Waits until `count` connections have failed, and checks that both logs and the metrics tell
+    /// of them by one code as failures in this direction, and of nothing else.
     #[track_caller]
     pub fn failures(&self, direction: &str, count: usize) -> Vec<Connection> {
         let logged = || {
@@ -189,6 +189,8 @@ impl Sidecar {
             );
             let labels = [("direction", direction), ("reason", &*failure.close)];
             assert_ne!(counted(&labels), 0, "{failure:?} is not counted");
+            let reason = format!("reason={}", failure.close);
+            assert!(self.log().contains(&reason), "{failure:?} is not told");
         }
         assert_eq!(
             (logged.len(), counted(&[])),

@@ -32,6 +32,25 @@ fn check_says_what_a_user_without_capabilities_lacks() {
 }
 
 #[test]
+fn the_code_of_a_failure_can_be_looked_up() {
+    let pods = Pods::client_meshed(&["--outbound", "strict"]);
+    let _app = App::start(&pods.server, Behaviour::Echo, 8080);
+    pods.client.converse(pods.server.v4(), 8080, "hello");
+    let failed = pods.client.sidecar().failures("outbound", 1);
+    let explain = |code: &str| {
+        let program = pods.client.program(sidecar::binary());
+        program.args(["explain", code])
+    };
+    let text = explain(&failed[0].close).succeed();
+    assert!(text.starts_with(&failed[0].close), "{text}");
+    assert!(text.contains("hint: "), "{text}");
+    let code: Value = explain("denied").args(["-o", "json"]).facts();
+    assert_eq!(code[0]["code"], "denied");
+    let output = explain("plaintext_refusal").run();
+    output.assert_one_sentence(&["plaintext_refusal", "plaintext_refused"]);
+}
+
+#[test]
 fn a_user_without_capabilities_is_told_so() {
     let pods = Pods::plain();
     let output = run(&pods.client, "run").args(DEV_CA).user("nobody").run();
