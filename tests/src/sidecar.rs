@@ -189,8 +189,7 @@ impl Sidecar {
             );
             let labels = [("direction", direction), ("reason", &*failure.close)];
             assert_ne!(counted(&labels), 0, "{failure:?} is not counted");
-            let reason = format!("reason={}", failure.close);
-            assert!(self.log().contains(&reason), "{failure:?} is not told");
+            self.logs(&[&format!("reason={}", failure.close)]);
         }
         assert_eq!(
             (logged.len(), counted(&[])),

@@ -31,7 +31,8 @@ fn promtool_finds_nothing_to_improve() {
 
     for pod in [&pods.client, &pods.server] {
         let metrics = pod.sidecar().get("/metrics");
-        for name in [OPENED, "sidecar_connections_failed_total"] {
+        let http = "sidecar_http_requests_total";
+        for name in [OPENED, http, "sidecar_connections_failed_total"] {
             assert!(metrics.contains(name), "nothing happened: {metrics}");
         }
         let promtool = pod.program("promtool").args(["check", "metrics"]);
