@@ -8,6 +8,7 @@ mod events;
 mod identity;
 mod opaque;
 mod settings;
+mod statistics;
 mod tls;
 
 use serde::Serialize;
@@ -43,19 +44,22 @@ pub enum Group {
     Opaque,
     /// What becomes of settings.
     Settings,
+    /// Why what TCP measures is not counted.
+    Statistics,
     /// Why TLS is not used.
     Tls,
 }
 
 impl Group {
     /// Every group, in the order in which they are listed.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Connections,
         Self::Tls,
         Self::Opaque,
         Self::Identity,
         Self::Settings,
         Self::Events,
+        Self::Statistics,
     ];
 
     /// The heading above its codes.
@@ -66,6 +70,7 @@ impl Group {
             Self::Identity => "Where identities and trust fail to come from",
             Self::Opaque => "Why requests are not followed",
             Self::Settings => "What becomes of changed settings",
+            Self::Statistics => "Why what TCP measures is not counted",
             Self::Tls => "Why a connection is not encrypted",
         }
     }
@@ -83,6 +88,7 @@ impl Group {
                 "`opaque` in the access log, `reason` in `sidecar_opaque_connections_total`"
             }
             Self::Settings => "`outcome` in the log and in `sidecar_config_reloads_total`",
+            Self::Statistics => "`reason` in `sidecar_kernel_statistics_lost_total`",
             Self::Tls => "`tls` in the access log and in metrics",
         }
     }
@@ -95,6 +101,7 @@ impl Group {
             Self::Identity => identity::texts(),
             Self::Opaque => opaque::texts(),
             Self::Settings => settings::texts(),
+            Self::Statistics => statistics::texts(),
             Self::Tls => tls::texts(),
         };
         { texts.into_iter() }

@@ -7,6 +7,7 @@ use crate::{
     cli::Cli,
     identity::{Files, Origin, TrustFile, testing::id},
     observe::Lost,
+    telemetry::KernelEvents,
 };
 
 fn words(group: Group) -> BTreeSet<&'static str> {
@@ -25,6 +26,11 @@ fn a_word_means_one_thing() {
 #[test]
 fn every_reason_not_to_follow_requests_is_explained() {
     assert_eq!(words(Group::Opaque), Lost::WORDS.into());
+}
+
+#[test]
+fn every_reason_to_lose_statistics_is_explained() {
+    assert_eq!(words(Group::Statistics), KernelEvents::LOSSES.into());
 }
 
 #[test]

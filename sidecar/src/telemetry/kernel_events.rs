@@ -5,6 +5,11 @@ use prometheus::{
 };
 use sidecar_common::Event;
 
+/// Why statistics were lost: nobody has read those before.
+const RING_FULL: &str = "ring_full";
+/// Why statistics were lost: no connection has such a socket.
+const UNKNOWN_SOCKET: &str = "unknown_socket";
+
 /// Reads the counters: each event with how often it happened, or why that cannot be known.
 type Read = Box<dyn Fn() -> Result<Vec<(Event, u64)>, String> + Send + Sync>;
 
@@ -19,6 +24,9 @@ pub struct KernelEvents {
 }
 
 impl KernelEvents {
+    /// Every reason for which statistics are lost.
+    pub const LOSSES: [&str; 2] = [RING_FULL, UNKNOWN_SOCKET];
+
     /// Shows what `read` reads.
     pub fn new(
         read: impl Fn() -> Result<Vec<(Event, u64)>, String> + Send + Sync + 'static,
@@ -96,14 +104,14 @@ impl Collector for KernelEvents {
             return Vec::new();
         };
         let lost = |reason| shown.statistics_lost.with_label_values(&[reason]);
-        lost("unknown_socket").inc_by(self.unknown_sockets.get());
+        lost(UNKNOWN_SOCKET).inc_by(self.unknown_sockets.get());
         for (event, count) in counts {
             shown
                 .events
                 .with_label_values(&[event.name()])
                 .inc_by(count);
             if event == Event::StatisticsLost {
-                lost("ring_full").inc_by(count);
+                lost(RING_FULL).inc_by(count);
             }
         }
         shown
