@@ -7,6 +7,7 @@ pub(super) fn texts() -> Vec<Explained> {
         .collect()
 }
 
+#[expect(clippy::too_many_lines, reason = "an arm for each way to end")]
 const fn text(close: Close) -> Text {
     match close {
         Close::ClientReset => advise(
