@@ -79,6 +79,9 @@ impl Default for Observer {
 impl Observer {
     /// These bytes went from client to server, at this time.
     pub fn sent(&mut self, bytes: &[u8], now: Instant) {
+        if bytes.is_empty() {
+            return;
+        }
         let followed = match &mut self.state {
             State::Beginning(beginning) => match beginning.judge(bytes) {
                 Verdict::Http1 | Verdict::Other(_) if !self.greeting.is_empty() => {
@@ -98,6 +101,9 @@ impl Observer {
 
     /// These bytes went from server to client, at this time.
     pub fn received(&mut self, bytes: &[u8], now: Instant) {
+        if bytes.is_empty() {
+            return;
+        }
         let followed = match &mut self.state {
             // Whoever has begun something that has no answer yet is taken at its word.
             State::Beginning(beginning) => self

@@ -7,7 +7,7 @@ use super::Text;
 pub enum Lost {
     /// The header compression of HTTP/2 does not add up, or wants more memory than is given.
     Compression,
-    /// The head of a request or of a response is longer than is kept.
+    /// The head of a request or of a response is longer, or has more fields, than is read.
     HeadTooLong,
     /// It began as HTTP and went on as something else.
     Malformed,

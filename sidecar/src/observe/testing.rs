@@ -33,7 +33,8 @@ pub(super) fn lines(conversation: &[Step<'_>]) -> Vec<String> {
     observations(conversation).iter().map(line).collect()
 }
 
-fn line(observation: &Observation) -> String {
+/// One observation, in a line.
+pub(super) fn line(observation: &Observation) -> String {
     match observation {
         Observation::Began(_) => "began".to_owned(),
         Observation::Ended(exchange) => exchange_line(exchange),

@@ -35,6 +35,18 @@ impl Head {
         self.begun
     }
 
+    /// How many bytes have been looked at.
+    #[cfg(test)]
+    pub(super) fn looked_at(&self) -> usize {
+        self.lines.seen
+    }
+
+    /// How much memory is taken for what has come, in bytes.
+    #[cfg(test)]
+    pub(super) fn room(&self) -> usize {
+        self.kept.capacity()
+    }
+
     /// Goes on with these bytes, of which there must be some; gives the head once it is whole.
     ///
     /// A first line that `is_fit` says no to is [`Lost::NotHttp`], at once: what is no head may never

@@ -23,7 +23,8 @@ const FIELDS: usize = 128;
 /// Follows one connection of HTTP/1.
 ///
 /// Bodies are skipped by count. What is kept is, of each side, one head that has not come whole, at
-/// most 64 KiB, and of each of at most 64 requests in flight what is told of it, about 2 KiB.
+/// most 64 KiB, and of each of at most 64 requests in flight what is told of it, about 2 KiB: in all
+/// no more than 512 KiB, and between requests nothing.
 #[derive(Debug, Default)]
 pub(super) struct Http1 {
     /// What the client is sending.
@@ -86,8 +87,8 @@ impl Http1 {
         now: Instant,
         seen: &mut VecDeque<Observation>,
     ) -> Result<(), Lost> {
-        let has_begun = self.has_begun;
         while !bytes.is_empty() {
+            let has_begun = self.has_begun;
             let taken = match &mut self.client {
                 _ if self.tunnel != Tunnel::None => {
                     self.tunnel = Tunnel::Entered;
@@ -131,8 +132,8 @@ impl Http1 {
         now: Instant,
         seen: &mut VecDeque<Observation>,
     ) -> Result<(), Lost> {
-        let has_begun = self.has_begun;
         while !bytes.is_empty() {
+            let has_begun = self.has_begun;
             let is_asked = self.pipeline.awaiting().is_some() || self.early().is_some();
             let taken = match &mut self.server {
                 Part::Head(_) if !is_asked => return Err(Lost::Malformed),

@@ -139,6 +139,22 @@ impl Pipeline {
         }
     }
 
+    /// How much memory is taken, in bytes.
+    #[cfg(test)]
+    pub(super) fn room(&self) -> usize {
+        let of_each = self.requests.iter().map(|request| {
+            let exchange = &request.exchange;
+            let texts = [&exchange.authority, &exchange.path];
+            let state = exchange
+                .trace
+                .as_ref()
+                .and_then(|trace| trace.state.as_ref());
+            let texts = texts.into_iter().flatten().map(|text| text.as_str().len());
+            size_of::<Exchange>() + texts.sum::<usize>() + state.map_or(0, |state| state.len())
+        });
+        self.requests.capacity() * size_of::<Request>() + of_each.sum::<usize>()
+    }
+
     /// Takes out the first request if it is over.
     fn settle(&mut self, now: Instant, seen: &mut VecDeque<Observation>) {
         let over = self

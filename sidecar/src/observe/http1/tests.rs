@@ -1,4 +1,5 @@
 use std::{
+    cell::Cell,
     iter,
     time::{Duration, Instant},
 };
@@ -10,7 +11,7 @@ use crate::observe::{
         Step::{self, Client, ClientEnds, Server, ServerEnds},
         take, watch,
     },
-    testing::{lines, observations},
+    testing::{line, lines, observations},
 };
 
 const GET: &[u8] = b"GET /a?b HTTP/1.1\r\nHost: shop\r\n\r\n";
@@ -331,6 +332,11 @@ fn a_head_that_is_none_is_not_guessed_at() {
             [&GOT[..], &["lost malformed"]].concat(),
             "{head:?}"
         );
+        assert_eq!(
+            lines(&[Client(&[GET, head.as_bytes()].concat())]),
+            ["began", "GET shop /a - 0/0 cut", "lost malformed"],
+            "{head:?}"
+        );
     }
     for head in [
         "HTTP/1.1 200 OK\r\nServer: s\r\n folded\r\n\r\n",
@@ -518,4 +524,193 @@ fn times_are_taken_where_bytes_pass() {
     assert_eq!(told[1].started, at(1));
     assert_eq!(told[1].first_byte, Some(Duration::from_millis(19)));
     assert_eq!(told[1].duration, Duration::from_millis(49));
+}
+
+#[test]
+fn each_byte_of_a_head_is_looked_at_once() {
+    let long = long(b"GET / HTTP/1.1\r\n", Head::LONGEST);
+    let mut head = Head::default();
+    let now = Instant::now();
+    let judged = Cell::new(0);
+    let is_fit = |_: &[u8]| {
+        judged.set(judged.get() + 1);
+        true
+    };
+    let (before, last) = long.split_at(long.len() - 1);
+    for byte in before.chunks(1) {
+        let read = head
+            .read(byte, now, is_fit)
+            .expect("no longer than allowed");
+        assert!(read.is_none());
+    }
+    assert_eq!(head.looked_at(), before.len());
+    assert_eq!(judged.get(), 1);
+    let whole = head
+        .read(last, now, is_fit)
+        .expect("no longer than allowed");
+    assert_eq!(whole.map(|whole| whole.bytes.len()), Some(Head::LONGEST));
+}
+
+#[test]
+fn a_head_in_one_piece_is_not_copied() {
+    let mut head = Head::default();
+    let whole = head
+        .read(GET, Instant::now(), |_| unreachable!())
+        .expect("a short head")
+        .expect("a whole head");
+    assert_eq!(whole.bytes.as_ptr_range(), GET.as_ptr_range());
+}
+
+#[test]
+fn what_is_kept_is_bounded() {
+    /// In bytes, as the documentation has it.
+    const BOUND: usize = 512 * 1024;
+    let now = Instant::now();
+    let mut seen = VecDeque::new();
+    let mut http1 = Http1::default();
+    // Text that grows when it is made fit for a log.
+    let text = "\u{e9}".repeat(1000);
+    let head = format!("GET /{text} HTTP/1.1\r\nHost: {text}\r\nLong: ");
+    let mut last = long(head.as_bytes(), Head::LONGEST);
+    for _ in 0..Pipeline::LONGEST {
+        http1
+            .sent(&last, now, &mut seen)
+            .expect("as many as are kept");
+    }
+    last.truncate(Head::LONGEST - 1);
+    for bytes in last.chunks(1000) {
+        http1
+            .sent(bytes, now, &mut seen)
+            .expect("no longer than is kept");
+    }
+    let mut answer = long(b"HTTP/1.1 200 OK\r\n", Head::LONGEST);
+    answer.truncate(Head::LONGEST - 1);
+    for bytes in answer.chunks(1000) {
+        http1
+            .received(bytes, now, &mut seen)
+            .expect("no longer than is kept");
+    }
+    let kept: usize = [&http1.client, &http1.server]
+        .into_iter()
+        .map(|part| match part {
+            Part::Head(head) => head.room(),
+            Part::Body(_) => 0,
+        })
+        .sum();
+    assert!(kept >= 2 * (Head::LONGEST - 1), "{kept}");
+    let kept = kept + http1.pipeline.room();
+    assert!(kept <= BOUND, "{kept} bytes");
+}
+
+/// Numbers that look random, the same in every run.
+struct Numbers(u64);
+
+impl Numbers {
+    /// One below this.
+    fn below(&mut self, limit: usize) -> usize {
+        // Marsaglia's xorshift.
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % limit as u64).expect("below a usize")
+    }
+
+    /// One of these.
+    fn of<T: Copy>(&mut self, choice: &[T]) -> T {
+        choice[self.below(choice.len())]
+    }
+
+    /// A body of some size, and the field that frames it.
+    fn body(&mut self) -> (usize, &'static str, String) {
+        let size = self.of(&[0, 1, 9, 300]);
+        if self.below(2) == 0 {
+            return (
+                size,
+                "Content-Length",
+                format!("{size}\r\n\r\n{}", "b".repeat(size)),
+            );
+        }
+        let mut body = "chunked\r\n\r\n".to_owned();
+        let mut left = size;
+        while left > 0 {
+            let chunk = 1 + self.below(left);
+            let extension = self.of(&["", ";a", ";a=\"0\""]);
+            body += &format!("{chunk:x}{extension}\r\n{}\r\n", "c".repeat(chunk));
+            left -= chunk;
+        }
+        body += self.of(&["0\r\n\r\n", "00\r\nDigest: x\r\n\r\n"]);
+        (size, "Transfer-Encoding", body)
+    }
+
+    /// A request, its response, and what is to be told of them.
+    fn exchange(&mut self, number: usize) -> (String, String, String) {
+        let method = self.of(&["GET", "HEAD", "POST", "BREW"]);
+        let (sent, field, body) = self.body();
+        let asked = format!("{method} /{number} HTTP/1.1\r\nHost: shop\r\n{field}: {body}");
+
+        let interim = "HTTP/1.1 102 Processing\r\n\r\n".repeat(self.below(3));
+        let status = self.of(&[200, 204, 304, 404, 503]);
+        let (mut received, field, body) = self.body();
+        let mut answer = format!("{interim}HTTP/1.1 {status} Such\r\n{field}: {body}");
+        if method == "HEAD" || matches!(status, 204 | 304) {
+            let end = answer.rfind(field).expect("just written");
+            let end = end + answer[end..].find("\r\n\r\n").expect("the end of the head") + 4;
+            answer.truncate(end);
+            received = 0;
+        }
+        let method = Method::named(method.as_bytes()).as_str();
+        let told = format!("{method} shop /{number} {status} {sent}/{received} complete");
+        (asked, answer, told)
+    }
+}
+
+#[test]
+fn any_conversation_is_told_as_it_was() {
+    let now = Instant::now();
+    for seed in 1..=300 {
+        let mut numbers = Numbers(seed);
+        let mut observer = Observer::default();
+        let mut told = Vec::new();
+        let (mut asked, mut answers) = (Vec::new(), Vec::new());
+        // What the server may say already, and how much of it it has said.
+        let (mut answerable, mut said) = (Vec::new(), 0);
+        for number in 0..20 {
+            let (request, answer, line) = numbers.exchange(number);
+            asked.push(request);
+            answers.push(answer);
+            told.push(line);
+        }
+        let mut seen = Vec::new();
+        let mut in_flight = VecDeque::new();
+        let mut requests = asked.iter().zip(&answers);
+        let mut request: &[u8] = b"";
+        while seen.len() < told.len() {
+            // Either side, by chance.
+            if numbers.below(2) == 0 {
+                if request.is_empty() && in_flight.len() < 4 {
+                    let next = requests.next();
+                    in_flight.extend(next.map(|(_, answer)| answer));
+                    request = next.map_or(b"", |(asked, _)| asked.as_bytes());
+                }
+                let (piece, rest) = request.split_at(request.len().min(1 + numbers.below(99)));
+                observer.sent(piece, now);
+                request = rest;
+            } else {
+                // The last of them may not be whole.
+                while in_flight.len() > usize::from(!request.is_empty()) {
+                    answerable.extend(in_flight.pop_front().expect("some").bytes());
+                }
+                let end = answerable.len().min(said + 1 + numbers.below(99));
+                observer.received(&answerable[said..end], now);
+                said = end;
+            }
+            while let Some(observation) = observer.pop() {
+                assert!(!matches!(observation, Observation::Lost(_)), "seed {seed}");
+                if matches!(observation, Observation::Ended(_)) {
+                    seen.push(line(&observation));
+                }
+            }
+        }
+        assert_eq!(seen, told, "seed {seed}");
+    }
 }
