@@ -138,6 +138,60 @@ fn every_request_is_counted_once_as_the_server_counts_it() {
     }
 }
 
+/// Answers each request without a length, and ends the connection as its path says.
+const ENDING_SERVER: &str = r#"
+listener = socket.create_server(("", 8080))
+while True:
+    sock, _ = listener.accept()
+    path = read_line(sock).split()[1]
+    while read_line(sock):
+        pass
+    if path == "/wait":
+        assert ending(sock) == "eof"
+    else:
+        sock.sendall(b"HTTP/1.1 200 OK\r\n\r\nwhatever")
+        if path == "/reset":
+            assert ending(sock) == "got it"
+            abort(sock)
+    sock.close()
+"#;
+
+const ENDING_CLIENT: &str = r#"
+for path in ["close", "reset", "wait"]:
+    sock = dial(sys.argv[1], 8080)
+    sock.sendall(f"GET /{path} HTTP/1.1\r\n\r\n".encode())
+    if path != "wait":
+        read(sock, len(b"HTTP/1.1 200 OK\r\n\r\nwhatever"))
+    if path == "close":
+        assert ending(sock) == "eof"
+    if path == "reset":
+        sock.sendall(b"got it")
+        assert ending(sock) == "reset"
+    sock.close()
+"#;
+
+#[test]
+fn a_request_is_told_to_have_ended_as_its_connection_did() {
+    let pods = Pods::meshed();
+    let _server = pods.server.snippet(ENDING_SERVER).listen(8080);
+    let client = pods.client.snippet(ENDING_CLIENT);
+    client.arg(pods.server.v4().to_string()).succeed();
+    for pod in [&pods.client, &pods.server] {
+        let metrics = pod
+            .sidecar()
+            .metrics_when(|metrics| metrics.count("sidecar_connections_closed_total", &[]) == 3);
+        for labels in [
+            [("status", "2xx"), ("outcome", "complete")],
+            [("status", "2xx"), ("outcome", "cut")],
+            [("status", "none"), ("outcome", "reset_by_client")],
+        ] {
+            let count = metrics.count("sidecar_http_requests_total", &labels);
+            assert_eq!(count, 1, "{labels:?}");
+        }
+        assert_eq!(metrics.count("sidecar_http_requests_in_flight", &[]), 0);
+    }
+}
+
 /// Both ends of a conversation that is made of what looks like HTTP, in chunks or not, and of what
 /// does not: a stream of its own each way, in random pieces. Each end tells whether it has heard what
 /// the other has said.
