@@ -635,7 +635,8 @@ impl Numbers {
         while left > 0 {
             let chunk = 1 + self.below(left);
             let extension = self.of(&["", ";a", ";a=\"0\""]);
-            body += &format!("{chunk:x}{extension}\r\n{}\r\n", "c".repeat(chunk));
+            let line = format!("{chunk:x}{extension}\r\n{}\r\n", "c".repeat(chunk));
+            body.push_str(&line);
             left -= chunk;
         }
         body += self.of(&["0\r\n\r\n", "00\r\nDigest: x\r\n\r\n"]);
