@@ -3,7 +3,7 @@
 use std::{iter, time::Instant};
 
 use self::Step::{Client, ClientEnds, Server, ServerEnds};
-use super::{Observation, Observer};
+use super::{Observation, Observer, http2};
 
 /// A part of a conversation.
 #[derive(Clone, Copy, Debug)]
@@ -44,14 +44,29 @@ impl<'a> Step<'a> {
     }
 }
 
-/// What is seen of a conversation and then of its end, all of which happens at this time.
+/// What is seen of a conversation and then of its end, all of which happens at this time. Each request
+/// ends once, and after the connection is lost nothing is seen.
 pub(crate) fn watch<'a>(now: Instant, steps: impl Iterator<Item = Step<'a>>) -> Vec<Observation> {
     let mut observer = Observer::default();
     for step in steps {
         take(&mut observer, step, now);
     }
     observer.ended(now);
-    iter::from_fn(|| observer.pop()).collect()
+    let seen: Vec<_> = iter::from_fn(|| observer.pop()).collect();
+    assert_told_once(&seen);
+    seen
+}
+
+fn assert_told_once(seen: &[Observation]) {
+    let mut in_flight = 0_u32;
+    for (index, observation) in seen.iter().enumerate() {
+        match observation {
+            Observation::Began(_) => in_flight += 1,
+            Observation::Ended(_) => in_flight = in_flight.checked_sub(1).expect("it has begun"),
+            Observation::Lost(_) => assert_eq!(index + 1, seen.len(), "{seen:?}"),
+        }
+    }
+    assert_eq!(in_flight, 0, "{seen:?}");
 }
 
 /// Shows one step, all of which happens at this time.
@@ -62,4 +77,17 @@ pub(crate) fn take(observer: &mut Observer, step: Step<'_>, now: Instant) {
         Server(bytes) => observer.received(bytes, now),
         ServerEnds => observer.server_ended(now),
     }
+}
+
+/// The first bytes of a client of HTTP/2.
+pub(crate) const PREFACE: &[u8] = http2::PREFACE;
+
+/// A frame of HTTP/2 (RFC 9113 section 4.1).
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("a payload is shorter than 16 MiB");
+    let mut frame = length.to_be_bytes()[1..].to_vec();
+    frame.extend([kind, flags]);
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
 }

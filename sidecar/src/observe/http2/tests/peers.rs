@@ -395,9 +395,9 @@ fn try_out(seed: u64, requests: usize, order: Order, table: u32) {
         .expect("a runtime");
     let conversation = runtime.block_on(converse(Arc::clone(&plans), order, table));
     let now = Instant::now();
-    let whole = conversation.watch_in(now, |bytes| vec![bytes]);
+    let whole = conversation.watch_in(now, usize::MAX);
     for length in [1, 7, 1000] {
-        let pieces = conversation.watch_in(now, |bytes| bytes.chunks(length).collect());
+        let pieces = conversation.watch_in(now, length);
         assert!(
             pieces == whole,
             "in pieces of {length}, other things are seen"

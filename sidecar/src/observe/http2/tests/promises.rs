@@ -409,7 +409,8 @@ fn a_server_that_goes_away_answers_up_to_the_last_it_names() {
         .get(3)
         .server(&go_away(0x7fff_ffff))
         .get(5)
-        .server(&go_away(3))
+        // The bit before the number means nothing.
+        .server(&go_away(1 << 31 | 3))
         // Of one that has not heard of it yet.
         .get(7)
         .server(&headers(1, END_STREAM, RESPONSE))

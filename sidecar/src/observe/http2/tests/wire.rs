@@ -1,9 +1,13 @@
-//! Conversations made by hand, and the ways to show them to an observer.
+//! Conversations made by hand.
 
 use std::time::Instant;
 
-use super::super::PREFACE;
-use crate::observe::{Exchange, Lost, Observation, Observer, Outcome, Protocol};
+pub(super) use crate::observe::conversation::frame;
+use crate::observe::{
+    Exchange, Lost, Observation, Outcome,
+    conversation::{PREFACE, Step, watch},
+    testing::observations,
+};
 
 pub(super) const DATA: u8 = 0x0;
 pub(super) const HEADERS: u8 = 0x1;
@@ -52,46 +56,26 @@ impl Conversation {
         self.client(&headers(stream, END_STREAM, REQUEST))
     }
 
-    /// Shows it to an observer whole, byte by byte, and cut in two at every position, and returns
-    /// what it sees, which is always the same. The connection ends then.
+    /// What is seen of it, however it is cut.
     #[track_caller]
     pub(super) fn watch(&self) -> Vec<Observation> {
-        let now = Instant::now();
-        let whole = self.watch_in(now, |bytes| vec![bytes]);
-        let single = self.watch_in(now, |bytes| bytes.chunks(1).collect());
-        assert_eq!(single, whole, "byte by byte");
-        let longest = self.0.iter().map(|(_, bytes)| bytes.len()).max();
-        for cut in 1..longest.unwrap_or_default() {
-            let halves = self.watch_in(now, |bytes| {
-                let (left, right) = bytes.split_at(cut.min(bytes.len()));
-                vec![left, right]
-            });
-            assert_eq!(halves, whole, "cut at {cut}");
-        }
-        whole
+        observations(&self.steps().collect::<Vec<_>>())
     }
 
-    /// Shows it in such pieces.
-    pub(super) fn watch_in<'a>(
-        &'a self,
-        now: Instant,
-        pieces: impl Fn(&'a [u8]) -> Vec<&'a [u8]>,
-    ) -> Vec<Observation> {
-        let mut observer = Observer::default();
-        let mut seen = Vec::new();
-        for (from, bytes) in &self.0 {
-            for piece in pieces(bytes) {
-                match from {
-                    From::Client => observer.sent(piece, now),
-                    From::Server => observer.received(piece, now),
-                }
-                seen.extend(std::iter::from_fn(|| observer.pop()));
-            }
-        }
-        observer.ended(now);
-        seen.extend(std::iter::from_fn(|| observer.pop()));
-        assert_told_once(&seen);
-        seen
+    /// What is seen of it in pieces of this length.
+    pub(super) fn watch_in(&self, now: Instant, length: usize) -> Vec<Observation> {
+        let pieces = self.steps().flat_map(|step| {
+            let pieces = step.bytes().chunks(length);
+            pieces.map(move |piece| step.with(piece))
+        });
+        watch(now, pieces)
+    }
+
+    fn steps(&self) -> impl Iterator<Item = Step<'_>> {
+        self.0.iter().map(|(from, bytes)| match from {
+            From::Client => Step::Client(bytes),
+            From::Server => Step::Server(bytes),
+        })
     }
 
     /// The exchanges of [`Self::watch`], which loses nothing.
@@ -128,24 +112,6 @@ impl Conversation {
     }
 }
 
-/// What begins ends once.
-#[track_caller]
-pub(super) fn assert_told_once(seen: &[Observation]) {
-    let mut open = 0;
-    for observation in seen {
-        match observation {
-            Observation::Began(protocol) => {
-                assert_eq!(*protocol, Protocol::Http2);
-                open += 1;
-            }
-            Observation::Ended(_) => open -= 1,
-            Observation::Lost(_) => {}
-        }
-        assert!(open >= 0, "more has ended than begun: {seen:?}");
-    }
-    assert_eq!(open, 0, "not all has ended: {seen:?}");
-}
-
 pub(super) fn exchanges(seen: Vec<Observation>) -> Vec<Exchange> {
     seen.into_iter()
         .filter_map(|seen| match seen {
@@ -170,15 +136,6 @@ pub(super) const CALL: &[(&str, &str)] = &[
 ];
 /// Those of a response.
 pub(super) const RESPONSE: &[(&str, &str)] = &[(":status", "200")];
-
-pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).expect("a short payload");
-    let mut frame = length.to_be_bytes()[1..].to_vec();
-    frame.extend([kind, flags]);
-    frame.extend(stream.to_be_bytes());
-    frame.extend(payload);
-    frame
-}
 
 /// A whole header block in one frame.
 pub(super) fn headers(stream: u32, flags: u8, fields: &[(&str, &str)]) -> Vec<u8> {
