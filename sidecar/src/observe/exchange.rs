@@ -12,7 +12,8 @@ pub enum Protocol {
     Http1,
     /// HTTP/2.
     Http2,
-    /// gRPC over HTTP/2: the request's content type begins with `application/grpc`.
+    /// gRPC over HTTP/2: the request's content type is `application/grpc`, with or without a format
+    /// such as `+proto`.
     Grpc,
 }
 

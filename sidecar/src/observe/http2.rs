@@ -9,9 +9,9 @@
 //! - A server that goes away (`GOAWAY`) has reset every stream above the last that it names, also
 //!   those that the client opens before it hears of it.
 //! - Interim responses (1xx) are no response.
-//! - A `CONNECT` that is granted, also an extended one (RFC 8441), ends with the head of
-//!   its response, as an upgrade of HTTP/1 does: what follows is somebody else's conversation, and
-//!   not counted. The other streams go on.
+//! - A `CONNECT` that is granted, also an extended one (RFC 8441), ends with the head of its
+//!   response, as an upgrade of HTTP/1 does: what follows is somebody else's conversation, and not
+//!   counted. The other streams go on.
 //! - What a server pushes is no request: no client has made it. Its header blocks are read all the
 //!   same, since later ones may refer to them.
 //!
@@ -20,13 +20,13 @@
 //!
 //! # What it costs
 //!
-//! For each connection at most 1,024 streams in flight ([`Lost::TooManyRequests`]) of some 3 KiB
-//! each in the worst case; for each direction one header block of 64 KiB while it is incomplete,
-//! which may unfold to 256 KiB ([`Lost::HeadTooLong`]), field by field and without a copy, and a table of
-//! 64 KiB ([`Lost::Compression`]), of which encoders take 4 KiB unless both sides agree on more.
-//! Streams that have ended leave nothing behind, however many are opened and reset. Content is
-//! counted, never held. The work is linear in the bytes that pass, but for fields that refer to the
-//! table, of which a block has 8,192 at most.
+//! For each connection at most 1,024 streams in flight ([`Lost::TooManyRequests`]), of some 3 KiB
+//! each in the worst case. For each direction at most one header block of 64 KiB while it is not
+//! whole, which may unfold to 256 KiB ([`Lost::HeadTooLong`]), field by field and never all at once;
+//! and a table of 64 KiB ([`Lost::Compression`]), of which encoders use 4 KiB unless both sides agree
+//! on more. Streams that have ended leave nothing behind, however many are opened and reset. Content
+//! is counted and never held. The work is linear in the bytes that pass, but for fields that refer
+//! to the table, of which a block has 8,192 at most.
 
 mod frame;
 mod greeting;
