@@ -8,9 +8,9 @@ use std::{
 
 use nix::sys::signal::Signal;
 use sidecar_tests::{
-    App, Behaviour, Connection, Pod, Pods,
+    App, Behaviour, Connection, Pod, Pods, SECRET,
     access_log::{self, Line},
-    wait,
+    servers, wait,
 };
 
 /// What makes a program that user, with no capability and no way to get one.
@@ -86,6 +86,36 @@ fn there_are_lines_about_what_was_chosen() {
     assert_eq!(opened.tls, "no_peer_option");
     assert_eq!(opened.destination.port(), 8080);
     assert_eq!(failed.event, "failed");
+}
+
+#[test]
+fn each_request_has_a_line_if_that_is_chosen() {
+    let flags = ["--access-log-events", "request,closed"];
+    let pods = Pods::meshed_with(&flags, &flags);
+    let _nginx = servers::nginx(&pods.server, 80, SECRET);
+    let url = format!("http://{}", pods.server.v4());
+    let urls = [format!("{url}/?token=secret"), format!("{url}/missing")];
+    pods.client.program("curl").arg("-sS").args(&urls).succeed();
+    for pod in [&pods.client, &pods.server] {
+        let sidecar = pod.sidecar();
+        let closed = sidecar.connection(|entry| entry.destination.port() == 80);
+        assert_eq!(closed.protocol.as_deref(), Some("http1"));
+        let lines = sidecar.access_log().into_iter();
+        let requests: Vec<_> = lines.filter_map(Line::request).collect();
+        let [found, missing] = &requests[..] else {
+            panic!("{requests:#?}");
+        };
+        assert_eq!((found.status, missing.status), (Some(200), Some(404)));
+        assert_eq!(found.path.as_deref(), Some("/"));
+        assert_eq!(missing.path.as_deref(), Some("/missing"));
+        assert_eq!(found.received, SECRET.len() as u64);
+        for request in &requests {
+            let parties = (&request.client, &request.own, &request.peer);
+            assert_eq!(parties, (&closed.client, &closed.own, &closed.peer));
+            assert_eq!((&*request.method, &*request.outcome), ("GET", "complete"));
+            assert!(request.first_byte <= Some(request.duration), "{request:?}");
+        }
+    }
 }
 
 #[test]
