@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use axum::body::Bytes;
 use http_body_util::{BodyExt as _, Collected, Empty, Limited};
 use hyper::{
@@ -107,9 +107,9 @@ impl Endpoint {
 
     async fn ask(self, path: &str) -> anyhow::Result<Incoming> {
         let address = self.address;
-        let stream = TcpStream::connect(address).await.with_context(|| {
-            format!(
-                "cannot connect to {address}: is a sidecar running there? \
+        let stream = TcpStream::connect(address).await.map_err(|error| {
+            anyhow!(
+                "cannot connect to {address}: {error}; is a sidecar running there? \
                  --admin and --netns say where to look"
             )
         })?;
@@ -142,10 +142,10 @@ impl Endpoint {
     }
 
     fn broken(self, path: &str, error: &dyn std::error::Error) -> anyhow::Error {
-        anyhow::anyhow!("{} broke off its answer to {path}: {error}", self.address)
+        anyhow!("{} broke off its answer to {path}: {error}", self.address)
     }
 
     fn silent(self, path: &str) -> anyhow::Error {
-        anyhow::anyhow!("{} does not answer {path} in {PATIENCE:?}", self.address)
+        anyhow!("{} does not answer {path} in {PATIENCE:?}", self.address)
     }
 }
