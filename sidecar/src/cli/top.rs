@@ -10,7 +10,6 @@ use std::{
 };
 
 use jiff::Timestamp;
-use tokio::runtime::Runtime;
 
 use self::{
     field::Field,
@@ -48,13 +47,13 @@ impl Top {
         let (runtime, endpoint) = self.endpoint.enter()?;
         let interval = self.interval.duration();
         let width = || room().filter(|_| !self.wide);
-        let mut before = look(&runtime, endpoint)?;
+        let mut before = runtime.block_on(look(endpoint))?;
         if !self.once && can_draw() {
             return screen::run(runtime, endpoint, interval, before);
         }
         loop {
             sleep(interval);
-            let now = look(&runtime, endpoint)?;
+            let now = runtime.block_on(look(endpoint))?;
             let mut text = table(&rows(&before, &now), width());
             if !self.once {
                 text = format!("{:.0} {}\n{text}\n", Timestamp::now(), endpoint.address());
@@ -67,8 +66,8 @@ impl Top {
     }
 }
 
-fn look(runtime: &Runtime, endpoint: Endpoint) -> anyhow::Result<Graph> {
-    runtime.block_on(endpoint.get("/edges"))
+async fn look(endpoint: Endpoint) -> anyhow::Result<Graph> {
+    endpoint.get("/edges").await
 }
 
 /// Whether there is a terminal whose cursor can be moved.

@@ -1,7 +1,7 @@
 use std::{
     env,
     sync::mpsc::{Receiver, channel},
-    thread::{self, sleep},
+    thread,
     time::Duration,
 };
 
@@ -10,7 +10,11 @@ use ratatui::{
     DefaultTerminal,
     crossterm::event::{self, Event, KeyEventKind},
 };
-use tokio::runtime::Runtime;
+use tokio::{
+    runtime::Runtime,
+    signal::unix::{SignalKind, signal},
+    time::sleep,
+};
 
 use super::{
     look,
@@ -22,6 +26,14 @@ use crate::{cli::endpoint::Endpoint, telemetry::Graph};
 /// How long what has come waits for the screen, at most.
 const BREATH: Duration = Duration::from_millis(50);
 
+/// What the screen waits for, besides keys.
+enum News {
+    /// What the sidecar answers.
+    Look(anyhow::Result<Graph>),
+    /// A signal to end.
+    Stop,
+}
+
 /// Fills the screen until somebody quits. A sidecar that goes away is waited for.
 pub(super) fn run(
     runtime: Runtime,
@@ -29,15 +41,34 @@ pub(super) fn run(
     interval: Duration,
     first: Graph,
 ) -> anyhow::Result<()> {
+    // Whoever ends it gets the terminal back as it was.
+    let (mut terminate, mut hangup) = {
+        let _runtime = runtime.enter();
+        let signal = |kind| signal(kind).context("cannot wait for signals");
+        (
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::hangup())?,
+        )
+    };
     // Keys are heard also while a sidecar takes its time to answer.
-    let (sender, looks) = channel();
+    let (sender, news) = channel();
     thread::spawn(move || {
-        loop {
-            sleep(interval);
-            if sender.send(look(&runtime, endpoint)).is_err() {
-                return;
+        runtime.block_on(async move {
+            loop {
+                let look = async {
+                    sleep(interval).await;
+                    look(endpoint).await
+                };
+                let new = tokio::select! {
+                    look = look => News::Look(look),
+                    _ = terminate.recv() => News::Stop,
+                    _ = hangup.recv() => News::Stop,
+                };
+                if sender.send(new).is_err() {
+                    return;
+                }
             }
-        }
+        });
     });
     // https://no-color.org
     let palette = match env::var_os("NO_COLOR") {
@@ -47,7 +78,7 @@ pub(super) fn run(
     let mut view = View::new(endpoint.address().to_string(), palette);
     view.show(rows(&first, &first), first.uptime);
     let terminal = ratatui::try_init().context("cannot take over the terminal")?;
-    let ended = draw(terminal, &mut view, &looks, first);
+    let ended = draw(terminal, &mut view, &news, first);
     ratatui::restore();
     ended
 }
@@ -55,7 +86,7 @@ pub(super) fn run(
 fn draw(
     mut terminal: DefaultTerminal,
     view: &mut View,
-    looks: &Receiver<anyhow::Result<Graph>>,
+    news: &Receiver<News>,
     mut before: Graph,
 ) -> anyhow::Result<()> {
     let mut is_old = true;
@@ -73,14 +104,15 @@ fn draw(
         {
             return Ok(());
         }
-        for look in looks.try_iter() {
+        for new in news.try_iter() {
             is_old = true;
-            match look {
-                Ok(now) => {
+            match new {
+                News::Look(Ok(now)) => {
                     view.show(rows(&before, &now), now.uptime);
                     before = now;
                 }
-                Err(error) => view.tell(error.to_string()),
+                News::Look(Err(error)) => view.tell(error.to_string()),
+                News::Stop => return Ok(()),
             }
         }
     }
