@@ -284,12 +284,12 @@ fn top_fills_a_terminal_and_leaves_it_as_it_was() {
     let _nginx = servers::nginx(&pods.server, 80, SECRET);
     curl(&pods.client, &pods.server);
     pods.mutual_connection(80);
-    // It types `q` as soon as the screen is drawn to its last line.
+    // As soon as the screen is drawn to its last line it types, or sends a signal.
     let snippet = "
-import fcntl, os, pty, struct, termios
+import fcntl, os, pty, signal, struct, termios
 child, terminal = pty.fork()
 if child == 0:
-    os.execv(sys.argv[1], sys.argv[1:])
+    os.execv(sys.argv[1], [sys.argv[1], 'top'])
 fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack('HHHH', 24, 80, 0, 0))
 screen = b''
 typed = False
@@ -299,19 +299,20 @@ while True:
     except OSError:
         break
     if not typed and b'q quit' in screen:
-        os.write(terminal, b'q')
+        if sys.argv[2] == 'q': os.write(terminal, b'q')
+        else: os.kill(child, signal.SIGTERM)
         typed = True
 _, status = os.waitpid(child, 0)
 report(screen=screen.decode(), status=os.waitstatus_to_exitcode(status))
 ";
-    let seen = |no_color: &str| -> Seen {
+    let seen = |no_color: &str, end: &str| -> Seen {
         let snippet = pods.server.snippet(snippet).arg(sidecar::binary());
         let snippet = snippet
             .env("TERM", "xterm-256color")
             .env("NO_COLOR", no_color);
-        snippet.arg("top").facts()
+        snippet.arg(end).facts()
     };
-    let Seen { screen, status } = seen("");
+    let Seen { screen, status } = seen("", "q");
     assert_eq!(status, 0, "{screen}");
     for told in ["\x1b[?1049h", "\x1b[?1049l", "√", "encrypted", GREEN] {
         assert!(screen.contains(told), "{told:?} is missing: {screen}");
@@ -320,7 +321,9 @@ report(screen=screen.decode(), status=os.waitstatus_to_exitcode(status))
     let identity = pods.client.identity();
     let end = &identity[identity.len() - 10..];
     assert!(screen.contains(end), "{end} is missing: {screen}");
-    let Seen { screen, .. } = seen("1");
+    let Seen { screen, status } = seen("1", "SIGTERM");
+    assert_eq!(status, 0, "{screen}");
+    assert!(screen.ends_with("\x1b[?1049l"), "{screen}");
     assert!(screen.contains("√") && !screen.contains(GREEN), "{screen}");
 }
 
