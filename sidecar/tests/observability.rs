@@ -83,7 +83,7 @@ fn documented() -> Metrics {
         if labels.contains("the same") {
             all.extend(before);
         }
-        before = all.clone();
+        before.clone_from(&all);
         all.extend(OF_PROMETHEUS.map(str::to_owned));
         let name = words(name).next().expect("a row begins with a name");
         if kind.trim() == "histogram" {
@@ -168,7 +168,7 @@ fn check_value(label: &str, value: &str) {
             Some((begin, end)) => word.starts_with(begin) && word.ends_with(end),
             None => *word == alternative,
         };
-        let is_named = label == "job" || known.iter().any(|word| fits(&word));
+        let is_named = label == "job" || known.iter().any(|word| fits(word));
         assert!(is_named, "no {label} is {alternative}");
     }
 }

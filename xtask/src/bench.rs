@@ -59,7 +59,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         return with_release_build();
     }
     let busy = step("see whether the machine is quiet", quiet::busy)?;
-    let sites = step("make the pods of three sites", Site::all)?;
+    let sites = step("make the pods of every site", Site::all)?;
     let mut report = Report::default();
     step("warm up", || round(&sites, 1, &mut Report::default()))?;
     for number in 1..=options.rounds {

@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn a_row_shows_medians_spreads_and_ratios() {
-        let table = report([&[300.0, 100.0, 200.0], &[150.0, 250.0], &[50.0]]).table();
+        let table = report([&[300.0, 100.0, 200.0], &[150.0, 250.0], &[50.0], &[40.0]]).table();
 
         let row = table.lines().find(|line| line.contains("requests"));
         let cells: Vec<_> = row
@@ -147,8 +147,10 @@ mod tests {
             "200 ±50 %",
             "200 ±25 %",
             "50.0 ±0 %",
+            "40.0 ±0 %",
             "1.00",
             "0.25",
+            "0.20",
             "",
         ];
         assert_eq!(cells, expected);
@@ -162,7 +164,7 @@ mod tests {
 
     #[test]
     fn programs_get_every_reading() {
-        let json = report([&[1.0, 2.0], &[], &[3.0]]).json();
+        let json = report([&[1.0, 2.0], &[], &[3.0], &[]]).json();
 
         assert_eq!(json[0]["readings"]["direct"], json!([1.0, 2.0]));
         assert_eq!(json[0]["readings"]["mutual TLS"], json!([3.0]));

@@ -11,14 +11,16 @@ use sidecar_tests::{Pod, Pods, Process, cgroup::Container};
 
 use crate::nginx;
 
-/// What the sites have: no sidecar, one that steers nothing, and one that does all it can.
-pub const NAMES: [&str; 3] = ["direct", "off", "mutual TLS"];
+/// What the sites have: no sidecar, one that steers nothing, one that does all it can, and one that
+/// does not look at what it carries.
+pub const NAMES: [&str; 4] = ["direct", "off", "mutual TLS", "unobserved"];
 
 /// The sidecars' flags at each site.
 const FLAGS: [Option<&[&str]>; NAMES.len()] = [
     None,
     Some(&["--workers", "1", "--inbound", "off", "--outbound", "off"]),
     Some(&["--workers", "1"]),
+    Some(&["--workers", "1", "--observe", "off"]),
 ];
 
 /// Two pods and the servers that loads are sent to.

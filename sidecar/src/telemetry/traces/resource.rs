@@ -16,10 +16,10 @@ pub(super) fn of(own: &str) -> Resource {
         .with_detector(Box::new(EnvResourceDetector::new()))
         .build();
     let named = env::var("OTEL_SERVICE_NAME").ok();
-    named_by(environment, named.filter(|name| !name.is_empty()), own)
+    named_by(&environment, named.filter(|name| !name.is_empty()), own)
 }
 
-fn named_by(environment: Resource, named: Option<String>, own: &str) -> Resource {
+fn named_by(environment: &Resource, named: Option<String>, own: &str) -> Resource {
     let has = |name| environment.get(&Key::from_static_str(name)).is_some();
     let (namespace, service) = service(own);
     let mut more = Vec::new();
@@ -72,7 +72,7 @@ mod tests {
         let environment = Resource::builder_empty()
             .with_attributes(environment)
             .build();
-        let resource = named_by(environment, named.map(str::to_owned), OWN);
+        let resource = named_by(&environment, named.map(str::to_owned), OWN);
         [attribute::SERVICE_NAME, attribute::SERVICE_NAMESPACE].map(|key| {
             let value = resource.get(&Key::from_static_str(key));
             value.map(|value| value.to_string()).unwrap_or_default()

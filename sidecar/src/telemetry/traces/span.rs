@@ -9,7 +9,7 @@ use opentelemetry_semantic_conventions::attribute;
 
 use super::Passed;
 use crate::{
-    observe::{Exchange, GrpcStatus, Method, Outcome, Protocol, TraceParent},
+    observe::{Exchange, GrpcStatus, Method, Outcome, Protocol, Text, TraceParent},
     policy::Direction,
 };
 
@@ -183,7 +183,7 @@ fn request_attributes(passed: &Passed, set: &mut impl FnMut(&'static str, Value)
             i64::from(status).into(),
         );
     }
-    let path = exchange.path.as_ref().map(|path| path.as_str());
+    let path = exchange.path.as_ref().map(Text::as_str);
     match passed.direction {
         Direction::Inbound => {
             set(attribute::URL_SCHEME, "http".into());
@@ -256,7 +256,7 @@ mod tests {
     };
 
     use super::{super::testing::passed, *};
-    use crate::{observe::Text, telemetry::TlsUse};
+    use crate::telemetry::TlsUse;
 
     fn made(passed: &Passed) -> SpanData {
         span(passed, SpanId::from(7), scope()).expect("it has a parent")
