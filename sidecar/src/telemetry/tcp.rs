@@ -1,5 +1,7 @@
 //! What TCP has measured, as metrics.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use sidecar_common::SocketStatistics;
 
 use super::exposition::{Count, Distribution, Exposition, Family, Labels};
@@ -72,6 +74,8 @@ pub(super) struct LegSeries {
     retransmitted: Count,
     rtt: Distribution,
     sent: Count,
+    /// Something was counted, be it nothing but zeros.
+    told: AtomicBool,
 }
 
 impl Default for LegSeries {
@@ -83,6 +87,7 @@ impl Default for LegSeries {
             retransmitted: Count::default(),
             rtt: Distribution::of(&RTT),
             sent: Count::default(),
+            told: AtomicBool::default(),
         }
     }
 }
@@ -90,6 +95,7 @@ impl Default for LegSeries {
 impl LegSeries {
     /// Counts what has come since `before`.
     pub(super) fn count(&self, before: &SocketStatistics, now: &SocketStatistics) {
+        self.told.store(true, Ordering::Relaxed);
         let since = |now: u64, before: u64| now.saturating_sub(before);
         self.received.add(since(now.received, before.received));
         self.sent.add(since(now.acknowledged, before.acknowledged));
@@ -121,9 +127,9 @@ impl LegSeries {
         ]
     }
 
-    /// Adds every sample, once there is something to tell.
+    /// Adds every sample, once a leg was told of.
     pub(super) fn show(&self, labels: &Labels, exposition: &mut Exposition) {
-        if self.sent.get() == 0 && self.received.get() == 0 {
+        if !self.told.load(Ordering::Relaxed) {
             return;
         }
         for (family, count) in [

@@ -351,6 +351,9 @@ mod tests {
 
     #[test]
     fn who_has_failed_is_told_by_the_status() {
+        use Direction::{Inbound, Outbound};
+        use Outcome::{Complete, Cut, ResetByClient};
+
         let failed = |direction, status, outcome| {
             let mut passed = passed();
             passed.direction = direction;
@@ -361,8 +364,6 @@ mod tests {
             assert_eq!(span.status != Status::Unset, error.is_some());
             error
         };
-        use Direction::{Inbound, Outbound};
-        use Outcome::{Complete, Cut, ResetByClient};
         for (direction, status, outcome, error) in [
             (Inbound, Some(404), Complete, None),
             (Outbound, Some(404), Complete, Some("404")),
