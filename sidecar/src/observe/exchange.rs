@@ -150,6 +150,12 @@ impl GrpcStatus {
             .map_or(Self::UNKNOWN, Self)
     }
 
+    /// Whether it is the server's failure, as OpenTelemetry has it for a server's span.
+    pub const fn is_failure(self) -> bool {
+        // `UNKNOWN`, `DEADLINE_EXCEEDED`, `UNIMPLEMENTED`, `INTERNAL`, `UNAVAILABLE`, `DATA_LOSS`.
+        matches!(self.0, 2 | 4 | 12 | 13 | 14 | 15)
+    }
+
     /// Its number.
     pub const fn number(self) -> u8 {
         self.0
@@ -172,15 +178,18 @@ pub enum Outcome {
     ResetByServer,
     /// The connection ended before they were whole.
     Cut,
+    /// What the connection speaks was no longer followed: nobody knows how they ended.
+    Unfollowed,
 }
 
 impl Outcome {
     /// Every outcome, in the order of its number.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::Complete,
         Self::ResetByClient,
         Self::ResetByServer,
         Self::Cut,
+        Self::Unfollowed,
     ];
 
     /// The word in logs and metrics.
@@ -190,6 +199,7 @@ impl Outcome {
             Self::ResetByClient => "reset_by_client",
             Self::ResetByServer => "reset_by_server",
             Self::Cut => "cut",
+            Self::Unfollowed => "unfollowed",
         }
     }
 }
@@ -226,8 +236,17 @@ impl Text {
 
     /// Of the path of a request, without its query, which may hold secrets.
     pub fn of_path(target: &[u8]) -> Self {
+        // One more than is kept tells whether there is more.
+        let target = &target[..target.len().min(Self::LONGEST + 1)];
         let end = target.iter().position(|byte| *byte == b'?');
         Self::new(&target[..end.unwrap_or(target.len())])
+    }
+
+    /// Of whom a request is for, without the user and the password that may stand before the name
+    /// (RFC 9110 section 4.2.4).
+    pub fn of_authority(authority: &[u8]) -> Self {
+        let end = authority.iter().rposition(|byte| *byte == b'@');
+        Self::new(&authority[end.map_or(0, |at| at + 1)..])
     }
 
     /// The text.
@@ -276,18 +295,21 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// Whether it failed on the server's side: the response is of class 5xx or missing, or the gRPC
-    /// status says so.
+    /// Whether it failed on the server's side: by its gRPC status, or else its response is of class
+    /// 5xx or missing, or the server gave it up.
     ///
-    /// The gRPC statuses are those that OpenTelemetry has a server's span fail with.
+    /// What a client gives up before there is a response is its own affair, and of what was not
+    /// followed to its end nobody knows.
     pub fn has_failed(&self) -> bool {
-        /// `UNKNOWN`, `DEADLINE_EXCEEDED`, `UNIMPLEMENTED`, `INTERNAL`, `UNAVAILABLE`, `DATA_LOSS`.
-        const FAILURES: [u8; 6] = [2, 4, 12, 13, 14, 15];
-        let status_failed = match (self.protocol, self.grpc_status) {
-            (Protocol::Grpc, Some(status)) => FAILURES.contains(&status.number()),
-            _ => self.status.is_none_or(|status| status >= 500),
+        let is_unanswered = match self.outcome {
+            Outcome::ResetByServer => return true,
+            Outcome::Unfollowed | Outcome::ResetByClient => false,
+            Outcome::Complete | Outcome::Cut => true,
         };
-        status_failed || self.outcome == Outcome::ResetByServer
+        match (self.protocol, self.grpc_status) {
+            (Protocol::Grpc, Some(status)) => status.is_failure(),
+            _ => self.status.map_or(is_unanswered, |status| status >= 500),
+        }
     }
 }
 
@@ -315,6 +337,52 @@ mod tests {
             assert_eq!(GrpcStatus::parse(value).as_str(), "UNKNOWN");
         }
         assert_eq!(GrpcStatus::all().count(), 17);
+    }
+
+    fn exchange(protocol: Protocol, status: Option<u16>, outcome: Outcome) -> Exchange {
+        Exchange {
+            protocol,
+            method: Method::Get,
+            authority: None,
+            path: None,
+            status,
+            grpc_status: None,
+            started: Instant::now(),
+            first_byte: None,
+            duration: Duration::ZERO,
+            request_bytes: 0,
+            response_bytes: 0,
+            outcome,
+            trace: None,
+        }
+    }
+
+    #[test]
+    fn the_server_has_failed_where_it_says_so_or_says_nothing() {
+        use Outcome::{Complete, Cut, ResetByClient, ResetByServer, Unfollowed};
+
+        for (status, outcome, has_failed) in [
+            (Some(200), Complete, false),
+            (Some(404), Complete, false),
+            (Some(503), Complete, true),
+            (Some(999), Complete, true),
+            (Some(200), ResetByServer, true),
+            (Some(200), Cut, false),
+            (None, Cut, true),
+            // Nobody knows what it would have said.
+            (None, Unfollowed, false),
+            (None, ResetByClient, false),
+        ] {
+            let exchange = exchange(Protocol::Http2, status, outcome);
+            assert_eq!(exchange.has_failed(), has_failed, "{status:?} {outcome:?}");
+        }
+        for (status, has_failed) in [(b"0", false), (b"5", false), (b"2", true)] {
+            let call = Exchange {
+                grpc_status: Some(GrpcStatus::parse(status)),
+                ..exchange(Protocol::Grpc, Some(200), Complete)
+            };
+            assert_eq!(call.has_failed(), has_failed, "{status:?}");
+        }
     }
 
     #[test]

@@ -46,7 +46,7 @@ use self::{
     side::{Event, Side},
     streams::{Speaker, Streams, Teller},
 };
-use super::{Lost, Observation};
+use super::{Lost, Observation, Outcome};
 
 /// The first bytes of a client that knows its server to speak HTTP/2 (RFC 9113 section 3.4).
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -139,8 +139,8 @@ impl Http2 {
         Ok(())
     }
 
-    /// The connection is over, or is not followed any more.
-    pub(super) fn ended(&mut self, now: Instant, seen: &mut VecDeque<Observation>) {
-        self.streams.cut(&mut Teller { now, seen });
+    /// Whatever is in flight ends so.
+    pub(super) fn end(&mut self, outcome: Outcome, now: Instant, seen: &mut VecDeque<Observation>) {
+        self.streams.end_all(outcome, &mut Teller { now, seen });
     }
 }

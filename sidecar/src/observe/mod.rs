@@ -50,6 +50,10 @@ pub struct Observer {
     state: State,
     /// What the server said before its client showed what they speak.
     greeting: http2::Greeting,
+    /// How requests of HTTP/2 end that are in flight when the connection is over.
+    cut: Outcome,
+    /// The server's side has ended.
+    has_server_ended: bool,
     /// What was seen and not yet asked for.
     seen: VecDeque<Observation>,
 }
@@ -71,6 +75,8 @@ impl Default for Observer {
         Self {
             state: State::Beginning(Beginning::default()),
             greeting: http2::Greeting::default(),
+            cut: Outcome::Cut,
+            has_server_ended: false,
             seen: VecDeque::new(),
         }
     }
@@ -122,10 +128,14 @@ impl Observer {
         if let State::Http1(http1) = &mut self.state {
             http1.client_ended();
         }
+        if !self.has_server_ended {
+            self.cut = Outcome::ResetByClient;
+        }
     }
 
     /// The server's side of the connection has ended in order, at this time.
     pub fn server_ended(&mut self, now: Instant) {
+        self.has_server_ended = true;
         if let State::Http1(http1) = &mut self.state {
             http1.server_ended(now, &mut self.seen);
         }
@@ -142,7 +152,7 @@ impl Observer {
                 let lost = (!http1.has_begun()).then_some(Observation::Lost(Lost::NotHttp));
                 self.seen.extend(lost);
             }
-            State::Http2(mut http2) => http2.ended(now, &mut self.seen),
+            State::Http2(mut http2) => http2.end(self.cut, now, &mut self.seen),
             State::Lost => {}
         }
     }
@@ -178,7 +188,7 @@ impl Observer {
         if let Err(lost) = followed {
             match std::mem::replace(&mut self.state, State::Lost) {
                 State::Http1(mut http1) => http1.lost(now, &mut self.seen),
-                State::Http2(mut http2) => http2.ended(now, &mut self.seen),
+                State::Http2(mut http2) => http2.end(Outcome::Unfollowed, now, &mut self.seen),
                 State::Beginning(_) | State::Lost => {}
             }
             self.greeting.take();

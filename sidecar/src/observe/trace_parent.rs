@@ -69,7 +69,8 @@ impl TraceHeaders {
             return;
         }
         let is = |wanted: &str| name.eq_ignore_ascii_case(wanted.as_bytes());
-        let value = trimmed(value);
+        // None of them may be as long, and a header block may refer to one thousands of times.
+        let value = trimmed(&value[..value.len().min(2 * State::LONGEST)]);
         if is("traceparent") {
             self.w3c.set(traceparent(value));
         } else if is("tracestate") {

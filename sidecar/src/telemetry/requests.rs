@@ -28,13 +28,17 @@ static TOTAL: Family = Family::counter(
     "sidecar_http_requests_total",
     "Requests that have ended, by the class of their response's status.",
 );
+static FAILED: Family = Family::counter(
+    "sidecar_http_requests_failed_total",
+    "Requests that have failed on the server's side.",
+);
 static IN_FLIGHT: Family = Family::gauge(
     "sidecar_http_requests_in_flight",
     "Requests that have begun and not ended.",
 );
 static DURATION: Family = Family::histogram(
     "sidecar_http_request_duration_seconds",
-    "Time from the first byte of a request to the last byte of its response.",
+    "Time from the first byte of a request to the last byte of either, request or response.",
     &SECONDS,
 );
 static FIRST_BYTE: Family = Family::histogram(
@@ -76,6 +80,8 @@ pub(super) struct Requests {
 struct Exchanges {
     /// By the numbers of [`Method`], status class and [`Outcome`].
     totals: [[[Count; Outcome::ALL.len()]; STATUS_CLASSES.len()]; Method::ALL.len()],
+    /// Those that have failed on the server's side.
+    failed: Count,
     in_flight: Level,
     duration: Distribution,
     first_byte: Distribution,
@@ -92,9 +98,6 @@ impl Requests {
     /// A request has ended.
     pub(super) fn ended(&self, exchange: &Exchange) {
         let exchanges = self.of(exchange.protocol);
-        exchanges.totals[exchange.method as usize][status_class(exchange.status)]
-            [exchange.outcome as usize]
-            .add(1);
         exchanges.duration.observe(exchange.duration.as_secs_f64());
         if let Some(first_byte) = exchange.first_byte {
             exchanges.first_byte.observe(first_byte.as_secs_f64());
@@ -112,6 +115,13 @@ impl Requests {
                 .map_or(GRPC_STATUSES, |status| usize::from(status.number()));
             self.grpc.get_or_init(|| Box::new(counts()))[status].add(1);
         }
+        if exchange.has_failed() {
+            exchanges.failed.add(1);
+        }
+        // Last: whoever waits for it finds the rest.
+        exchanges.totals[exchange.method as usize][status_class(exchange.status)]
+            [exchange.outcome as usize]
+            .add(1);
     }
 
     pub(super) fn show(&self, labels: &Labels, exposition: &mut Exposition) {
@@ -143,6 +153,7 @@ impl Default for Exchanges {
     fn default() -> Self {
         Self {
             totals: Default::default(),
+            failed: Count::default(),
             in_flight: Level::default(),
             duration: Distribution::of(&DURATION),
             first_byte: Distribution::of(&FIRST_BYTE),
@@ -155,6 +166,7 @@ impl Default for Exchanges {
 impl Exchanges {
     fn show(&self, labels: &Labels, exposition: &mut Exposition) {
         exposition.level(&IN_FLIGHT, labels, &self.in_flight);
+        exposition.count(&FAILED, labels, &self.failed);
         for (by_status, method) in self.totals.iter().zip(Method::ALL) {
             for (by_outcome, status) in by_status.iter().zip(STATUS_CLASSES) {
                 for (count, outcome) in by_outcome.iter().zip(Outcome::ALL) {

@@ -6,8 +6,8 @@ use super::{
 
 /// Skips a body in chunks, with their extensions and its trailers (RFC 9112 section 7.1).
 ///
-/// None of it is kept, so none of it has to be bounded. A line that only ends with a line feed is
-/// [`Lost::Malformed`]: others may not take it for an end.
+/// None of it is kept, so none of it has to be bounded. A line of a chunk that only ends with a
+/// line feed is [`Lost::Malformed`]: others may not take it for an end.
 #[derive(Debug, Default)]
 pub(super) struct Chunked {
     place: Place,

@@ -182,16 +182,20 @@ impl Http1 {
 
     /// The connection is over.
     pub(super) fn ended(&mut self, now: Instant, seen: &mut VecDeque<Observation>) {
-        let outcome = match self.left {
-            Some(Side::Client) => Outcome::ResetByClient,
-            Some(Side::Server) | None => Outcome::Cut,
-        };
-        self.pipeline.end(outcome, now, seen);
+        match self.left {
+            Some(Side::Client) => self.pipeline.end(Outcome::ResetByClient, now, seen),
+            // RFC 9112 section 9.6: it may answer before it has the whole request, and close.
+            Some(Side::Server) => {
+                self.pipeline.end_answered(now, seen);
+                self.pipeline.end(Outcome::Cut, now, seen);
+            }
+            None => self.pipeline.end(Outcome::Cut, now, seen),
+        }
     }
 
     /// The connection is not followed any more.
     pub(super) fn lost(&mut self, now: Instant, seen: &mut VecDeque<Observation>) {
-        self.pipeline.end(Outcome::Cut, now, seen);
+        self.pipeline.end(Outcome::Unfollowed, now, seen);
     }
 
     /// The head of a request has come.

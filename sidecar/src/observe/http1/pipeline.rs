@@ -132,6 +132,13 @@ impl Pipeline {
         self.settle(now, seen);
     }
 
+    /// The rest of a request that is answered already is not needed.
+    pub(super) fn end_answered(&mut self, now: Instant, seen: &mut VecDeque<Observation>) {
+        if let Some(request) = self.requests.pop_front_if(|first| first.is_answered) {
+            request.end(Outcome::Complete, now, seen);
+        }
+    }
+
     /// Whatever is in flight ends so.
     pub(super) fn end(&mut self, outcome: Outcome, now: Instant, seen: &mut VecDeque<Observation>) {
         for request in std::mem::take(&mut self.requests) {

@@ -66,7 +66,7 @@ impl RequestHead {
         Ok(Self {
             method,
             // RFC 9112 section 3.2.2: what the target names comes before `Host`.
-            authority: target.authority.or(host).map(Text::new),
+            authority: target.authority.or(host).map(Text::of_authority),
             path: target.path.map(Text::of_path),
             trace: trace.parent(),
             body,
@@ -84,7 +84,7 @@ impl<'a> Target<'a> {
     fn of(method: Method, target: &'a [u8]) -> Self {
         if method == Method::Connect {
             return Self {
-                authority: Some(without_user(target)),
+                authority: Some(target),
                 path: None,
             };
         }
@@ -105,14 +105,8 @@ impl<'a> Target<'a> {
             .unwrap_or(rest.len());
         let (authority, path) = rest.split_at(end);
         Self {
-            authority: Some(without_user(authority)),
+            authority: Some(authority),
             path: Some(if path.starts_with(b"/") { path } else { b"/" }),
         }
     }
-}
-
-/// Who asks, and even by which password, may stand before the name (RFC 9110 section 4.2.4).
-fn without_user(authority: &[u8]) -> &[u8] {
-    let end = authority.iter().rposition(|byte| *byte == b'@');
-    &authority[end.map_or(0, |at| at + 1)..]
 }

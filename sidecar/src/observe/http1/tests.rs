@@ -75,8 +75,10 @@ fn more_requests_than_are_kept_are_not_followed() {
     assert!(!seen.iter().any(|line| line.contains("lost")));
 
     let seen = lines(&[Client(&full), Client(GET), Server(&answered)]);
-    let cut = seen.iter().filter(|line| line.ends_with("- 0/0 cut"));
-    assert_eq!(cut.count(), Pipeline::LONGEST);
+    let given_up = seen
+        .iter()
+        .filter(|line| line.ends_with("- 0/0 unfollowed"));
+    assert_eq!(given_up.count(), Pipeline::LONGEST);
     assert_eq!(
         seen.last().map(String::as_str),
         Some("lost too_many_requests")
@@ -229,7 +231,7 @@ fn a_response_may_come_before_its_request_is_whole() {
     // A server that will not have it closes.
     assert_eq!(
         lines(&[Client(&post), Server(OK), ServerEnds, ClientEnds]),
-        ["began", "POST shop / 200 3/5 cut"]
+        ["began", "POST shop / 200 3/5 complete"]
     );
 }
 
@@ -239,7 +241,7 @@ fn a_response_may_come_before_the_head_of_its_request_is_whole() {
     let refused = response("408 Request Timeout\r\nContent-Length: 0", "");
     assert_eq!(
         lines(&[Client(first), Server(&refused), ServerEnds]),
-        ["began", "_OTHER - - 408 0/0 cut"]
+        ["began", "_OTHER - - 408 0/0 complete"]
     );
     assert_eq!(
         lines(&[
@@ -334,7 +336,7 @@ fn a_head_that_is_none_is_not_guessed_at() {
         );
         assert_eq!(
             lines(&[Client(&[GET, head.as_bytes()].concat())]),
-            ["began", "GET shop /a - 0/0 cut", "lost malformed"],
+            ["began", "GET shop /a - 0/0 unfollowed", "lost malformed"],
             "{head:?}"
         );
     }
@@ -348,7 +350,7 @@ fn a_head_that_is_none_is_not_guessed_at() {
     ] {
         assert_eq!(
             lines(&[Client(GET), Server(head.as_bytes()), Server(OK)]),
-            ["began", "GET shop /a - 0/0 cut", "lost malformed"],
+            ["began", "GET shop /a - 0/0 unfollowed", "lost malformed"],
             "{head:?}"
         );
     }
@@ -375,7 +377,7 @@ fn a_length_that_is_said_twice_is_not_guessed_at() {
         let answer = response(&format!("200 OK\r\n{fields}"), "a");
         assert_eq!(
             lines(&[Client(GET), Server(&answer)]),
-            ["began", "GET shop /a 200 0/0 cut", "lost malformed"],
+            ["began", "GET shop /a 200 0/0 unfollowed", "lost malformed"],
             "{fields:?}"
         );
     }
@@ -395,7 +397,7 @@ fn a_response_to_nothing_is_not_followed() {
     let post = request("POST /\r\nContent-Length: 3", "a");
     assert_eq!(
         lines(&[Client(&post), Server(OK), Server(OK)]),
-        ["began", "POST shop / 200 1/5 cut", "lost malformed"]
+        ["began", "POST shop / 200 1/5 unfollowed", "lost malformed"]
     );
 }
 
@@ -462,6 +464,15 @@ fn what_the_target_names_comes_before_the_host() {
             format!("GET {told} 200 0/5 complete")
         );
     }
+}
+
+#[test]
+fn no_user_of_a_host_is_told() {
+    let asked = b"GET / HTTP/1.1\r\nHost: user:secret@shop\r\n\r\n";
+    assert_eq!(
+        lines(&[Client(asked), Server(OK)])[1],
+        "GET shop / 200 0/5 complete"
+    );
 }
 
 #[test]

@@ -25,9 +25,14 @@ impl Fields for RequestHead {
     fn field(&mut self, name: &[u8], value: &[u8]) {
         match name {
             b":method" => self.method = Some(Method::named(value)),
-            b":path" => self.path = Some(Text::of_path(value)),
-            b":authority" => self.authority = Some(Text::new(value)),
-            b"host" => self.host = Some(Text::new(value)),
+            // The first of each counts. A block may refer to one thousands of times, and each text
+            // costs far more than the byte that asks for it.
+            b":path" if self.path.is_none() => self.path = Some(Text::of_path(value)),
+            b":authority" if self.authority.is_none() => {
+                self.authority = Some(Text::of_authority(value));
+            }
+            b"host" if self.host.is_none() => self.host = Some(Text::of_authority(value)),
+            b":path" | b":authority" | b"host" => {}
             b"content-type" => self.is_grpc = grpc::is_content_type(value),
             _ => self.trace.field(name, value),
         }
@@ -46,7 +51,7 @@ pub(super) struct ResponseHead {
 pub(super) enum Status {
     /// The response itself is to come (RFC 9110 section 15.2).
     Interim,
-    /// Of the response itself, 200 to 599.
+    /// Of the response itself, 200 to 999.
     Final(u16),
 }
 
@@ -62,7 +67,7 @@ impl Fields for ResponseHead {
 
 impl Status {
     fn parse(value: &[u8]) -> Option<Self> {
-        let [b'1'..=b'5', b'0'..=b'9', b'0'..=b'9'] = value else {
+        let [b'1'..=b'9', b'0'..=b'9', b'0'..=b'9'] = value else {
             return None;
         };
         let status = value

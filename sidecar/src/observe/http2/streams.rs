@@ -180,10 +180,10 @@ impl Streams {
         }
     }
 
-    /// The connection is over.
-    pub(super) fn cut(&mut self, tell: &mut Teller<'_>) {
+    /// Whatever is in flight ends so.
+    pub(super) fn end_all(&mut self, outcome: Outcome, tell: &mut Teller<'_>) {
         for stream in mem::take(&mut self.open).into_values() {
-            tell.ended(stream, Outcome::Cut);
+            tell.ended(stream, outcome);
         }
     }
 

@@ -113,7 +113,7 @@ fn error(exchange: &Exchange, direction: Direction) -> Option<Cow<'static, str>>
         (_, _, None) => None,
     };
     let outcome = match exchange.outcome {
-        Outcome::Complete => None,
+        Outcome::Complete | Outcome::Unfollowed => None,
         // It was the client's to give up.
         Outcome::ResetByClient if is_server => None,
         outcome => Some(outcome.as_str().into()),

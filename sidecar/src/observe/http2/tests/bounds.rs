@@ -163,7 +163,7 @@ fn streams_that_are_opened_and_reset_leave_nothing_behind() {
     let after = format!("{http2:?}").len();
     assert!(after < fresh + 100, "{fresh} became {after}: {http2:?}");
     let mut seen = VecDeque::new();
-    http2.ended(now, &mut seen);
+    http2.end(Outcome::Cut, now, &mut seen);
     assert_eq!(seen, []);
 }
 

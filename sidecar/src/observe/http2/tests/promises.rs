@@ -49,6 +49,58 @@ fn a_request_without_authority_is_for_its_host() {
 }
 
 #[test]
+fn no_user_of_an_authority_is_told() {
+    for name in [":authority", "host"] {
+        let exchange = Conversation::begun()
+            .client(&headers(
+                1,
+                0,
+                &[(":method", "GET"), (name, "user:secret@shop")],
+            ))
+            .exchange();
+        assert_eq!(exchange.authority.expect("one").as_str(), "shop", "{name}");
+    }
+}
+
+#[test]
+fn the_first_field_of_a_name_counts() {
+    let twice = [
+        (":path", "/a"),
+        (":path", "/b"),
+        (":authority", "a"),
+        (":authority", "b"),
+    ];
+    let exchange = Conversation::begun()
+        .client(&headers(1, 0, &twice))
+        .exchange();
+    assert_eq!(exchange.path.expect("one").as_str(), "/a");
+    assert_eq!(exchange.authority.expect("one").as_str(), "a");
+}
+
+#[test]
+fn whoever_leaves_first_has_given_up() {
+    for (client_leaves, outcome) in [(true, Outcome::ResetByClient), (false, Outcome::Cut)] {
+        let mut observer = Observer::default();
+        let now = Instant::now();
+        let hello = Conversation::begun();
+        observer.sent(&hello.0[0].1, now);
+        observer.sent(&headers(1, END_STREAM, REQUEST), now);
+        if client_leaves {
+            observer.client_ended();
+        } else {
+            observer.server_ended(now);
+            observer.client_ended();
+        }
+        observer.ended(now);
+        assert_eq!(observer.pop(), Some(Observation::Began(Protocol::Http2)));
+        let Some(Observation::Ended(exchange)) = observer.pop() else {
+            panic!("it has not ended");
+        };
+        assert_eq!(exchange.outcome, outcome);
+    }
+}
+
+#[test]
 fn times_are_of_the_first_and_the_last_byte() {
     let begin = Instant::now();
     let at = |millis| begin + Duration::from_millis(millis);
@@ -517,7 +569,7 @@ fn a_connect_that_is_refused_is_like_any_request() {
 
 #[test]
 fn a_status_that_is_none_is_not_told() {
-    for status in ["", "99", "600", "20x", "2000"] {
+    for status in ["", "99", "099", "20x", "2000"] {
         let exchange = Conversation::begun()
             .get(1)
             .server(&headers(1, END_STREAM, &[(":status", status)]))
