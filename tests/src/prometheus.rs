@@ -86,7 +86,7 @@ impl Prometheus {
         let targets: Vec<_> = targets.iter().map(ToString::to_string).collect();
         let rules = rules.display();
         let configuration = format!(
-            "global: {{scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}}\n\
+            "global: {{scrape_interval: 2s, scrape_timeout: 2s, evaluation_interval: 1s}}\n\
              rule_files: [{rules}]\n\
              scrape_configs: [{{job_name: sidecar, static_configs: [{{targets: {targets:?}}}]}}]\n"
         );

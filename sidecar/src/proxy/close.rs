@@ -152,6 +152,14 @@ impl Close {
         }
     }
 
+    /// Can it end only connections that both legs stood of?
+    pub const fn ends_only_open(self) -> bool {
+        matches!(
+            self,
+            Self::ClientReset | Self::Eof | Self::ServerReset | Self::TlsBroken
+        )
+    }
+
     /// Was the connection refused, or ended, for who the peer is or what it showed?
     pub const fn is_denial(self) -> bool {
         matches!(

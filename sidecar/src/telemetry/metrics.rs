@@ -67,6 +67,17 @@ impl Metrics {
             reloads: Reloads::new()?,
             series: SeriesTable::new(limits, overflowed.clone()),
         };
+        // From zero: the first failure of a kind has to show as an increase.
+        for direction in [Direction::Inbound, Direction::Outbound] {
+            for close in Close::ALL
+                .into_iter()
+                .filter(|close| !close.ends_only_open())
+            {
+                metrics
+                    .failed
+                    .with_label_values(&[direction.as_str(), close.as_str()]);
+            }
+        }
         let collectors: [Box<dyn Collector>; 7] = [
             Box::new(metrics.audits.clone()),
             Box::new(metrics.certificate_expiry.clone()),
