@@ -39,6 +39,8 @@ pub struct Captured {
     events: Events,
     /// What TCP measures on the proxy's sockets.
     statistics: Statistics,
+    /// Tells whether that is still ours to read.
+    ownership: Ownership,
     /// The proxy's ends of the connections.
     listeners: Listeners,
     /// Where the access log goes, if it is a file.
@@ -107,14 +109,14 @@ impl Captured {
         datapath.serve_by(&listeners)?;
         // Again, for what the other one may have written meanwhile. From now on it writes nothing.
         rules.apply(&by)?;
-        let ownership = datapath.ownership()?;
         Ok(Self {
             config,
             source,
             tables: SharedTables {
                 tables: rules,
-                ownership,
+                ownership: datapath.ownership()?,
             },
+            ownership: datapath.ownership()?,
             datapath,
             events,
             statistics,
@@ -156,6 +158,7 @@ impl Captured {
             mut datapath,
             events,
             statistics,
+            ownership,
             listeners,
             log_file,
             collector,
@@ -208,7 +211,7 @@ impl Captured {
         tokio::spawn(telemetry.clone().forget_idle_parties());
         let closing = CancellationToken::new();
         let measured = proxy.telemetry.clone();
-        let reading = statistics.read(move |statistics| measured.measured(statistics));
+        let reading = statistics.read(ownership, move |statistics| measured.measured(statistics));
         tokio::spawn(closing.clone().run_until_cancelled_owned(reading));
         let reload = Reload::new(source, config.settings, policy_sender, tables, telemetry);
         tokio::spawn(reload.keep());
@@ -326,7 +329,8 @@ impl Daemon {
     /// Nothing is cut, however long it lasts: a stream may live for hours, and costs a process that
     /// waits. Once `stop` says so, it may last for `grace`.
     async fn finish(self, loss: Loss, stop: impl Future<Output = ()>, grace: Duration) {
-        // The address of the admin endpoint is for the other one, and what TCP measures.
+        // The address of the admin endpoint is for the other one, and the turn to read what TCP
+        // measures, which ends by itself only when there is something to read.
         self.closing.cancel();
         match loss {
             Loss::Removed => tracing::warn!(

@@ -160,9 +160,10 @@ fn after_an_upgrade_the_new_sidecar_reads_and_the_old_one_does_not() {
     stays.wait_for_stdout("open");
     let dev_ca = pods.dev_ca();
     let old = pods.server.upgrade(&dev_ca, &[]);
+    // At once: the old one may not have noticed yet, and still has its turn.
+    assert_eq!(pods.client.converse(address, 8080, SECRET), SECRET);
     old.logs(&["serves the pod now"]);
     pods.server.wait_until_ready();
-    assert_eq!(pods.client.converse(address, 8080, SECRET), SECRET);
     let metrics = pods
         .server
         .sidecar()

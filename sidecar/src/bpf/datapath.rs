@@ -245,7 +245,8 @@ impl Datapath {
 
     /// Waits until we do not serve the pod any more.
     pub async fn lost(&self) -> Loss {
-        /// Both sidecars serve until it is noticed; only the admin endpoint waits for it.
+        /// Both sidecars serve until it is noticed; only the admin endpoint waits for it, and
+        /// whoever reads [`Statistics`] while there are none.
         const PERIOD: Duration = Duration::from_millis(250);
         let mut period = tokio::time::interval(PERIOD);
         loop {

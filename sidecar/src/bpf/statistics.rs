@@ -12,7 +12,7 @@ use aya::maps::{Map, MapData, RingBuf};
 use sidecar_common::SocketStatistics;
 use tokio::io::{Interest, unix::AsyncFd};
 
-use super::{Error, Pins, maps};
+use super::{Error, Ownership, Pins, maps};
 
 /// Name of the map.
 const RING: &str = "SC_STATISTICS";
@@ -38,17 +38,19 @@ impl Statistics {
         })
     }
 
-    /// Waits until nobody else reads, and then tells of each socket what comes. It has no end; whoever
-    /// drops it lets the next one read.
-    pub async fn read(self, tell: impl Fn(&SocketStatistics)) {
-        let Err(error) = self.try_read(tell).await;
-        tracing::warn!("what TCP has measured will be missing from the metrics: {error}");
+    /// Waits until nobody else reads, and then tells of each socket what comes, for as long as we
+    /// serve the pod. Whoever drops it lets the next one read.
+    pub async fn read(self, ownership: Ownership, tell: impl Fn(&SocketStatistics)) {
+        if let Err(error) = self.try_read(&ownership, tell).await {
+            tracing::warn!("what TCP has measured will be missing from the metrics: {error}");
+        }
     }
 
     async fn try_read(
         self,
+        ownership: &Ownership,
         tell: impl Fn(&SocketStatistics),
-    ) -> Result<std::convert::Infallible, io::Error> {
+    ) -> Result<(), io::Error> {
         /// How many are told of before other tasks get their turn.
         const AT_ONCE: usize = 256;
         // Dropped last, and so when nothing is read any more.
@@ -59,6 +61,10 @@ impl Statistics {
         let mut ring = ring.map_err(io::Error::from)?;
         loop {
             let mut ready = ring.readable_mut().await?;
+            // Once another sidecar serves, what comes is of connections that only it knows.
+            if ownership.loss().map_err(io::Error::other)?.is_some() {
+                return Ok(());
+            }
             let ring = ready.get_inner_mut();
             let told = (0..AT_ONCE)
                 .map_while(|_| {
