@@ -21,8 +21,10 @@ use crate::proxy::Drain;
 const BATCH: usize = 512;
 /// How long spans wait for others to be sent with.
 const PAUSE: Duration = Duration::from_secs(1);
-/// The same, once the proxy ends.
+/// The same, once the proxy ends and nothing but our own connection is open.
 const PAUSE_AT_THE_END: Duration = Duration::from_millis(20);
+/// How often it is looked, once the proxy ends, whether that is so.
+const LOOK: Duration = Duration::from_millis(100);
 /// How long the collector may take, retries included.
 const LONGEST: Duration = Duration::from_secs(5);
 /// How long it may take when everything else has ended.
@@ -100,7 +102,7 @@ impl Export {
             // Before the look into the queue: what others have put there on their end is seen.
             let is_last = ending.is_cancelled() && drain.open() <= 1;
             let has_ended = ended.is_cancelled();
-            let batch = self.gather(&ending, &ended).await;
+            let batch = self.gather(&drain, &ending, &ended).await;
             let is_all = batch.len() < BATCH;
             self.send(&batch).await;
             if is_all && is_last {
@@ -115,16 +117,26 @@ impl Export {
     /// What waits, up to a batch, or what comes until the pause is over.
     async fn gather(
         &mut self,
+        drain: &Drain,
         ending: &CancellationToken,
         ended: &CancellationToken,
     ) -> Vec<Passed> {
         let mut batch = Vec::new();
         let started = Instant::now();
         while batch.len() < BATCH {
-            let pause = match (ending.is_cancelled(), ended.is_cancelled()) {
+            let is_ending = ending.is_cancelled();
+            // Without a connection there is nothing that the drain waits for.
+            let is_waited_for = is_ending && self.exporter.is_some() && drain.open() <= 1;
+            let pause = match (is_waited_for, ended.is_cancelled()) {
                 (_, true) => Duration::ZERO,
                 (true, false) => PAUSE_AT_THE_END,
                 (false, false) => PAUSE,
+            };
+            let over = started + pause;
+            let wake = if is_ending {
+                over.min(Instant::now() + LOOK)
+            } else {
+                over
             };
             let room = BATCH - batch.len();
             tokio::select! {
@@ -132,12 +144,16 @@ impl Export {
                 received = self.waiting.recv_many(&mut batch, room) => {
                     if received == 0 {
                         // Nobody is left to send anything; the end is told otherwise.
-                        sleep_until(started + pause).await;
+                        sleep_until(over).await;
                         return batch;
                     }
                 }
-                () = sleep_until(started + pause) => return batch,
-                () = ending.cancelled(), if !ending.is_cancelled() => {}
+                () = sleep_until(wake) => {
+                    if wake == over {
+                        return batch;
+                    }
+                }
+                () = ending.cancelled(), if !is_ending => {}
                 () = ended.cancelled(), if !ended.is_cancelled() => {}
             }
         }
@@ -205,5 +221,50 @@ impl Export {
             .with_timeout(LONGEST)
             .build()
             .map_err(|error| error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::telemetry::Traces;
+
+    /// How long it waits for spans once the proxy ends, where these connections are open.
+    async fn pause(is_connected: bool, drain: &Drain) -> Duration {
+        let (_traces, mut export) = Traces::to("127.0.0.1:1".parse().expect("an address"));
+        if is_connected {
+            export
+                .exporter("spiffe://a/b".into())
+                .expect("not dialled yet");
+        }
+        let (ending, ended) = (CancellationToken::new(), CancellationToken::new());
+        ending.cancel();
+        let started = Instant::now();
+        assert!(export.gather(drain, &ending, &ended).await.is_empty());
+        started.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_drain_that_waits_for_our_connection_alone_is_not_kept_waiting() {
+        let drain = Drain::default();
+        drain.spawn(pending());
+        assert_eq!(pause(true, &drain).await, PAUSE_AT_THE_END);
+        let last = Duration::from_millis(250);
+        drain.spawn(sleep(last));
+        let waited = pause(true, &drain).await;
+        assert!(waited >= last && waited < last + LOOK * 2, "{waited:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_proxy_that_ends_for_hours_does_not_send_more_often() {
+        let drain = Drain::default();
+        drain.spawn(pending());
+        assert_eq!(pause(false, &drain).await, PAUSE);
+        drain.spawn(pending());
+        assert_eq!(pause(true, &drain).await, PAUSE);
     }
 }
