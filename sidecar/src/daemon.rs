@@ -312,10 +312,12 @@ impl Daemon {
             self.finish(loss, std::future::ready(()), grace).await;
             return Ok(());
         }
-        let exporting = self.exporting.inspect(Exporting::hurry);
+        if let Some(exporting) = &self.exporting {
+            exporting.flush().await;
+        }
         self.drain.run(grace).await;
         // While the pod is still captured: what leaves it now leaves it as before, or not at all.
-        if let Some(exporting) = exporting {
+        if let Some(exporting) = self.exporting {
             exporting.finish().await;
         }
         self.closing.cancel();
@@ -340,7 +342,9 @@ impl Daemon {
                 tracing::info!("another sidecar serves the pod now: finishing what is open");
             }
         }
-        let exporting = self.exporting.inspect(Exporting::hurry);
+        if let Some(exporting) = &self.exporting {
+            exporting.flush().await;
+        }
         let told = async {
             stop.await;
             tokio::time::sleep(grace).await;
@@ -349,7 +353,7 @@ impl Daemon {
             () = self.drain.hand_over() => {}
             () = told => self.drain.run(Duration::ZERO).await,
         }
-        if let Some(exporting) = exporting {
+        if let Some(exporting) = self.exporting {
             exporting.finish().await;
         }
         drop(self.flush);

@@ -95,10 +95,10 @@ fn a_traced_request_is_a_span_of_either_side() {
     let tls = [("tls", "mutual"), ("direction", "inbound")];
     assert_eq!(export.count("sidecar_connections_opened_total", &tls), 2);
     for pod in [&pods.client, &pods.server] {
-        let metrics = pod.sidecar().metrics();
-        let count = |name| metrics.count(name, &[]);
-        assert_eq!(count("sidecar_trace_spans_exported_total"), 1);
-        assert_eq!(count("sidecar_trace_spans_dropped_total"), 0);
+        // It counts them when the collector has answered.
+        let exported = "sidecar_trace_spans_exported_total";
+        let metrics = { pod.sidecar() }.metrics_when(|metrics| metrics.count(exported, &[]) == 1);
+        assert_eq!(metrics.count("sidecar_trace_spans_dropped_total", &[]), 0);
     }
 }
 
@@ -174,6 +174,21 @@ fn a_sidecar_that_ends_sends_what_waits_and_does_not_wait_for_its_own_connection
     let spans = collector.spans_when(4);
     let last = |span: &&Span| span.kind == "client" && span.attributes["url.path"] == "/last";
     assert_eq!(spans.iter().filter(last).count(), 1, "{spans:#?}");
+}
+
+#[test]
+fn a_sidecar_that_ends_dials_the_collector_for_what_waits() {
+    let (mut pods, monitoring) = traced();
+    let collector = Collector::start(&monitoring);
+    let _nginx = servers::nginx(&pods.server, 80, SECRET);
+    let traceparent = format!("traceparent: 00-{TRACE}-{PARENT}-01");
+    get(&pods, "/", &[&traceparent]);
+    { pods.client.sidecar() }
+        .metrics_when(|metrics| metrics.count("sidecar_http_requests_total", &[]) > 0);
+    // At once: it has not talked to the collector yet.
+    pods.client.stop_sidecar();
+    let spans = collector.spans_when(2);
+    of_kind(&spans, "client");
 }
 
 #[test]

@@ -47,23 +47,35 @@ pub struct Export {
 /// The task that sends spans.
 #[must_use = "spans that wait are lost unless it is finished"]
 pub struct Exporting {
-    /// The proxy ends.
-    ending: CancellationToken,
-    /// The proxy has ended.
-    ended: CancellationToken,
+    stages: Stages,
     task: JoinHandle<()>,
 }
 
+/// How far the proxy's end has come.
+#[derive(Clone, Default)]
+struct Stages {
+    /// It is about to end.
+    ending: CancellationToken,
+    /// What waited then was sent, or could not be.
+    flushed: CancellationToken,
+    /// It has ended.
+    ended: CancellationToken,
+}
+
 impl Exporting {
-    /// From now on nothing waits long: the proxy is about to end. The connection to the collector is
-    /// closed when it is the last that is open, so that the drain does not wait for it.
-    pub fn hurry(&self) {
-        self.ending.cancel();
+    /// The proxy is about to end: sends what waits, for a second at most, while the collector can
+    /// still be dialled through our own proxy. The connection to it is closed when it is the last
+    /// that is open, so that the drain does not wait for it.
+    pub async fn flush(&self) {
+        self.stages.ending.cancel();
+        let flushed = self.stages.flushed.cancelled();
+        // What is under way then goes on, and is waited for at the end.
+        let _ = timeout(LONGEST_AT_THE_END, flushed).await;
     }
 
     /// Sends what waits, for a second at most.
     pub async fn finish(self) {
-        self.ended.cancel();
+        self.stages.ended.cancel();
         if timeout(LONGEST_AT_THE_END, self.task).await.is_err() {
             tracing::warn!("the collector did not take the last spans in time");
         }
@@ -88,23 +100,23 @@ impl Export {
 
     /// Begins to send. The drain tells whose connections are open.
     pub fn start(self, drain: Drain) -> Exporting {
-        let (ending, ended) = (CancellationToken::new(), CancellationToken::new());
-        let task = tokio::spawn(self.run(drain, ending.clone(), ended.clone()));
-        Exporting {
-            ending,
-            ended,
-            task,
-        }
+        let stages = Stages::default();
+        let task = tokio::spawn(self.run(drain, stages.clone()));
+        Exporting { stages, task }
     }
 
-    async fn run(mut self, drain: Drain, ending: CancellationToken, ended: CancellationToken) {
+    async fn run(mut self, drain: Drain, stages: Stages) {
         loop {
             // Before the look into the queue: what others have put there on their end is seen.
-            let is_last = ending.is_cancelled() && drain.open() <= 1;
-            let has_ended = ended.is_cancelled();
-            let batch = self.gather(&drain, &ending, &ended).await;
+            let is_ending = stages.ending.is_cancelled();
+            let is_last = is_ending && drain.open() <= 1;
+            let has_ended = stages.ended.is_cancelled();
+            let batch = self.gather(&drain, &stages).await;
             let is_all = batch.len() < BATCH;
             self.send(&batch).await;
+            if is_all && is_ending {
+                stages.flushed.cancel();
+            }
             if is_all && is_last {
                 self.exporter = None;
             }
@@ -115,22 +127,21 @@ impl Export {
     }
 
     /// What waits, up to a batch, or what comes until the pause is over.
-    async fn gather(
-        &mut self,
-        drain: &Drain,
-        ending: &CancellationToken,
-        ended: &CancellationToken,
-    ) -> Vec<Passed> {
+    async fn gather(&mut self, drain: &Drain, stages: &Stages) -> Vec<Passed> {
         let mut batch = Vec::new();
         let started = Instant::now();
         while batch.len() < BATCH {
-            let is_ending = ending.is_cancelled();
+            let is_ending = stages.ending.is_cancelled();
+            let has_ended = stages.ended.is_cancelled();
+            let is_flushing = is_ending && !stages.flushed.is_cancelled();
             // Without a connection there is nothing that the drain waits for.
             let is_waited_for = is_ending && self.exporter.is_some() && drain.open() <= 1;
-            let pause = match (is_waited_for, ended.is_cancelled()) {
-                (_, true) => Duration::ZERO,
-                (true, false) => PAUSE_AT_THE_END,
-                (false, false) => PAUSE,
+            let pause = if has_ended || is_flushing {
+                Duration::ZERO
+            } else if is_waited_for {
+                PAUSE_AT_THE_END
+            } else {
+                PAUSE
             };
             let over = started + pause;
             let wake = if is_ending {
@@ -153,8 +164,8 @@ impl Export {
                         return batch;
                     }
                 }
-                () = ending.cancelled(), if !is_ending => {}
-                () = ended.cancelled(), if !ended.is_cancelled() => {}
+                () = stages.ending.cancelled(), if !is_ending => {}
+                () = stages.ended.cancelled(), if !has_ended => {}
             }
         }
         batch
@@ -241,10 +252,11 @@ mod tests {
                 .exporter("spiffe://a/b".into())
                 .expect("not dialled yet");
         }
-        let (ending, ended) = (CancellationToken::new(), CancellationToken::new());
-        ending.cancel();
+        let stages = Stages::default();
+        stages.ending.cancel();
+        stages.flushed.cancel();
         let started = Instant::now();
-        assert!(export.gather(drain, &ending, &ended).await.is_empty());
+        assert!(export.gather(drain, &stages).await.is_empty());
         started.elapsed()
     }
 
