@@ -176,9 +176,10 @@ fn after_an_upgrade_the_new_sidecar_reads_and_the_old_one_does_not() {
     let metrics = pods
         .server
         .sidecar()
-        .metrics_when(|metrics| lost(metrics) == 2);
+        .metrics_when(|metrics| lost(metrics) >= 2);
     let unknown = [("reason", "unknown_socket")];
-    assert_eq!(metrics.count(LOST, &unknown), 2);
+    // Of a connection that has lasted for more than ten seconds it is told more than once.
+    assert_eq!(metrics.count(LOST, &unknown), lost(&metrics));
     assert_eq!(closed(&metrics), 2);
 }
 
