@@ -1,6 +1,6 @@
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
     time::{Duration, Instant},
 };
 
@@ -39,6 +39,8 @@ pub(super) struct SeriesTable {
     /// Connections that were counted as [`OVERFLOW`].
     overflowed: IntCounter,
     listed: Mutex<Lists>,
+    /// Held while samples are read, through handles that are nobody's use of a series.
+    showing: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -64,6 +66,7 @@ impl SeriesTable {
             limits,
             overflowed,
             listed: Mutex::default(),
+            showing: Mutex::default(),
         }
     }
 
@@ -87,8 +90,13 @@ impl SeriesTable {
     /// Forgets the series that nothing has used for long enough.
     ///
     /// It is noticed here that a series is idle, so the time until it is forgotten is measured from
-    /// one call to another.
+    /// one call to another. While somebody [shows](Self::show) them, nothing is noticed.
     pub(super) fn sweep(&self, now: Instant) {
+        let _showing = match self.showing.try_lock() {
+            Ok(showing) => showing,
+            Err(TryLockError::Poisoned(showing)) => showing.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
         let mut lists = self.lock();
         let is_kept = |_: &Parties, listed: &mut Listed| {
             // The list's own handle is the last one, and nobody can get another while it is locked.
@@ -111,6 +119,7 @@ impl SeriesTable {
 
     /// Adds every sample of every series.
     pub(super) fn show(&self, exposition: &mut Exposition) {
+        let _showing = { self.showing.lock() }.unwrap_or_else(PoisonError::into_inner);
         // The lock is held only to copy the handles: connections begin meanwhile.
         let all: Vec<_> = {
             let lists = self.lock();
@@ -134,5 +143,35 @@ impl Listed {
     fn take(&mut self) -> Arc<Series> {
         self.idle_since = None;
         Arc::clone(&self.series)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Direction;
+
+    #[test]
+    fn a_scrape_is_no_use_of_a_series() {
+        let limits = SeriesLimits::default();
+        let overflowed = IntCounter::new("name", "Help.").expect("a metric");
+        let table = SeriesTable::new(limits, overflowed);
+        let parties = Parties {
+            direction: Direction::Inbound,
+            own: "".into(),
+            peer: "".into(),
+            tls: "mutual",
+        };
+        drop(table.of(parties.clone()));
+        let noon = Instant::now();
+        table.sweep(noon);
+        {
+            // As it is in the middle of `show`.
+            let _showing = table.showing.lock().expect("nobody has panicked");
+            let _handle = Arc::clone(&table.lock().apart[&parties].series);
+            table.sweep(noon + limits.forget_after / 2);
+        }
+        table.sweep(noon + limits.forget_after);
+        assert!(table.lock().apart.is_empty(), "it counted as used");
     }
 }
