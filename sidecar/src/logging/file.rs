@@ -78,7 +78,7 @@ impl LogFile {
     pub(super) fn split(self) -> (Appender, Reopener) {
         let next = Arc::default();
         let appender = Appender {
-            file: self.file,
+            lines: Lines::to(self.file),
             next: Arc::clone(&next),
         };
         let path = self.path;
@@ -92,21 +92,61 @@ type Next = Arc<Mutex<Option<File>>>;
 /// Writes to the file.
 #[derive(Debug)]
 pub(super) struct Appender {
-    file: File,
+    lines: Lines<File>,
     next: Next,
 }
 
 impl Write for Appender {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.write_all(line).map(|()| line.len())
+    }
+
+    /// Writes a line, the whole of it to one file.
+    fn write_all(&mut self, line: &[u8]) -> io::Result<()> {
         let next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(next) = { next }.take() {
-            self.file = next;
+            self.lines = Lines::to(next);
         }
-        self.file.write(bytes)
+        self.lines.append(line)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
+        self.lines.output.flush()
+    }
+}
+
+/// Keeps lines apart, also where one could not be written to its end.
+#[derive(Debug)]
+struct Lines<W> {
+    output: W,
+    /// Half a line is the last that was written.
+    is_cut: bool,
+}
+
+impl<W: Write> Lines<W> {
+    const fn to(output: W) -> Self {
+        let is_cut = false;
+        Self { output, is_cut }
+    }
+
+    fn append(&mut self, line: &[u8]) -> io::Result<()> {
+        if self.is_cut {
+            self.output.write_all(b"\n")?;
+            self.is_cut = false;
+        }
+        let mut rest = line;
+        while !rest.is_empty() {
+            match self.output.write(rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    rest = rest.get(written..).unwrap_or_default();
+                    self.is_cut = !rest.is_empty();
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 }
 
@@ -190,6 +230,47 @@ mod tests {
         File::create(&path).expect("it can be truncated");
         appender.write_all(b"two\n").expect("room");
         assert_eq!(fs::read(&path).expect("a file"), b"two\n");
+    }
+
+    /// A disk with so much room.
+    struct Disk {
+        room: usize,
+        written: Vec<u8>,
+    }
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let written = bytes.get(..self.room.min(bytes.len())).expect("no more");
+            if written.is_empty() {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.room -= written.len();
+            self.written.extend(written);
+            Ok(written.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_that_a_full_disk_cuts_spoils_no_other() {
+        let mut lines = Lines::to(Disk {
+            room: 6,
+            written: Vec::new(),
+        });
+        lines.append(b"one\n").expect("room");
+        for line in [b"two\n", b"xxx\n"] {
+            assert!(lines.append(line).is_err());
+        }
+        lines.output.room = 1;
+        assert!(lines.append(b"three\n").is_err());
+        assert!(lines.append(b"four\n").is_err());
+        lines.output.room = 100;
+        lines.append(b"five\n").expect("room");
+        let written = String::from_utf8(lines.output.written).expect("text");
+        assert_eq!(written, "one\ntw\nfive\n");
     }
 
     #[test]
