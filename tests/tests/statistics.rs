@@ -41,16 +41,14 @@ fn the_network_leg_tells_of_the_network_and_the_app_leg_does_not() {
             network.min_rtt >= ROUND_TRIP && network.min_rtt <= network.rtt,
             "{legs:?}"
         );
-        assert!(network.rtt < 5.0 * ROUND_TRIP, "{legs:?}");
         assert!(app.min_rtt > 0.0 && app.min_rtt <= app.rtt, "{legs:?}");
-        assert!(
-            app.min_rtt < ROUND_TRIP / 4.0 && app.rtt < ROUND_TRIP / 2.0,
-            "{legs:?}"
-        );
-        assert_eq!(app.retransmitted, 0, "{legs:?}");
+        assert!(app.min_rtt < ROUND_TRIP / 4.0, "{legs:?}");
     }
-    // The one that sends much has lost much.
-    assert!(client.network.retransmitted > 0, "{client:?}");
+    // The one that sends much has lost much, and on the network.
+    assert!(
+        client.app.retransmitted < client.network.retransmitted,
+        "{client:?}"
+    );
 
     // On loopback what the apps say, and on the network TLS around it; with SYN and FIN.
     let around = |bytes: u64| bytes..=bytes + 2;
