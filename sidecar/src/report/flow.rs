@@ -168,23 +168,98 @@ fn counters(pair: &Pair, flows: &mut BTreeMap<Parties, Flow>) {
 }
 
 fn histograms(pair: &Pair, flows: &mut BTreeMap<Parties, Flow>) {
-    for (parties, flow) in flows {
-        let of = |name, leg: Option<&str>| {
-            Histogram::of(pair, name, |labels| {
-                Parties::of(labels).as_ref() == Some(parties)
-                    && labels.get("leg").map(String::as_str) == leg
-            })
+    let mut each =
+        |name: &str, of: for<'a> fn(&'a mut Flow, &Labels) -> Option<&'a mut Histogram>| {
+            for (labels, count) in pair.counts(&format!("{name}_bucket")) {
+                let flow = Parties::of(labels).map(|parties| flows.entry(parties).or_default());
+                if let Some(histogram) = flow.and_then(|flow| of(flow, labels)) {
+                    histogram.count(labels, count);
+                }
+            }
         };
-        let duration = of("sidecar_http_request_duration_seconds", None);
-        flow.duration.merge(&duration);
-        let first_byte = of("sidecar_http_time_to_first_byte_seconds", None);
-        flow.first_byte.merge(&first_byte);
-        for (leg, name) in [(&mut flow.network, "network"), (&mut flow.app, "app")] {
-            let of = |metric| of(metric, Some(name));
-            leg.rtt.merge(&of("sidecar_tcp_rtt_seconds"));
-            leg.min_rtt.merge(&of("sidecar_tcp_min_rtt_seconds"));
-            let window = of("sidecar_tcp_congestion_window_segments");
-            leg.window.merge(&window);
+    each("sidecar_http_request_duration_seconds", |flow, _| {
+        Some(&mut flow.duration)
+    });
+    each("sidecar_http_time_to_first_byte_seconds", |flow, _| {
+        Some(&mut flow.first_byte)
+    });
+    each("sidecar_tcp_rtt_seconds", |flow, labels| {
+        flow.leg(labels).map(|leg| &mut leg.rtt)
+    });
+    each("sidecar_tcp_min_rtt_seconds", |flow, labels| {
+        flow.leg(labels).map(|leg| &mut leg.min_rtt)
+    });
+    each("sidecar_tcp_congestion_window_segments", |flow, labels| {
+        flow.leg(labels).map(|leg| &mut leg.window)
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fmt::Write as _,
+        time::{Duration, Instant},
+    };
+
+    use super::*;
+    use crate::report::scrape::Scrape;
+
+    fn pair(after: &str) -> Pair {
+        Pair {
+            source: String::new(),
+            before: Scrape::default(),
+            after: Scrape::parse(after).expect("a scrape"),
         }
+    }
+
+    #[test]
+    fn each_histogram_goes_to_its_parties_and_leg() {
+        let labels = "direction=\"inbound\",own=\"s://d/a\",peer=\"\",tls=\"failed\"";
+        let text = format!(
+            "sidecar_http_request_duration_seconds_bucket{{{labels},le=\"1\"}} 1\n\
+             sidecar_tcp_rtt_seconds_bucket{{{labels},leg=\"network\",le=\"1\"}} 2\n\
+             sidecar_tcp_rtt_seconds_bucket{{{labels},leg=\"app\",le=\"2\"}} 3\n\
+             sidecar_tcp_rtt_seconds_bucket{{{labels},leg=\"other\",le=\"3\"}} 4\n"
+        );
+        let flows = Flow::all(&[pair(&text)]);
+        let flow = flows.values().next().expect("a flow");
+        assert_eq!(flow.duration.shares(), [(1.0, 1.0)]);
+        assert_eq!(flow.network.rtt.shares(), [(1.0, 1.0)]);
+        assert_eq!(flow.app.rtt.shares(), [(2.0, 1.0)]);
+        assert_eq!(flow.first_byte.basis(), None);
+    }
+
+    #[test]
+    fn many_peers_do_not_take_long() {
+        const PEERS: usize = 1000;
+        const BUCKETS: usize = 20;
+        let mut text = String::new();
+        for peer in 0..PEERS {
+            for bucket in 1..=BUCKETS {
+                for metric in [
+                    "rtt_seconds",
+                    "min_rtt_seconds",
+                    "congestion_window_segments",
+                ] {
+                    for leg in ["network", "app"] {
+                        writeln!(
+                            text,
+                            "sidecar_tcp_{metric}_bucket{{direction=\"inbound\",own=\"s://d/a\",\
+                             peer=\"s://d/{peer}\",tls=\"mutual\",leg=\"{leg}\",le=\"{bucket}\"}} {bucket}"
+                        )
+                        .expect("a string has room");
+                    }
+                }
+            }
+        }
+        let pairs = [pair(&text)];
+        let began = Instant::now();
+        let flows = Flow::all(&pairs);
+        assert_eq!(flows.len(), PEERS);
+        let full = |flow: &Flow| flow.app.window.shares().len() == BUCKETS;
+        assert!(flows.values().all(full));
+        // A walk over all of them for each peer takes minutes.
+        let took = began.elapsed();
+        assert!(took < Duration::from_secs(20), "{took:?}");
     }
 }

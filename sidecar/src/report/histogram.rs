@@ -1,7 +1,4 @@
-use super::{
-    pair::{Count, Pair},
-    scrape::Labels,
-};
+use super::{pair::Count, scrape::Labels};
 
 /// A histogram of Prometheus: how many were at most this much.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -20,18 +17,12 @@ pub enum Basis {
 }
 
 impl Histogram {
-    /// Adds up the histograms of `name` whose labels fit.
-    pub fn of(pair: &Pair, name: &str, fits: impl Fn(&Labels) -> bool) -> Self {
-        let mut histogram = Self::default();
-        for (labels, count) in pair.counts(&format!("{name}_bucket")) {
-            let bound = labels.get("le").and_then(|bound| bound.parse().ok());
-            if let Some(bound) = bound.filter(|bound: &f64| !bound.is_nan())
-                && fits(labels)
-            {
-                histogram.add(bound, count);
-            }
+    /// Adds what one bucket counted; `le` among the labels is its bound.
+    pub fn count(&mut self, labels: &Labels, count: Count) {
+        let bound = labels.get("le").and_then(|bound| bound.parse().ok());
+        if let Some(bound) = bound.filter(|bound: &f64| !bound.is_nan()) {
+            self.add(bound, count);
         }
-        histogram
     }
 
     fn add(&mut self, bound: f64, count: Count) {
@@ -100,7 +91,7 @@ impl Histogram {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::scrape::Scrape;
+    use crate::report::{pair::Pair, scrape::Scrape};
 
     const AFTER: &str = "x_bucket{p=\"a\",le=\"0.1\"} 50\nx_bucket{p=\"a\",le=\"1\"} 90\n\
                          x_bucket{p=\"a\",le=\"+Inf\"} 100\n\
@@ -114,7 +105,12 @@ mod tests {
             before: scrape(before),
             after: scrape(AFTER),
         };
-        Histogram::of(&pair, "x", |labels| labels["p"].starts_with(of))
+        let mut histogram = Histogram::default();
+        let counts = pair.counts("x_bucket");
+        for (labels, count) in counts.filter(|(labels, _)| labels["p"].starts_with(of)) {
+            histogram.count(labels, count);
+        }
+        histogram
     }
 
     fn assert_near(value: Option<f64>, expected: f64) {

@@ -152,7 +152,11 @@ mod tests {
             before: Scrape::default(),
             after: Scrape::parse(text).expect("a scrape"),
         };
-        Histogram::of(&pair, "x", |_| true)
+        let mut histogram = Histogram::default();
+        for (labels, count) in pair.counts("x_bucket") {
+            histogram.count(labels, count);
+        }
+        histogram
     }
 
     fn drawn(histogram: &Histogram) -> Option<String> {
