@@ -7,6 +7,9 @@ use super::{
     format,
 };
 
+/// What stands for identities that are too many to be told apart.
+const OVERFLOW: &str = "overflow";
+
 /// One end of connections.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Node {
@@ -16,6 +19,10 @@ pub enum Node {
     Workload(String),
     /// Servers that have proved nothing.
     OutsideServers,
+    /// Clients that a sidecar did not tell apart, and whom they talked to: see [`OVERFLOW`].
+    MoreClients,
+    /// Servers that a sidecar did not tell apart, and who talked to them.
+    MoreServers,
 }
 
 /// Connections from one node to another.
@@ -27,7 +34,7 @@ pub struct Edge<'a> {
     pub server: usize,
     /// How they are encrypted, or why not.
     pub parties: &'a Parties,
-    /// What they did, as the client's sidecar has it if it was asked.
+    /// What they did, as the sidecar has it that saw all of it.
     pub flow: &'a Flow,
 }
 
@@ -52,10 +59,16 @@ impl Node {
     /// Client and server of a flow.
     fn ends(parties: &Parties) -> (Self, Self) {
         let Parties { own, peer, .. } = parties;
-        let (client, server) = match &*parties.direction {
-            "inbound" => (peer, own),
-            _ => (own, peer),
-        };
+        let is_inbound = parties.direction == "inbound";
+        if peer == OVERFLOW {
+            let more = if is_inbound {
+                Self::MoreClients
+            } else {
+                Self::MoreServers
+            };
+            return (more.clone(), more);
+        }
+        let (client, server) = if is_inbound { (peer, own) } else { (own, peer) };
         (
             Self::of(client, Self::OutsideClients),
             Self::of(server, Self::OutsideServers),
@@ -67,6 +80,8 @@ impl Node {
         match self {
             Self::OutsideClients => "clients without identity",
             Self::OutsideServers => "servers without identity",
+            Self::MoreClients => "more clients",
+            Self::MoreServers => "more servers",
             Self::Workload(id) => id.rsplit('/').next().unwrap_or(id),
         }
     }
@@ -75,13 +90,16 @@ impl Node {
     pub fn identity(&self) -> &str {
         match self {
             Self::OutsideClients | Self::OutsideServers => "not in the mesh",
+            Self::MoreClients | Self::MoreServers => "beyond max-peers, not told apart",
             Self::Workload(id) => id,
         }
     }
 }
 
 impl<'a> Network<'a> {
-    /// Of flows. Two sidecars that count the same connections make one edge.
+    /// Of flows. Two sidecars that count the same connections make one edge, as the client has it; as
+    /// the server has it where it counts more, which is so if not all clients of that identity were
+    /// asked.
     pub fn of(flows: &'a BTreeMap<Parties, Flow>) -> Self {
         let mut joined: BTreeMap<_, (&Parties, &Flow)> = BTreeMap::new();
         for (parties, flow) in flows {
@@ -89,7 +107,7 @@ impl<'a> Network<'a> {
             let edge = joined
                 .entry((client, server, &parties.tls))
                 .or_insert((parties, flow));
-            if parties.direction == "outbound" {
+            if parties.direction == "outbound" && flow.opened.total >= edge.1.opened.total {
                 *edge = (parties, flow);
             }
         }
@@ -188,6 +206,54 @@ mod tests {
             .map(|edge| (edge.client, edge.server, edge.flow.requests.total))
             .collect();
         assert_eq!(edges, [(0, 2, 3.0), (1, 2, 2.0)]);
+    }
+
+    #[test]
+    fn a_server_that_counts_more_than_the_clients_that_were_asked_is_believed() {
+        let opened = |total| Flow {
+            opened: Count {
+                increase: 0.0,
+                total,
+            },
+            ..Flow::default()
+        };
+        let flows = |inbound, outbound| {
+            BTreeMap::from([
+                (
+                    parties("inbound", "s://d/b", "s://d/a", "mutual"),
+                    opened(inbound),
+                ),
+                (
+                    parties("outbound", "s://d/a", "s://d/b", "mutual"),
+                    opened(outbound),
+                ),
+            ])
+        };
+        for (inbound, outbound, direction) in [
+            (3.0, 1.0, "inbound"),
+            (1.0, 3.0, "outbound"),
+            (2.0, 2.0, "outbound"),
+        ] {
+            let flows = flows(inbound, outbound);
+            let network = Network::of(&flows);
+            let directions = network.edges.iter().map(|edge| &*edge.parties.direction);
+            assert_eq!(directions.collect::<Vec<_>>(), [direction]);
+        }
+    }
+
+    #[test]
+    fn who_is_not_told_apart_stands_apart_by_direction() {
+        let flows = ["inbound", "outbound"].map(|direction| {
+            (
+                parties(direction, OVERFLOW, OVERFLOW, "mutual"),
+                Flow::default(),
+            )
+        });
+        let flows = BTreeMap::from(flows);
+        let network = Network::of(&flows);
+        assert_eq!(network.nodes, [Node::MoreClients, Node::MoreServers]);
+        let ends = network.edges.iter().map(|edge| (edge.client, edge.server));
+        assert_eq!(ends.collect::<Vec<_>>(), [(0, 0), (1, 1)]);
     }
 
     #[test]

@@ -71,7 +71,7 @@ fn sentence(network: &Network<'_>, edge: &Edge<'_>, interval: Duration) -> Strin
 fn drawn(node: &Node, ((x, y), height): (Point, f64)) -> Markup {
     let class = match node {
         Node::Workload(_) => "node",
-        Node::OutsideClients | Node::OutsideServers => "node outside",
+        _ => "node outside",
     };
     let middle = y + height / 2.0;
     html! {
