@@ -159,15 +159,36 @@ fn scrapes_that_were_kept_are_drawn_without_a_sidecar() {
     let report = |before: &PathBuf, after: &PathBuf| {
         let files = format!("{},{}", before.display(), after.display());
         let report = pods.client.program(sidecar::binary());
-        report.args(["report", "--from", &files, "-o", "-"]).run()
+        let flags = ["report", "--from", &files, "--interval", "1s", "-o", "-"];
+        report.args(flags).run()
     };
     let html = report(&before, &after).success().stdout;
     assert!(html.contains(&pods.server.identity()), "{html}");
 
     let page = sandbox.file("page.prom", "<html>\n");
     report(&before, &page).assert_one_sentence(&["page.prom", "line 1", "<html>"]);
+    // How long it was between them nobody else knows.
+    let files = format!("{},{}", before.display(), after.display());
+    let untold = pods.client.program(sidecar::binary());
+    let untold = untold.args(["report", "--from", &files]).run();
+    assert!(untold.stderr.contains("--interval"), "{untold}");
+    assert!(!untold.status.success(), "{untold}");
     let missing = sandbox.directory().join("missing.prom");
     report(&missing, &after).assert_one_sentence(&["missing.prom", "No such file"]);
+}
+
+#[test]
+fn a_report_is_drawn_from_outside_the_pod_too() {
+    let pods = Pods::server_meshed(&["--admin", "127.0.0.1:4196"]);
+    let _nginx = servers::nginx(&pods.server, 80, SECRET);
+    let url = format!("http://{}/", pods.server.v4());
+    pods.client.program("curl").args(["-sS", &url]).succeed();
+    let netns = pods.server.sandbox().namespace().path();
+    let report = pods.server.program(sidecar::binary()).outside();
+    let report = report.env("SIDECAR_ADMIN", "127.0.0.1:4196");
+    let flags = ["report", "--interval", "100ms", "-o", "-", "--netns"];
+    let html = report.args(flags).arg(netns).succeed();
+    assert!(html.contains("no_peer_option"), "{html}");
 }
 
 #[test]
@@ -179,5 +200,5 @@ fn a_sidecar_that_does_not_answer_is_named() {
         .args(["report", "--admin", "127.0.0.1:1"]);
     report
         .run()
-        .assert_one_sentence(&["127.0.0.1:1", "does a sidecar run there?", "refused"]);
+        .assert_one_sentence(&["127.0.0.1:1", "is a sidecar running there?", "refused"]);
 }

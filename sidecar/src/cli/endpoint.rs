@@ -40,6 +40,24 @@ pub(super) struct Args {
     #[arg(long, env = "SIDECAR_ADMIN", value_name = "ADDRESS", value_parser = address, default_value_t = ADMIN)]
     admin: SocketAddr,
 
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Where to find several, as seen from one place.
+#[derive(clap::Args, Debug)]
+pub(super) struct Several {
+    /// Where the admin endpoint of the sidecar listens; may be given several times
+    #[arg(long, env = "SIDECAR_ADMIN", value_name = "ADDRESS", value_parser = address, default_values_t = [ADMIN])]
+    admin: Vec<SocketAddr>,
+
+    #[command(flatten)]
+    place: Place,
+}
+
+/// From where to ask.
+#[derive(clap::Args, Debug)]
+struct Place {
     /// The pod's network namespace, such as /run/netns/NAME, to ask from outside the pod
     /// [default: our own]
     #[arg(long, env = "SIDECAR_NETNS", value_name = "PATH")]
@@ -59,16 +77,29 @@ pub(super) struct Endpoint {
 impl Args {
     /// Enters the pod's network namespace, and makes what is needed to ask there.
     pub(super) fn enter(self) -> anyhow::Result<(Runtime, Endpoint)> {
+        let address = self.admin;
+        Ok((self.place.enter()?, Endpoint { address }))
+    }
+}
+
+impl Several {
+    /// Enters the pod's network namespace, and makes what is needed to ask there.
+    pub(super) fn enter(self) -> anyhow::Result<(Runtime, Vec<Endpoint>)> {
+        let endpoints = self.admin.into_iter().map(|address| Endpoint { address });
+        Ok((self.place.enter()?, endpoints.collect()))
+    }
+}
+
+impl Place {
+    fn enter(self) -> anyhow::Result<Runtime> {
         if let Some(netns) = &self.netns {
             pod::enter_netns(netns)?;
         }
         // It asks from the only thread there is, which is in that namespace.
-        let runtime = Builder::new_current_thread()
+        Builder::new_current_thread()
             .enable_all()
             .build()
-            .context("cannot start to ask")?;
-        let address = self.admin;
-        Ok((runtime, Endpoint { address }))
+            .context("cannot start to ask")
     }
 }
 
@@ -77,19 +108,30 @@ impl Endpoint {
         self.address
     }
 
-    /// What a page says.
+    /// What a page of JSON says.
     pub(super) async fn get<T: DeserializeOwned>(self, path: &str) -> anyhow::Result<T> {
+        serde_json::from_slice(&self.bytes(path).await?).with_context(|| {
+            format!(
+                "what {} answers to {path} is of another version of sidecar",
+                self.address
+            )
+        })
+    }
+
+    /// What a page of text says.
+    pub(super) async fn text(self, path: &str) -> anyhow::Result<String> {
+        let bytes = self.bytes(path).await?;
+        String::from_utf8(bytes.into())
+            .with_context(|| format!("what {} answers to {path} is no text", self.address))
+    }
+
+    async fn bytes(self, path: &str) -> anyhow::Result<Bytes> {
         let page = async {
             let page = Limited::new(self.open(path).await?, LARGEST)
                 .collect()
                 .await;
             let page = page.map_err(|error| self.broken(path, &*error))?;
-            serde_json::from_slice(&page.to_bytes()).with_context(|| {
-                format!(
-                    "what {} answers to {path} is of another version of sidecar",
-                    self.address
-                )
-            })
+            Ok(page.to_bytes())
         };
         match timeout(PATIENCE, page).await {
             Ok(page) => page,

@@ -16,7 +16,6 @@ mod output;
 mod policy;
 mod report;
 mod run;
-mod scrape;
 mod status;
 mod table;
 mod tap;

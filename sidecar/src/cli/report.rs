@@ -9,26 +9,28 @@ use anyhow::{Context as _, bail};
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep_until};
 
-use super::scrape;
+use super::endpoint::{self, Endpoint};
 use crate::{
     config::Timeout,
     report::{Pair, Report as Drawn, Scrape},
 };
 
+/// The time between two scrapes that are made, unless another is asked for.
+const INTERVAL: Duration = Duration::from_secs(10);
+
 /// Options of `sidecar report`.
 #[derive(clap::Args, Debug)]
 pub struct Report {
-    /// A sidecar to scrape, by its admin endpoint; several are drawn in one picture
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:4195")]
-    admin: Vec<std::net::SocketAddr>,
+    #[command(flatten)]
+    endpoints: endpoint::Several,
 
     /// Two scrapes of a sidecar that were kept, instead of scraping; may be given several times
-    #[arg(long, value_name = "BEFORE,AFTER", value_parser = files, conflicts_with = "admin")]
+    #[arg(long, value_name = "BEFORE,AFTER", value_parser = files, requires = "interval")]
     from: Vec<(PathBuf, PathBuf)>,
 
-    /// The time between the two scrapes
-    #[arg(long, value_name = "TIME", default_value = "10s")]
-    interval: Timeout,
+    /// How long to wait between the two scrapes [default: 10s]; with --from, the time between those
+    #[arg(long, value_name = "TIME")]
+    interval: Option<Timeout>,
 
     /// Where to write the page; `-` is standard output
     #[arg(short, long, value_name = "FILE", default_value = "report.html")]
@@ -38,14 +40,12 @@ pub struct Report {
 impl Report {
     /// Draws the page, and says where it is.
     pub fn run(self) -> anyhow::Result<()> {
+        let interval = self.interval.map_or(INTERVAL, Timeout::duration);
         let report = if self.from.is_empty() {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .context("cannot start a runtime")?;
-            runtime.block_on(self.scraped())?
+            let (runtime, endpoints) = self.endpoints.enter()?;
+            runtime.block_on(scraped(&endpoints, interval))?
         } else {
-            self.kept()?
+            kept(&self.from, interval)?
         };
         let html = report.html();
         if self.output == Path::new("-") {
@@ -58,51 +58,56 @@ impl Report {
         eprintln!("the report is in {output}");
         Ok(())
     }
-
-    /// Scrapes each sidecar twice.
-    async fn scraped(&self) -> anyhow::Result<Drawn> {
-        let interval = self.interval.duration();
-        let started = Instant::now();
-        let mut before = Vec::new();
-        for admin in &self.admin {
-            before.push(scrape::scrape(*admin).await?);
-        }
-        sleep_until(started + interval).await;
-        let mut pairs = Vec::new();
-        for (admin, before) in self.admin.iter().zip(before) {
-            pairs.push(Pair {
-                source: admin.to_string(),
-                before,
-                after: scrape::scrape(*admin).await?,
-            });
-        }
-        Ok(drawn(interval, Timestamp::now(), pairs))
-    }
-
-    /// Reads what was kept. The page is of the time at which the last file was written.
-    fn kept(&self) -> anyhow::Result<Drawn> {
-        let mut at = Timestamp::UNIX_EPOCH;
-        let mut pairs = Vec::new();
-        for (before, after) in &self.from {
-            let written = fs::metadata(after).and_then(|metadata| metadata.modified());
-            let written = written.with_context(|| format!("cannot read {}", after.display()))?;
-            at = at.max(Timestamp::try_from(written).unwrap_or_default());
-            pairs.push(Pair {
-                source: after.display().to_string(),
-                before: read(before)?,
-                after: read(after)?,
-            });
-        }
-        Ok(drawn(self.interval.duration(), at, pairs))
-    }
 }
 
-fn drawn(interval: Duration, at: Timestamp, pairs: Vec<Pair>) -> Drawn {
-    Drawn {
-        at,
-        interval,
-        pairs,
+/// Scrapes each sidecar twice. One may take its time to answer, so what counts is when it did.
+async fn scraped(endpoints: &[Endpoint], interval: Duration) -> anyhow::Result<Drawn> {
+    let mut first = Vec::new();
+    for endpoint in endpoints {
+        first.push(scrape(*endpoint).await?);
     }
+    let mut pairs = Vec::new();
+    for (endpoint, (before, at)) in endpoints.iter().zip(first) {
+        sleep_until(at + interval).await;
+        let (after, later) = scrape(*endpoint).await?;
+        pairs.push(Pair {
+            source: endpoint.address().to_string(),
+            before,
+            after,
+            interval: later - at,
+        });
+    }
+    Ok(Drawn {
+        at: Timestamp::now(),
+        pairs,
+    })
+}
+
+/// A scrape, and when it came.
+async fn scrape(endpoint: Endpoint) -> anyhow::Result<(Scrape, Instant)> {
+    let text = endpoint.text("/metrics").await?;
+    let at = Instant::now();
+    let scrape = Scrape::parse(&text)
+        .with_context(|| format!("what {} answers is no scrape", endpoint.address()))?;
+    Ok((scrape, at))
+}
+
+/// Reads what was kept. The page is of the time at which the last file was written.
+fn kept(from: &[(PathBuf, PathBuf)], interval: Duration) -> anyhow::Result<Drawn> {
+    let mut at = Timestamp::UNIX_EPOCH;
+    let mut pairs = Vec::new();
+    for (before, after) in from {
+        let written = fs::metadata(after).and_then(|metadata| metadata.modified());
+        let written = written.with_context(|| format!("cannot read {}", after.display()))?;
+        at = at.max(Timestamp::try_from(written).unwrap_or_default());
+        pairs.push(Pair {
+            source: after.display().to_string(),
+            before: read(before)?,
+            after: read(after)?,
+            interval,
+        });
+    }
+    Ok(Drawn { at, pairs })
 }
 
 fn read(path: &Path) -> anyhow::Result<Scrape> {

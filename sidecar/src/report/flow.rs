@@ -209,6 +209,7 @@ mod tests {
             source: String::new(),
             before: Scrape::default(),
             after: Scrape::parse(after).expect("a scrape"),
+            interval: Duration::from_secs(1),
         }
     }
 

@@ -116,6 +116,8 @@ fn is_ordinary(what: &str, code: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::report::scrape::Scrape;
 
@@ -124,6 +126,7 @@ mod tests {
             source: "here".into(),
             before: Scrape::default(),
             after: Scrape::parse(after).expect("a scrape"),
+            interval: Duration::from_secs(1),
         }
     }
 

@@ -90,6 +90,8 @@ impl Histogram {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::report::{pair::Pair, scrape::Scrape};
 
@@ -104,6 +106,7 @@ mod tests {
             source: String::new(),
             before: scrape(before),
             after: scrape(AFTER),
+            interval: Duration::from_secs(1),
         };
         let mut histogram = Histogram::default();
         let counts = pair.counts("x_bucket");

@@ -15,8 +15,6 @@ mod picture;
 mod plot;
 mod scrape;
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 
 pub use self::{
@@ -29,8 +27,6 @@ pub use self::{
 pub struct Report {
     /// When the second scrapes were made.
     pub at: Timestamp,
-    /// The time between two scrapes of a pair.
-    pub interval: Duration,
     /// Of each sidecar.
     pub pairs: Vec<Pair>,
 }

@@ -1,6 +1,6 @@
 //! Who talks to whom, of all sidecars together.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use super::{
     flow::{Flow, Parties},
@@ -133,15 +133,14 @@ impl<'a> Network<'a> {
 
 impl Edge<'_> {
     /// Rate and success, or the rate of connections where no requests were seen.
-    pub fn traffic(&self, interval: Duration) -> String {
-        let rate = |increase: f64| format::number(increase / interval.as_secs_f64());
+    pub fn traffic(&self) -> String {
         match self.flow.success() {
             Some(success) => format!(
                 "{} req/s · {} ok",
-                rate(self.flow.requests.increase),
+                format::number(self.flow.requests.rate),
                 format::percent(success)
             ),
-            None => format!("{} conn/s", rate(self.flow.opened.increase)),
+            None => format!("{} conn/s", format::number(self.flow.opened.rate)),
         }
     }
 
@@ -178,8 +177,8 @@ mod tests {
     fn both_sides_of_a_connection_are_one_edge_as_the_client_has_it() {
         let flow = |increase| Flow {
             requests: Count {
-                increase,
                 total: increase,
+                ..Count::default()
             },
             ..Flow::default()
         };
@@ -212,8 +211,8 @@ mod tests {
     fn a_server_that_counts_more_than_the_clients_that_were_asked_is_believed() {
         let opened = |total| Flow {
             opened: Count {
-                increase: 0.0,
                 total,
+                ..Count::default()
             },
             ..Flow::default()
         };
@@ -263,6 +262,7 @@ mod tests {
             Flow {
                 opened: Count {
                     increase: 5.0,
+                    rate: 0.5,
                     total: 9.0,
                 },
                 ..Flow::default()
@@ -272,7 +272,7 @@ mod tests {
         let [edge] = &network.edges[..] else {
             panic!("one edge: {network:?}")
         };
-        assert_eq!(edge.traffic(Duration::from_secs(10)), "0.500 conn/s");
+        assert_eq!(edge.traffic(), "0.500 conn/s");
         assert_eq!(edge.manner(), "plaintext");
     }
 }

@@ -38,7 +38,7 @@ pub(super) fn page(report: &Report) -> Markup {
                 header {
                     h1 { "Who talks to whom" }
                     p {
-                        (report.interval.as_secs_f64()) " seconds until "
+                        (format::number(interval(report))) " seconds until "
                         time datetime=(report.at) { (format!("{:.0}", report.at)) }
                         ", as " (count(health.len(), "sidecar")) " counted them."
                     }
@@ -50,16 +50,16 @@ pub(super) fn page(report: &Report) -> Markup {
                         @if network.edges.is_empty() {
                             p.empty { "No connection has been opened yet." }
                         } @else {
-                            div.wide { (picture(&network, report.interval)) }
+                            div.wide { (picture(&network)) }
                             ul.legend {
                                 li { span.line.mutual {} "mutual TLS: both identities are proved" }
                                 li { span.line.plain {} "plaintext: the other side has no sidecar" }
                             }
                         }
                     }
-                    (golden_signals(report, &flows))
+                    (golden_signals(&flows))
                     (latency(&flows))
-                    (encryption(report, &flows))
+                    (encryption(&flows))
                     (failures(report))
                     (sidecars(report, &health))
                     (kernel(&flows))
@@ -105,7 +105,7 @@ fn tiles(report: &Report, flows: &BTreeMap<Parties, Flow>, health: &[Health<'_>]
     let success = all.success();
     html! {
         dl.tiles {
-            div.tile { dt { "Requests" } dd { (rate(report, all.requests.increase)) small { " /s" } } }
+            div.tile { dt { "Requests" } dd { (format::number(all.requests.rate)) small { " /s" } } }
             div class=(is_bad(success.is_some_and(|share| share < 0.99))) {
                 dt { "Succeeded" } dd { (format::or_nothing(success, format::percent)) }
             }
@@ -128,8 +128,10 @@ fn expires_in(left: f64) -> String {
     }
 }
 
-fn rate(report: &Report, increase: f64) -> String {
-    format::number(increase / report.interval.as_secs_f64())
+/// The time between two scrapes, in seconds: the longest, if they differ.
+fn interval(report: &Report) -> f64 {
+    let intervals = report.pairs.iter().map(|pair| pair.interval);
+    intervals.max().unwrap_or_default().as_secs_f64()
 }
 
 /// A percentile, marked if it is older than the first scrape.
@@ -189,7 +191,7 @@ fn who_head() -> Markup {
     }
 }
 
-fn golden_signals(report: &Report, flows: &BTreeMap<Parties, Flow>) -> Markup {
+fn golden_signals(flows: &BTreeMap<Parties, Flow>) -> Markup {
     html! {
         section {
             h2 { "Golden signals" }
@@ -204,14 +206,14 @@ fn golden_signals(report: &Report, flows: &BTreeMap<Parties, Flow>) -> Markup {
                 tbody {
                     @for (parties, flow) in flows { tr {
                         (who(parties))
-                        td.number { (rate(report, flow.requests.increase)) }
+                        td.number { (format::number(flow.requests.rate)) }
                         td.number { (format::or_nothing(flow.success(), format::percent)) }
                         @for share in [0.5, 0.95, 0.99] { td.number { (quantile(&flow.duration, share)) } }
                         td.number { (quantile(&flow.first_byte, 0.99)) }
                         td.number { (format::number(flow.in_flight)) }
-                        td.number { (rate(report, flow.opened.increase)) }
+                        td.number { (format::number(flow.opened.rate)) }
                         td.number { (format::number(flow.open())) }
-                        td.number { (format::bytes(flow.bytes.increase / report.interval.as_secs_f64())) "/s" }
+                        td.number { (format::bytes(flow.bytes.rate)) "/s" }
                     } }
                 }
             } }
@@ -270,7 +272,7 @@ fn figures(heading: &str, empty: &str, plots: &[(String, &str, Markup)]) -> Mark
     }
 }
 
-fn encryption(report: &Report, flows: &BTreeMap<Parties, Flow>) -> Markup {
+fn encryption(flows: &BTreeMap<Parties, Flow>) -> Markup {
     let mut rows: BTreeMap<(&str, &str), Flow> = BTreeMap::new();
     for (parties, flow) in flows {
         let row = rows.entry((&parties.direction, &parties.tls)).or_default();
@@ -304,7 +306,7 @@ fn encryption(report: &Report, flows: &BTreeMap<Parties, Flow>) -> Markup {
                         td.number { (format::number(row.opened.total)) }
                         td { div.bar { div class=(if *tls == "mutual" { "good" } else { "warn" }) style={ "width:" (format!("{:.1}", part * 100.0)) "%" } {} }
                             " " (format::percent(part)) }
-                        td.number { (rate(report, row.opened.increase)) }
+                        td.number { (format::number(row.opened.rate)) }
                         td.number { (format::bytes(row.bytes.total)) }
                     }
                 } }

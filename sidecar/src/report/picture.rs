@@ -1,6 +1,6 @@
 //! The service graph, drawn.
 
-use std::{fmt::Write as _, time::Duration};
+use std::fmt::Write as _;
 
 use maud::{Markup, html};
 
@@ -16,7 +16,7 @@ const LABEL: (f64, f64) = (172.0, PORT - 10.0);
 type Area = (Point, (f64, f64));
 
 /// Draws it.
-pub fn picture(network: &Network<'_>, interval: Duration) -> Markup {
+pub fn picture(network: &Network<'_>) -> Markup {
     let ends: Vec<_> = network
         .edges
         .iter()
@@ -30,7 +30,7 @@ pub fn picture(network: &Network<'_>, interval: Duration) -> Markup {
             aria-labelledby="graph-title graph-desc" {
             title id="graph-title" { "Service graph" }
             desc id="graph-desc" {
-                @for edge in &network.edges { (sentence(network, edge, interval)) " " }
+                @for edge in &network.edges { (sentence(network, edge)) " " }
             }
             defs {
                 @for kind in ["mutual", "plain"] {
@@ -44,7 +44,7 @@ pub fn picture(network: &Network<'_>, interval: Duration) -> Markup {
                 path class={ "edge " (kind(edge)) } d=(curve(path, edge)) marker-end={ "url(#arrow-" (kind(edge)) ")" } {}
             }
             @for (node, place) in network.nodes.iter().zip(&layout.nodes) { (drawn(node, *place)) }
-            @for (edge, at) in network.edges.iter().zip(labels) { (label(edge, at, interval)) }
+            @for (edge, at) in network.edges.iter().zip(labels) { (label(edge, at)) }
         }
     }
 }
@@ -58,12 +58,12 @@ fn kind(edge: &Edge<'_>) -> &'static str {
 }
 
 /// An edge in words, for those who do not see it.
-fn sentence(network: &Network<'_>, edge: &Edge<'_>, interval: Duration) -> String {
+fn sentence(network: &Network<'_>, edge: &Edge<'_>) -> String {
     format!(
         "{} to {}: {}, {}.",
         network.nodes[edge.client].name(),
         network.nodes[edge.server].name(),
-        edge.traffic(interval),
+        edge.traffic(),
         edge.manner()
     )
 }
@@ -97,12 +97,12 @@ fn shortened(identity: &str) -> String {
     format!("{begin}…{end}")
 }
 
-fn label(edge: &Edge<'_>, ((x, y), (width, height)): Area, interval: Duration) -> Markup {
+fn label(edge: &Edge<'_>, ((x, y), (width, height)): Area) -> Markup {
     let middle = x + width / 2.0;
     html! {
         g class={ "label " (kind(edge)) } {
             rect x=(x) y=(y) width=(width) height=(height) rx="6" {}
-            text x=(middle) y=(y + 15.0) { (edge.traffic(interval)) }
+            text x=(middle) y=(y + 15.0) { (edge.traffic()) }
             text.manner x=(middle) y=(y + 30.0) { (edge.manner()) }
         }
     }

@@ -143,6 +143,8 @@ fn draw<'a, Backend: DrawingBackend>(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::report::{pair::Pair, scrape::Scrape};
 
@@ -151,6 +153,7 @@ mod tests {
             source: String::new(),
             before: Scrape::default(),
             after: Scrape::parse(text).expect("a scrape"),
+            interval: Duration::from_secs(1),
         };
         let mut histogram = Histogram::default();
         for (labels, count) in pair.counts("x_bucket") {

@@ -22,13 +22,13 @@ fn pair(source: &str, [before, after]: [&str; 2]) -> Pair {
         source: source.to_owned(),
         before: scrape(before),
         after: scrape(after),
+        interval: Duration::from_secs(10),
     }
 }
 
 fn report(pairs: Vec<Pair>) -> String {
     let report = Report {
         at: Timestamp::from_second(1_800_000_000).expect("a time"),
-        interval: Duration::from_secs(10),
         pairs,
     };
     report.html()
