@@ -26,11 +26,12 @@ impl Connections {
     pub fn run(self) -> anyhow::Result<()> {
         let (runtime, endpoint) = self.endpoint.enter()?;
         let open: Vec<Snapshot> = runtime.block_on(endpoint.get("/connections"))?;
-        // Whether anybody reads on does not matter: there is no more.
-        let _ = print(match self.output {
+        let text = match self.output {
             Output::Json => json(&open)?,
             Output::Text => text(&open, room().filter(|_| !self.wide)),
-        })?;
+        };
+        // Whether anybody reads on does not matter: there is no more.
+        let _ = print(&text, self.output)?;
         Ok(())
     }
 }

@@ -31,11 +31,12 @@ impl Edges {
     pub fn run(self) -> anyhow::Result<()> {
         let (runtime, endpoint) = self.endpoint.enter()?;
         let graph: Graph = runtime.block_on(endpoint.get("/edges"))?;
-        // Whether anybody reads on does not matter: there is no more.
-        let _ = print(match self.output {
+        let text = match self.output {
             Output::Json => json(&graph)?,
             Output::Text => text(&graph, room().filter(|_| !self.wide)),
-        })?;
+        };
+        // Whether anybody reads on does not matter: there is no more.
+        let _ = print(&text, self.output)?;
         Ok(())
     }
 }

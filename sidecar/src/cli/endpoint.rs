@@ -19,6 +19,7 @@ use tokio::{
     time::timeout,
 };
 
+use super::output::harmless_line;
 use crate::{
     config::{ADMIN, AdminAddress},
     pod,
@@ -172,7 +173,8 @@ impl Endpoint {
             let sentence = Limited::new(body, SENTENCE).collect().await;
             let sentence = sentence.map(Collected::to_bytes).unwrap_or_default();
             let sentence = String::from_utf8_lossy(&sentence);
-            match (head.status, sentence.trim()) {
+            let sentence = harmless_line(sentence.trim());
+            match (head.status, &*sentence) {
                 (StatusCode::NOT_FOUND, _) => {
                     bail!("{address} has no page {path}: is it a sidecar, and of this version?")
                 }

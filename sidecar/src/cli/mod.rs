@@ -127,7 +127,7 @@ fn sentence(error: &anyhow::Error) -> String {
             sentence = format!("{sentence}: {cause}");
         }
     }
-    sentence
+    output::harmless(&sentence).into_owned()
 }
 
 #[cfg(test)]
@@ -167,6 +167,12 @@ mod tests {
             sentence(&error),
             "cannot start: cannot read key.pem: no such file"
         );
+    }
+
+    #[test]
+    fn a_sentence_that_others_wrote_commands_no_terminal() {
+        let error = anyhow::anyhow!("it answers \x1b[2J").context("cannot ask");
+        assert_eq!(sentence(&error), "cannot ask: it answers \\u001b[2J");
     }
 
     #[test]

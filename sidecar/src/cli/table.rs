@@ -8,6 +8,8 @@ use std::{
 
 use ratatui::crossterm::terminal;
 
+use super::output::harmless_line;
+
 /// What is shown of an identity, at least, in columns.
 const LEAST: usize = 12;
 
@@ -63,9 +65,11 @@ impl Table {
         }
     }
 
-    /// Adds a row; an empty cell is shown as a dash.
+    /// Adds a row; an empty cell is shown as a dash, and no cell ends the line.
     pub(super) fn row(&mut self, cells: impl Into<Vec<String>>) {
-        self.rows.push(cells.into());
+        let cells = cells.into().into_iter();
+        let cells = cells.map(|cell| harmless_line(&cell).into_owned());
+        self.rows.push(cells.collect());
     }
 
     /// Columns that are shown, by their number.
@@ -203,6 +207,13 @@ mod tests {
         assert_eq!(shorten(ID, 4), "…hop");
         assert_eq!(shorten(ID, 1), "…");
         assert_eq!(shorten(ID, 0), "");
+    }
+
+    #[test]
+    fn a_cell_is_one_line_whatever_it_says() {
+        let mut table = Table::new([Column::Left("PEER")], None);
+        table.row(["\x1b[2J\nroot".to_owned()]);
+        assert_eq!(table.to_string(), "PEER\n\\u001b[2J\\u000aroot\n");
     }
 
     #[test]

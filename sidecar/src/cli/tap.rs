@@ -51,7 +51,7 @@ impl Tap {
                 }
             };
             tokio::select! {
-                ended = print(endpoint, lines, self.max) => ended,
+                ended = print(endpoint, lines, self.max, self.output) => ended,
                 () = enough => Ok(()),
                 interrupted = ctrl_c() => interrupted.context("cannot wait for Ctrl-C"),
             }
@@ -76,6 +76,7 @@ async fn print(
     endpoint: Endpoint,
     mut lines: Incoming,
     max: Option<NonZeroU64>,
+    output: Output,
 ) -> anyhow::Result<()> {
     let mut left = max.map(NonZeroU64::get);
     let mut begun = Vec::new();
@@ -93,7 +94,8 @@ async fn print(
             left = left.map(|left| left - 1);
         }
         let printed: Vec<u8> = begun.drain(..whole).collect();
-        if output::print(printed)?.is_break() {
+        let printed = String::from_utf8_lossy(&printed);
+        if output::print(&printed, output)?.is_break() {
             return Ok(());
         }
         if left == Some(0) {

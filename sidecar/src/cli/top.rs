@@ -17,7 +17,7 @@ use self::{
 };
 use super::{
     endpoint::{self, Endpoint},
-    output::print,
+    output::{Output, print},
     table::{Table, room},
 };
 use crate::{config::Timeout, telemetry::Graph};
@@ -58,7 +58,7 @@ impl Top {
             if !self.once {
                 text = format!("{:.0} {}\n{text}\n", Timestamp::now(), endpoint.address());
             }
-            if print(text)?.is_break() || self.once {
+            if print(&text, Output::Text)?.is_break() || self.once {
                 return Ok(());
             }
             before = now;

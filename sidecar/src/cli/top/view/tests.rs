@@ -148,3 +148,20 @@ fn colours_are_left_out_where_they_are_not_wanted() {
     assert_eq!(colours(Palette::Plain), 0);
     assert_ne!(colours(Palette::Colours), 0);
 }
+
+#[test]
+fn nothing_that_a_sidecar_says_commands_the_terminal() {
+    let (before, mut now) = graphs();
+    for edge in &mut now.edges {
+        edge.peer = Some("spiffe://a/\x1b[2J\n\u{9b}".into());
+    }
+    let mut view = view();
+    view.show(rows(&before, &now), now.uptime);
+    for problem in [None, Some("\x1b]0;owned\x07")] {
+        if let Some(problem) = problem {
+            view.tell(problem.into());
+        }
+        let screen = screen(&mut view, 120, 24).replace('\n', "");
+        assert!(!screen.contains(char::is_control), "{screen:?}");
+    }
+}
