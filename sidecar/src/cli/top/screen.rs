@@ -1,6 +1,8 @@
 use std::{
     env,
+    future::poll_fn,
     sync::mpsc::{Receiver, channel},
+    task::Poll,
     thread,
     time::Duration,
 };
@@ -42,13 +44,16 @@ pub(super) fn run(
     first: Graph,
 ) -> anyhow::Result<()> {
     // Whoever ends it gets the terminal back as it was.
-    let (mut terminate, mut hangup) = {
+    let mut signals = {
         let _runtime = runtime.enter();
-        let signal = |kind| signal(kind).context("cannot wait for signals");
-        (
-            signal(SignalKind::terminate())?,
-            signal(SignalKind::hangup())?,
-        )
+        let kinds = [
+            SignalKind::hangup(),
+            SignalKind::interrupt(),
+            SignalKind::quit(),
+            SignalKind::terminate(),
+        ];
+        let signals: Result<Vec<_>, _> = kinds.into_iter().map(signal).collect();
+        signals.context("cannot wait for signals")?
     };
     // Keys are heard also while a sidecar takes its time to answer.
     let (sender, news) = channel();
@@ -59,10 +64,18 @@ pub(super) fn run(
                     sleep(interval).await;
                     look(endpoint).await
                 };
+                let stop = poll_fn(|context| {
+                    let mut signals = signals.iter_mut();
+                    let is_stopped = signals.any(|signal| signal.poll_recv(context).is_ready());
+                    if is_stopped {
+                        Poll::Ready(())
+                    } else {
+                        Poll::Pending
+                    }
+                });
                 let new = tokio::select! {
                     look = look => News::Look(look),
-                    _ = terminate.recv() => News::Stop,
-                    _ = hangup.recv() => News::Stop,
+                    () = stop => News::Stop,
                 };
                 if sender.send(new).is_err() {
                     return;
