@@ -29,6 +29,7 @@ pub mod collector;
 pub mod dashboard;
 pub mod flow;
 pub mod forge;
+pub mod h2load;
 pub mod http;
 pub mod metrics;
 pub mod namespace;

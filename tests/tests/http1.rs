@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use sidecar_tests::{App, Behaviour, Metrics, Pod, Pods, Process, app::GREETING, servers, wait};
+use sidecar_tests::{
+    App, Behaviour, Metrics, Pod, Pods, Process, app::GREETING, h2load, servers, wait,
+};
 
 /// Requests that are alike, as nginx has logged them.
 #[derive(Debug, Default, PartialEq)]
@@ -35,36 +37,6 @@ fn served(nginx: &Process) -> BTreeMap<(String, String), Served> {
     served
 }
 
-/// Has h2load make so many requests, and returns how many answers of each class, `2xx` to `5xx`, it
-/// has got.
-#[track_caller]
-fn h2load(pods: &Pods, requests: u64, arguments: &[&str]) -> BTreeMap<String, u64> {
-    let report = pods
-        .client
-        .program("/usr/bin/h2load")
-        .args(["--h1", "-n", &requests.to_string()])
-        .args(arguments)
-        .deadline(8 * wait::DEADLINE)
-        .succeed();
-    let line = |start: &str| {
-        let found = report.lines().find_map(|line| line.strip_prefix(start));
-        found.unwrap_or_else(|| panic!("not a report of h2load: {report}"))
-    };
-    let all_done = format!("{requests} total, {requests} started, {requests} done, ");
-    let outcome = line("requests: ");
-    assert!(
-        outcome.starts_with(&all_done) && outcome.ends_with(" 0 errored, 0 timeout"),
-        "{report}"
-    );
-    line("status codes: ")
-        .split(", ")
-        .map(|class| {
-            let (count, class) = class.split_once(' ').expect("a number and a class");
-            (class.to_owned(), count.parse().expect("a number"))
-        })
-        .collect()
-}
-
 #[test]
 fn every_request_is_counted_once_as_the_server_counts_it() {
     const LABELS: [(&str, &str); 2] = [("tls", "mutual"), ("protocol", "http1")];
@@ -83,7 +55,8 @@ fn every_request_is_counted_once_as_the_server_counts_it() {
         // With content, which nginx does not take.
         (5000, &["-c", "64", "-d", &form, &page]),
     ] {
-        for (class, count) in h2load(&pods, requests, arguments) {
+        let arguments = [&["--h1"], arguments].concat();
+        for (class, count) in h2load::run(&pods.client, requests, &arguments) {
             *answered.entry(class).or_default() += count;
         }
     }

@@ -3,23 +3,9 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use serde::Deserialize;
-use sidecar_tests::{Metrics, Pods, servers};
+use sidecar_tests::{Metrics, Pods, h2load, servers};
 
 const PORT: u16 = 8080;
-
-/// What h2load says it got, by class of status: `2xx`, `3xx`, `4xx` and `5xx`.
-fn classes(report: &str) -> Vec<(String, u64)> {
-    let line = report
-        .lines()
-        .find_map(|line| line.strip_prefix("status codes: "))
-        .unwrap_or_else(|| panic!("h2load says nothing of statuses: {report}"));
-    line.split(", ")
-        .map(|part| {
-            let (count, class) = part.split_once(' ').expect("a count and a class");
-            (class.to_owned(), count.parse().expect("a count"))
-        })
-        .collect()
-}
 
 #[test]
 fn every_request_of_h2load_is_counted() {
@@ -28,25 +14,9 @@ fn every_request_of_h2load_is_counted() {
     let _nginx = servers::nginx_http2(&pods.server, PORT, "hello");
     let urls = ["", "moved", "missing", "broken", "?secret"]
         .map(|path| format!("http://{}:{PORT}/{path}", pods.server.v4()));
-    let report = pods
-        .client
-        .program("/usr/bin/h2load")
-        .args([
-            "-n",
-            &REQUESTS.to_string(),
-            "-c",
-            "8",
-            "-m",
-            "40",
-            "-t",
-            "2",
-        ])
-        .args(urls)
-        .deadline(Duration::from_mins(5))
-        .succeed();
-    let classes = classes(&report);
-    let total: u64 = classes.iter().map(|(_, count)| count).sum();
-    assert_eq!(total, REQUESTS, "{report}");
+    let mut arguments = vec!["-c", "8", "-m", "40", "-t", "2"];
+    arguments.extend(urls.iter().map(String::as_str));
+    let classes = h2load::run(&pods.client, REQUESTS, &arguments);
     for (sidecar, direction) in [
         (pods.client.sidecar(), "outbound"),
         (pods.server.sidecar(), "inbound"),
