@@ -68,7 +68,8 @@ fn an_upgrade_under_a_flood_of_new_connections_fails_none() {
         let _nginx = servers::nginx(&pods.server, 80, SECRET);
         let url = format!("http://{}/", pods.server.v4());
         let wrk = pods.client.program("/usr/bin/wrk");
-        let flags = ["-t", "1", "-c", "64", "-d", "5s", "-H", "Connection: close"];
+        // Until it is told to end, when there was enough of it.
+        let flags = ["-t", "1", "-c", "64", "-d", "5m", "-H", "Connection: close"];
         let wrk = wrk.args(flags).arg(url).start();
         let dev_ca = pods.dev_ca();
         let mut old = Vec::new();
@@ -83,6 +84,7 @@ fn an_upgrade_under_a_flood_of_new_connections_fails_none() {
                 wait_for_connections(pod, 300);
             }
         }
+        wrk.signal(Signal::SIGINT);
         let report = wrk.wait_within(Duration::from_mins(1)).success();
         let is_flawless = !["Socket errors", "Non-2xx"]
             .iter()
