@@ -32,9 +32,9 @@ pub struct Connection {
     pub duration: f64,
     /// The rule of the authorization that decided, if it was asked.
     pub rule: Option<String>,
-    /// What it spoke, if that could be followed to the end.
+    /// What it spoke, if that is known.
     pub protocol: Option<String>,
-    /// Why it could not.
+    /// Why its requests were not followed to the end.
     pub opaque: Option<String>,
     /// The server's name, of an app's own TLS.
     pub sni: Option<String>,

@@ -49,7 +49,7 @@ pub(super) struct End<'a> {
     pub(super) sent: u64,
     pub(super) received: u64,
     pub(super) duration: Duration,
-    /// What it spoke, if its requests were followed to the end.
+    /// What it spoke, if that is known, be its requests followed to the end or not.
     pub(super) protocol: Option<&'static str>,
     /// Why they were not.
     pub(super) lost: Option<&'a Lost>,
