@@ -16,7 +16,7 @@ pub struct Connections {
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     output: Output,
 
-    /// Show identities whole, however narrow the terminal is
+    /// Show every column and identity whole, however narrow the terminal is
     #[arg(long)]
     wide: bool,
 }
@@ -50,7 +50,7 @@ fn text(open: &[Snapshot], width: Option<usize>) -> String {
         Column::Right("RECEIVED"),
         Column::Right("AGE"),
     ];
-    let mut table = Table::new(columns, width);
+    let mut table = Table::new(columns, width).spare(["RECEIVED", "AGE", "SENT"]);
     for connection in open {
         table.row([
             way(connection.direction).to_owned(),
@@ -123,12 +123,18 @@ mod tests {
             "[fd00:5ca::2]:40000",
             "[fd00:5ca::1]:80",
         );
-        vec![out, database, plain, v6]
+        let far = connection(
+            Direction::Inbound,
+            "[2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff]:65535",
+            "[2001:db8:1111:2222:3333:4444:5555:6666]:65535",
+        );
+        vec![out, database, plain, v6, far]
     }
 
     #[test]
     fn connections_are_one_line_each() {
-        golden::assert("connections.txt", &text(&open()[..3], Some(80)));
+        golden::assert_narrow("connections.txt", &text(&open()[..4], Some(80)));
+        golden::assert_narrow("connections-v6.txt", &text(&open(), Some(80)));
         golden::assert("connections-wide.txt", &text(&open(), None));
     }
 

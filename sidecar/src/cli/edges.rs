@@ -21,7 +21,7 @@ pub struct Edges {
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     output: Output,
 
-    /// Show identities whole, however narrow the terminal is
+    /// Show every column and identity whole, however narrow the terminal is
     #[arg(long)]
     wide: bool,
 }
@@ -45,6 +45,22 @@ fn text(graph: &Graph, width: Option<usize>) -> String {
     if graph.edges.is_empty() {
         return "nobody has talked to this workload or been talked to\n".into();
     }
+    let whole = whole(graph, width);
+    let table = if whole.fits() {
+        whole
+    } else {
+        brief(graph, width)
+    };
+    let mut text = table.to_string();
+    if graph.forgotten > 0 {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{} more had to make room for these", graph.forgotten);
+    }
+    text
+}
+
+/// All there is to tell.
+fn whole(graph: &Graph, width: Option<usize>) -> Table {
     let columns = [
         Column::Left("CLIENT"),
         Column::Left("SERVER"),
@@ -65,8 +81,7 @@ fn text(graph: &Graph, width: Option<usize>) -> String {
             None => (&edge.own, &edge.peer),
         };
         table.row([
-            edge.client
-                .map_or_else(|| SELF.into(), |client| client.to_string()),
+            client(edge),
             edge.server.to_string(),
             client_id.clone().unwrap_or_default(),
             server_id.clone().unwrap_or_default(),
@@ -79,12 +94,52 @@ fn text(graph: &Graph, width: Option<usize>) -> String {
             failed(edge),
         ]);
     }
-    let mut text = table.to_string();
-    if graph.forgotten > 0 {
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "{} more had to make room for these", graph.forgotten);
+    table
+}
+
+/// What matters most: the peer's identity alone, and how many connections failed, but not why.
+fn brief(graph: &Graph, width: Option<usize>) -> Table {
+    let columns = [
+        Column::Left("CLIENT"),
+        Column::Left("SERVER"),
+        Column::Identity("SECURED"),
+        Column::Right("OPEN"),
+        Column::Right("ALL"),
+        Column::Right("SENT"),
+        Column::Right("RECEIVED"),
+        Column::Right("IDLE"),
+        Column::Rare("FAILED"),
+    ];
+    let mut table = Table::new(columns, width).spare(["IDLE", "RECEIVED", "SENT"]);
+    for edge in &graph.edges {
+        let failed: u64 = edge.failed.values().sum();
+        table.row([
+            client(edge),
+            edge.server.to_string(),
+            match &edge.peer {
+                Some(peer) => format!("{TICK} {peer}"),
+                None => edge.tls.clone().into_owned(),
+            },
+            edge.open.to_string(),
+            edge.opened.to_string(),
+            bytes(edge.sent),
+            bytes(edge.received),
+            idle(edge),
+            if failed > 0 {
+                failed.to_string()
+            } else {
+                String::new()
+            },
+        ]);
     }
-    text
+    table
+}
+
+fn client(edge: &EdgeSnapshot) -> String {
+    match edge.client {
+        Some(client) => client.to_string(),
+        None => SELF.into(),
+    }
 }
 
 /// A tick where it is encrypted, the reason where not.
@@ -150,19 +205,47 @@ mod tests {
             received: 900,
             ..edge(Direction::Outbound, "198.18.0.2:5432", "", "stock")
         };
+        let far = EdgeSnapshot {
+            opened: 1_234_567,
+            open: 12_345,
+            tls: "plaintext_refused".into(),
+            failed: [("plaintext_refused".into(), 123_456)].into(),
+            ..edge(
+                Direction::Inbound,
+                "[2001:db8:1111:2222:3333:4444:5555:6666]:65535",
+                "2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff",
+                "",
+            )
+        };
         Graph {
             uptime: 9000.0,
             forgotten: 0,
-            edges: vec![web, plain, refused, stock],
+            edges: vec![web, plain, refused, stock, far],
         }
+    }
+
+    /// The same without the longest addresses.
+    fn near() -> Graph {
+        let mut graph = graph();
+        graph.edges.pop();
+        graph
     }
 
     #[test]
     fn edges_are_one_line_each() {
-        let mut graph = graph();
-        golden::assert("edges-wide.txt", &text(&graph, None));
-        graph.edges.remove(2);
-        golden::assert("edges.txt", &text(&graph, Some(80)));
+        golden::assert("edges-wide.txt", &text(&graph(), None));
+        golden::assert_narrow("edges-v6.txt", &text(&graph(), Some(80)));
+        golden::assert_narrow("edges.txt", &text(&near(), Some(80)));
+    }
+
+    #[test]
+    fn a_terminal_with_room_for_both_identities_shows_them() {
+        let text = text(&near(), Some(160));
+        assert!(text.contains("CLIENT_ID") && text.contains("40 plaintext_refused, 1 handshake"));
+        assert!(
+            text.lines().all(|line| line.chars().count() <= 160),
+            "{text}"
+        );
     }
 
     #[test]

@@ -30,6 +30,16 @@ pub(crate) fn assert(name: &str, printed: &str) {
     );
 }
 
+/// The same, of what a terminal of 80 columns has room for.
+#[track_caller]
+pub(super) fn assert_narrow(name: &str, printed: &str) {
+    for line in printed.lines() {
+        let columns = line.chars().count();
+        assert!(columns <= 80, "{columns} columns: {line}");
+    }
+    assert(name, printed);
+}
+
 /// Lines that differ, as `-` of the file and `+` of what is printed, and others as they are.
 fn difference(golden: &str, printed: &str) -> String {
     let (mut golden, mut printed) = (golden.lines(), printed.lines());

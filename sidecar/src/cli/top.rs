@@ -36,7 +36,7 @@ pub struct Top {
     #[arg(long)]
     once: bool,
 
-    /// Show identities whole where a table is printed
+    /// Show every column and identity whole where a table is printed
     #[arg(long)]
     wide: bool,
 }
@@ -82,7 +82,8 @@ fn table(rows: &[Row], width: Option<usize>) -> String {
     }
     let mut rows: Vec<_> = rows.iter().collect();
     rows.sort_by(|left, right| Field::default().compare(left, right));
-    let mut table = Table::new(Field::ALL.map(Field::column), width);
+    let spare = [Field::New, Field::P50, Field::Out, Field::In].map(Field::name);
+    let mut table = Table::new(Field::ALL.map(Field::column), width).spare(spare);
     for row in rows {
         table.row(Field::ALL.map(|field| field.cell(row)));
     }
@@ -98,6 +99,17 @@ mod tests {
     fn rows_are_one_line_each() {
         let (before, now) = rows::tests::graphs();
         golden::assert("top-wide.txt", &table(&rows(&before, &now), None));
-        golden::assert("top.txt", &table(&rows(&before, &now), Some(80)));
+        golden::assert_narrow("top.txt", &table(&rows(&before, &now), Some(80)));
+    }
+
+    #[test]
+    fn a_peer_with_a_long_address_has_room_too() {
+        let (before, mut now) = rows::tests::graphs();
+        for edge in &mut now.edges {
+            edge.peer = None;
+            edge.client = "2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff".parse().ok();
+            edge.tls = "plaintext_refused".into();
+        }
+        golden::assert_narrow("top-v6.txt", &table(&rows(&before, &now), Some(80)));
     }
 }

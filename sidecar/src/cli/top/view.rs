@@ -9,7 +9,7 @@ use ratatui::{
 
 use super::{field::Field, rows::Row};
 use crate::cli::{
-    table::{TICK, shorten, width},
+    table::{TICK, beginning, shorten, width},
     units,
 };
 
@@ -258,15 +258,6 @@ impl View {
             Palette::Plain => Style::new(),
         }
     }
-}
-
-/// As much of a word as there is room for, with a mark where it is cut.
-fn beginning(word: &str, room: usize) -> String {
-    if width(word) <= room {
-        return word.to_owned();
-    }
-    let kept = word.chars().take(room.saturating_sub(1));
-    kept.chain(['…']).collect()
 }
 
 /// How wide a column is; `None` for those that take what is left.
