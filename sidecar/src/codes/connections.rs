@@ -103,8 +103,8 @@ const fn text(close: Close) -> Text {
         ),
         Close::Overloaded => advise(
             "As many connections as `max-handshakes` allows were in the making.",
-            "See who dials so much: `client` in the access log. If they are welcome, raise \
-             `max-handshakes`.",
+            "See who dials so much: `sidecar connections` lists those in the making too, while what is \
+             refused has no line in the access log. If they are welcome, raise `max-handshakes`.",
         ),
         Close::PeerCertificateExpired => advise(
             "The peer's certificate, or one that it depends on, has expired.",

@@ -53,7 +53,8 @@ const fn hint(event: Event) -> Option<&'static str> {
             "Have the app connect again: the connection was there before the sidecar."
         }
         Event::FlowTableFull => {
-            "See who dials so much: `client` in the access log, and `overloaded` among failures."
+            "See who dials so much: `sidecar connections` lists those in the making too; and how many \
+             are `overloaded` in `sidecar_connections_failed_total`."
         }
         Event::ListenTableFull => {
             "Have the app listen on fewer ports: connections to those that are too many stay in \
