@@ -140,7 +140,7 @@ impl Captured {
         files.extend(self.source.path().map(ToOwned::to_owned));
         Sandbox {
             admin_port: self.config.admin.port(),
-            appended: self.config.access_log_file.clone(),
+            appended: self.log_file.as_ref().map(|file| file.path().to_owned()),
             cgroup: cgroup.path().to_owned(),
             directories,
             files,

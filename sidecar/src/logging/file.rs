@@ -74,6 +74,11 @@ impl LogFile {
         })
     }
 
+    /// Where it is opened again.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// What writes to the file, and what opens it again.
     pub(super) fn split(self) -> (Appender, Reopener) {
         let next = Arc::default();
