@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    counted::{Count, Counted},
+    counted::{Counted, Read},
     record::{Kind, Record},
 };
 
@@ -55,7 +55,7 @@ pub struct AccessLog {
     /// `None` writes nothing.
     output: Option<Output>,
     /// What could not be written.
-    dropped: Count,
+    dropped: Read,
 }
 
 struct Output {

@@ -7,13 +7,13 @@ use prometheus::{
 };
 
 /// Reads a count.
-pub(super) type Count = Arc<dyn Fn() -> u64 + Send + Sync>;
+pub(super) type Read = Arc<dyn Fn() -> u64 + Send + Sync>;
 
 /// What is counted where it happens, as a metric: it is read when somebody asks.
 pub(super) struct Counted {
     name: &'static str,
     help: &'static str,
-    count: Count,
+    read: Read,
     /// Describes the metric; its own value is never shown.
     description: IntCounter,
 }
@@ -22,12 +22,12 @@ impl Counted {
     pub(super) fn new(
         name: &'static str,
         help: &'static str,
-        count: Count,
+        read: Read,
     ) -> Result<Self, prometheus::Error> {
         Ok(Self {
             name,
             help,
-            count,
+            read,
             description: IntCounter::new(name, help)?,
         })
     }
@@ -42,7 +42,7 @@ impl Collector for Counted {
         let Ok(counter) = IntCounter::new(self.name, self.help) else {
             return Vec::new();
         };
-        counter.inc_by((self.count)());
+        counter.inc_by((self.read)());
         counter.collect()
     }
 }

@@ -6,7 +6,7 @@ use std::{
 
 use sidecar_common::SocketStatistics;
 
-use super::{series::Series, tcp};
+use super::{series::Series, tcp::Leg};
 
 /// How many legs are followed at once.
 const CAPACITY: usize = 131_072;
@@ -24,16 +24,16 @@ pub(super) struct Legs(Mutex<Table>);
 
 #[derive(Default)]
 struct Table {
-    by_cookie: HashMap<u64, Leg>,
+    by_cookie: HashMap<u64, Followed>,
     /// When legs were last looked for that tell nothing any more.
     swept: Option<Instant>,
 }
 
 /// One leg of a connection, until its socket has closed.
 #[derive(Default)]
-struct Leg {
+struct Followed {
     /// Where it is counted; `None` until it is known who the peer is.
-    series: Option<(Arc<Series>, tcp::Leg)>,
+    series: Option<(Arc<Series>, Leg)>,
     /// What has been counted already.
     counted: SocketStatistics,
     /// What was told before it could be counted.
@@ -54,12 +54,12 @@ impl Legs {
             });
         }
         if table.by_cookie.len() < CAPACITY {
-            table.by_cookie.insert(cookie, Leg::default());
+            table.by_cookie.insert(cookie, Followed::default());
         }
     }
 
     /// It is known from now on where to count what is told of the socket.
-    pub(super) fn know(&self, cookie: u64, series: Arc<Series>, which: tcp::Leg) {
+    pub(super) fn know(&self, cookie: u64, series: Arc<Series>, which: Leg) {
         let mut table = self.lock();
         if let Occupied(mut leg) = table.by_cookie.entry(cookie) {
             leg.get_mut().series = Some((series, which));
@@ -113,7 +113,7 @@ impl Told {
     }
 }
 
-impl Leg {
+impl Followed {
     fn tell(&mut self, told: &SocketStatistics) -> Told {
         let Some((series, leg)) = &self.series else {
             // It holds all that was told before.
@@ -166,12 +166,12 @@ mod tests {
 
         fn know_socket(&self, cookie: u64) {
             let series = Arc::clone(&self.series);
-            self.legs.know(cookie, series, tcp::Leg::Network);
+            self.legs.know(cookie, series, Leg::Network);
         }
 
         fn counted(&self) -> Counted {
             let [sent, retransmitted, round_trips, windows] =
-                self.series.leg(tcp::Leg::Network).counted();
+                self.series.leg(Leg::Network).counted();
             Counted {
                 sent,
                 retransmitted,
