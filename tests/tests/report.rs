@@ -179,13 +179,12 @@ fn scrapes_that_were_kept_are_drawn_without_a_sidecar() {
 
 #[test]
 fn a_report_is_drawn_from_outside_the_pod_too() {
-    let pods = Pods::server_meshed(&["--admin", "127.0.0.1:4196"]);
+    let pods = Pods::server_meshed(&[]);
     let _nginx = servers::nginx(&pods.server, 80, SECRET);
     let url = format!("http://{}/", pods.server.v4());
     pods.client.program("curl").args(["-sS", &url]).succeed();
     let netns = pods.server.sandbox().namespace().path();
     let report = pods.server.program(sidecar::binary()).outside();
-    let report = report.env("SIDECAR_ADMIN", "127.0.0.1:4196");
     let flags = ["report", "--interval", "100ms", "-o", "-", "--netns"];
     let html = report.args(flags).arg(netns).succeed();
     assert!(html.contains("no_peer_option"), "{html}");
@@ -197,7 +196,8 @@ fn a_sidecar_that_does_not_answer_is_named() {
     let report = pods
         .client
         .program(sidecar::binary())
-        .args(["report", "--admin", "127.0.0.1:1"]);
+        .args(["report"])
+        .env("SIDECAR_ADMIN", "127.0.0.1:1");
     report
         .run()
         .assert_one_sentence(&["127.0.0.1:1", "is a sidecar running there?", "refused"]);
