@@ -6,16 +6,6 @@ use super::{
     scrape::Labels,
 };
 
-/// gRPC statuses that are the server's failures, as OpenTelemetry has it.
-const GRPC_FAILURES: [&str; 6] = [
-    "UNKNOWN",
-    "DEADLINE_EXCEEDED",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-];
-
 /// Who talks to whom, and how: the labels that metrics of connections have in common.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Parties {
@@ -136,18 +126,11 @@ fn counters(pair: &Pair, flows: &mut BTreeMap<Parties, Flow>) {
     for name in ["sidecar_sent_bytes_total", "sidecar_received_bytes_total"] {
         each(name, &|flow, _, count| flow.bytes.add(count));
     }
-    each("sidecar_http_requests_total", &|flow, labels, count| {
+    each("sidecar_http_requests_total", &|flow, _, count| {
         flow.requests.add(count);
-        let is = |name, value| labels.get(name).is_some_and(|found| found == value);
-        if is("status", "5xx") || is("status", "none") || is("outcome", "reset_by_server") {
-            flow.failed.add(count);
-        }
     });
-    each("sidecar_grpc_calls_total", &|flow, labels, count| {
-        let status = labels.get("grpc_status").map_or("", String::as_str);
-        if GRPC_FAILURES.contains(&status) {
-            flow.failed.add(count);
-        }
+    each("sidecar_http_requests_failed_total", &|flow, _, count| {
+        flow.failed.add(count);
     });
     each("sidecar_http_requests_in_flight", &|flow, _, count| {
         flow.in_flight += count.total;
