@@ -1,9 +1,13 @@
+use std::sync::Arc;
+
 use prometheus::{
-    IntCounter, IntCounterVec, Opts,
+    IntCounterVec, Opts,
     core::{Collector, Desc},
     proto::MetricFamily,
 };
 use sidecar_common::Event;
+
+use super::counted;
 
 /// Why statistics were lost: nobody has read those before.
 const RING_FULL: &str = "ring_full";
@@ -18,7 +22,7 @@ pub struct KernelEvents {
     /// Where they are read from.
     read: Read,
     /// What was told of sockets that nobody knows, counted by us.
-    unknown_sockets: IntCounter,
+    unknown_sockets: counted::Read,
     /// Describes the metrics; its own values are never shown.
     description: Counters,
 }
@@ -33,23 +37,18 @@ impl KernelEvents {
     ) -> Result<Self, prometheus::Error> {
         Ok(Self {
             read: Box::new(read),
-            unknown_sockets: unknown_sockets()?,
+            unknown_sockets: Arc::new(|| 0),
             description: Counters::new()?,
         })
     }
 
     /// Shows beside statistics that the kernel side has lost those that we have.
-    pub(super) fn beside(self, unknown_sockets: IntCounter) -> Self {
+    pub(super) fn beside(self, unknown_sockets: counted::Read) -> Self {
         Self {
             unknown_sockets,
             ..self
         }
     }
-}
-
-/// The counter of what the kernel side has told of sockets that nobody knows.
-pub(super) fn unknown_sockets() -> Result<IntCounter, prometheus::Error> {
-    IntCounter::new("unknown_sockets", "Shown as one reason of statistics lost.")
 }
 
 /// What is shown.
@@ -104,7 +103,7 @@ impl Collector for KernelEvents {
             return Vec::new();
         };
         let lost = |reason| shown.statistics_lost.with_label_values(&[reason]);
-        lost(UNKNOWN_SOCKET).inc_by(self.unknown_sockets.get());
+        lost(UNKNOWN_SOCKET).inc_by((self.unknown_sockets)());
         for (event, count) in counts {
             shown
                 .events

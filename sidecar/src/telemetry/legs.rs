@@ -1,5 +1,5 @@
 use std::{
-    collections::{HashMap, hash_map::Entry::Occupied},
+    collections::{HashMap, VecDeque, hash_map::Entry::Occupied},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -18,6 +18,13 @@ const PATIENCE: Duration = Duration::from_mins(5);
 /// How often those are looked for that have told nothing of their end.
 const PERIOD: Duration = Duration::from_mins(1);
 
+/// How many sockets are remembered that have closed before anybody knew them: a client may reset its
+/// connection before it is accepted.
+const STRANGERS: usize = 64;
+
+/// How long that may take before what was told of them counts as lost.
+const ACCEPTING: Duration = Duration::from_secs(5);
+
 /// Whose each socket is of which the kernel side tells, by cookie.
 #[derive(Default)]
 pub(super) struct Legs(Mutex<Table>);
@@ -27,6 +34,26 @@ struct Table {
     by_cookie: HashMap<u64, Followed>,
     /// When legs were last looked for that tell nothing any more.
     swept: Option<Instant>,
+    /// The last that was told of sockets that nobody knows yet, and when, oldest first.
+    strangers: VecDeque<(Instant, SocketStatistics)>,
+    /// How often something was told of a socket that nobody came to know.
+    lost: u64,
+}
+
+impl Table {
+    fn remember(&mut self, stranger: SocketStatistics, now: Instant) {
+        if self.strangers.len() == STRANGERS {
+            self.strangers.pop_front();
+            self.lost += 1;
+        }
+        self.strangers.push_back((now, stranger));
+    }
+
+    fn recognise(&mut self, cookie: u64) -> Option<SocketStatistics> {
+        let mut strangers = self.strangers.iter();
+        let at = strangers.position(|(_, stranger)| stranger.cookie == cookie)?;
+        self.strangers.remove(at).map(|(_, stranger)| stranger)
+    }
 }
 
 /// One leg of a connection, until its socket has closed.
@@ -54,7 +81,11 @@ impl Legs {
             });
         }
         if table.by_cookie.len() < CAPACITY {
-            table.by_cookie.insert(cookie, Followed::default());
+            let leg = Followed {
+                waiting: table.recognise(cookie),
+                ..Followed::default()
+            };
+            table.by_cookie.insert(cookie, leg);
         }
     }
 
@@ -82,6 +113,11 @@ impl Legs {
     pub(super) fn tell(&self, told: &SocketStatistics) -> bool {
         let mut table = self.lock();
         let Occupied(mut leg) = table.by_cookie.entry(told.cookie) else {
+            if told.last == 0 {
+                table.lost += 1;
+            } else {
+                table.remember(*told, Instant::now());
+            }
             return false;
         };
         if leg.get_mut().tell(told).is_last() {
@@ -90,8 +126,19 @@ impl Legs {
         true
     }
 
+    /// How often something was told of a socket that nobody came to know in time.
+    pub(super) fn lost(&self, now: Instant) -> u64 {
+        let mut table = self.lock();
+        let is_late =
+            |(since, _): &mut (Instant, _)| now.saturating_duration_since(*since) >= ACCEPTING;
+        while table.strangers.pop_front_if(is_late).is_some() {
+            table.lost += 1;
+        }
+        table.lost
+    }
+
     fn lock(&self) -> MutexGuard<'_, Table> {
-        // Each change is of one entry, which a panic cannot leave half-done.
+        // Each change is of one entry or one number, which a panic cannot leave half-done.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -244,6 +291,42 @@ mod tests {
         assert!(!fixture.legs.tell(&other));
         fixture.know_socket(8);
         assert!(!fixture.legs.tell(&other));
+    }
+
+    #[test]
+    fn a_connection_that_was_reset_before_it_was_accepted_is_counted_and_leaves_nothing() {
+        let fixture = Fixture::new();
+        let reset = SocketStatistics {
+            cookie: 8,
+            ..told(120, 0, 1)
+        };
+        assert!(!fixture.legs.tell(&reset));
+        fixture.legs.begin(8, fixture.start);
+        fixture.know_socket(8);
+        assert_eq!(fixture.counted().sent, 120);
+        assert!(!fixture.legs.lock().by_cookie.contains_key(&8));
+        assert_eq!(fixture.legs.lost(Instant::now() + ACCEPTING), 0);
+    }
+
+    #[test]
+    fn a_socket_that_nobody_comes_to_know_is_told_in_vain() {
+        let fixture = Fixture::new();
+        let stranger = |cookie, last| SocketStatistics {
+            cookie,
+            ..told(1, 0, last)
+        };
+        fixture.legs.tell(&stranger(8, 0));
+        fixture.legs.tell(&stranger(8, 1));
+        assert_eq!(fixture.legs.lost(fixture.start), 1, "it may be known yet");
+        assert_eq!(fixture.legs.lost(Instant::now() + ACCEPTING), 2);
+        for cookie in (100..).take(STRANGERS + 1) {
+            fixture.legs.tell(&stranger(cookie, 1));
+        }
+        assert_eq!(
+            fixture.legs.lost(fixture.start),
+            3,
+            "there is no end to them"
+        );
     }
 
     #[test]

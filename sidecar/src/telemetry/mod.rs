@@ -28,7 +28,6 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use prometheus::IntCounter;
 use sidecar_common::SocketStatistics;
 use spiffe::SpiffeId;
 
@@ -92,7 +91,7 @@ struct Shared {
     /// Who has talked to whom.
     edges: Edges,
     /// The sockets of connections, of which the kernel side tells.
-    legs: Legs,
+    legs: Arc<Legs>,
     /// Counters and histograms.
     metrics: Metrics,
     /// Which connections are watched.
@@ -104,8 +103,6 @@ struct Shared {
     own: RwLock<Arc<str>>,
     /// Who watches.
     taps: Arc<Taps>,
-    /// What the kernel side has told of sockets that nobody knows.
-    unknown_sockets: IntCounter,
 }
 
 impl Telemetry {
@@ -127,28 +124,26 @@ impl Telemetry {
                 access_log,
                 connections: Connections::default(),
                 edges: Edges::default(),
-                legs: Legs::default(),
+                legs: Arc::default(),
                 metrics,
                 observing,
                 traces,
                 own: RwLock::new("".into()),
                 taps: Arc::default(),
-                unknown_sockets: kernel_events::unknown_sockets()?,
             }),
         })
     }
 
     /// Adds the counters of the kernel side.
     pub fn watch_kernel(&self, events: KernelEvents) -> Result<(), prometheus::Error> {
-        let events = events.beside(self.shared.unknown_sockets.clone());
+        let legs = Arc::clone(&self.shared.legs);
+        let events = events.beside(Arc::new(move || legs.lost(Instant::now())));
         self.shared.metrics.register(Box::new(events))
     }
 
     /// The kernel side tells what TCP has measured on a socket.
     pub fn measured(&self, statistics: &SocketStatistics) {
-        if !self.shared.legs.tell(statistics) {
-            self.shared.unknown_sockets.inc();
-        }
+        self.shared.legs.tell(statistics);
     }
 
     /// The workload is `own` from now on, by a certificate that expires at `not_after`.
