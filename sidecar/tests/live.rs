@@ -27,12 +27,16 @@ fn words(line: &str) -> Vec<&str> {
 #[test]
 fn tables_have_the_columns_that_are_printed() {
     for (command, file) in [
-        ("connections", "connections.txt"),
-        ("edges", "edges.txt"),
-        ("top --once", "top.txt"),
+        ("connections", "connections-wide.txt"),
+        ("edges", "edges-wide.txt"),
+        ("top --once", "top-wide.txt"),
     ] {
         let golden = golden(file);
-        let columns = words(golden.lines().next().expect("columns"));
+        let mut columns = words(golden.lines().next().expect("columns"));
+        if command == "edges" {
+            // It comes up with the first connection that failed, and none of the document's has.
+            columns.retain(|column| *column != "FAILED");
+        }
         let mut shown = shown(command);
         assert_eq!(words(shown.next().expect("a line")), columns, "{command}");
         for row in shown {
