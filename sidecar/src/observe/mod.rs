@@ -14,7 +14,7 @@ mod http1;
 mod http2;
 mod opaque;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod trace_parent;
 
 use std::{collections::VecDeque, time::Instant};

@@ -1,11 +1,30 @@
 //! What is seen of conversations, for tests.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{
-    Exchange, Observation, Text,
+    Exchange, GrpcStatus, Method, Observation, Outcome, Protocol, Text,
     conversation::{Step, watch},
 };
+
+/// A call of gRPC that found nothing.
+pub(crate) fn call() -> Exchange {
+    Exchange {
+        protocol: Protocol::Grpc,
+        method: Method::Post,
+        authority: Some(Text::new(b"shop")),
+        path: Some(Text::of_path(b"/shop.Stock/Take")),
+        status: Some(200),
+        grpc_status: Some(GrpcStatus::parse(b"5")),
+        started: Instant::now(),
+        first_byte: Some(Duration::from_micros(500)),
+        duration: Duration::from_millis(2),
+        request_bytes: 7,
+        response_bytes: 9,
+        outcome: Outcome::Complete,
+        trace: None,
+    }
+}
 
 /// What is seen of a conversation and then of its end, however its bytes are cut: whole, one by one,
 /// and once at each position.

@@ -311,12 +311,10 @@ pub(super) fn timestamp(time: SystemTime) -> Timestamp {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use spiffe::SpiffeId;
 
     use super::*;
-    use crate::observe::{GrpcStatus, Method, Outcome, Protocol, Text, TlsHello};
+    use crate::observe::{Text, TlsHello, testing::call};
 
     const OWN: &str = "spiffe://sidecar.local/own";
 
@@ -362,24 +360,6 @@ mod tests {
 
     fn mutual() -> TlsUse {
         TlsUse::Mutual(SpiffeId::new("spiffe://sidecar.local/peer").expect("a SPIFFE ID"))
-    }
-
-    fn exchange() -> Exchange {
-        Exchange {
-            protocol: Protocol::Grpc,
-            method: Method::Post,
-            authority: Some(Text::new(b"shop")),
-            path: Some(Text::of_path(b"/shop.Stock/Take")),
-            status: Some(200),
-            grpc_status: Some(GrpcStatus::parse(b"5")),
-            started: Instant::now(),
-            first_byte: Some(Duration::from_micros(500)),
-            duration: Duration::from_millis(2),
-            request_bytes: 7,
-            response_bytes: 9,
-            outcome: Outcome::Complete,
-            trace: None,
-        }
     }
 
     fn parse(json: &str) -> serde_json::Value {
@@ -469,7 +449,7 @@ mod tests {
 
     #[test]
     fn a_request_is_one_line() {
-        let (tls, exchange) = (mutual(), exchange());
+        let (tls, exchange) = (mutual(), call());
         let record = record(&tls, What::Request(&exchange));
         assert!(record.text().ends_with(
             " protocol=grpc method=POST authority=shop path=/shop.Stock/Take status=200 \

@@ -1,4 +1,4 @@
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use spiffe::SpiffeId;
 use tokio::time::timeout;
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     cli::golden,
-    observe::{Exchange, GrpcStatus, Lost, Method, Outcome, Protocol, Text},
+    observe::{Exchange, Lost, Text, testing::call},
     policy::{Direction, authorization::RuleName},
     proxy::{ClientAddr, Close, OrigDst},
     telemetry::TlsUse,
@@ -120,19 +120,8 @@ async fn lines_that_do_not_fit_are_dropped_and_told_in_their_place() {
 #[test]
 fn lines_are_as_they_have_always_been() {
     let exchange = Exchange {
-        protocol: Protocol::Grpc,
-        method: Method::Post,
         authority: Some(Text::new(b"shop:80")),
-        path: Some(Text::of_path(b"/shop.Stock/Take")),
-        status: Some(200),
-        grpc_status: Some(GrpcStatus::parse(b"5")),
-        started: Instant::now(),
-        first_byte: Some(Duration::from_micros(500)),
-        duration: Duration::from_millis(2),
-        request_bytes: 7,
-        response_bytes: 9,
-        outcome: Outcome::Complete,
-        trace: None,
+        ..call()
     };
     let rule: RuleName = "only-web".parse().expect("a name");
     let tls = mutual("spiffe://sidecar.local/ns/shop/sa/web");
