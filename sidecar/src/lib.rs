@@ -14,7 +14,9 @@ pub mod daemon;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 pub mod identity;
+pub mod kubernetes;
 pub mod logging;
+pub mod naming;
 pub mod observe;
 pub mod pod;
 pub mod policy;

@@ -1,0 +1,32 @@
+//! Kubernetes, as far as we know it. The only module that names `kube` and its objects.
+
+pub mod annotations;
+mod pod;
+
+pub use self::pod::{PodFacts, PodUid, WorkloadName};
+
+/// The label by which a pod asks to be captured by the agent of its node, or to be given a sidecar
+/// of its own, by its value ([`Enrolment`]).
+pub const LABEL: &str = "sidecar.mesh/inject";
+
+/// How a pod is captured.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Enrolment {
+    /// By the agent of its node: `sidecar.mesh/inject: node`.
+    Node,
+    /// By a sidecar of its own: `sidecar.mesh/inject: enabled`.
+    Sidecar,
+    /// Not at all: any other value, or no such label.
+    None,
+}
+
+impl Enrolment {
+    /// What the value of the label says.
+    pub fn of(value: Option<&str>) -> Self {
+        match value {
+            Some("node") => Self::Node,
+            Some("enabled") => Self::Sidecar,
+            _ => Self::None,
+        }
+    }
+}
