@@ -17,6 +17,7 @@ pub mod identity;
 pub mod kubernetes;
 pub mod logging;
 pub mod naming;
+pub mod node;
 pub mod observe;
 pub mod pod;
 pub mod policy;
