@@ -6,6 +6,7 @@ mod capabilities;
 mod cgroup;
 mod command;
 mod descriptors;
+pub mod kubelet;
 mod netns;
 mod process;
 
