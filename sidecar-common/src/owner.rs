@@ -16,6 +16,14 @@ pub struct Owner {
     pub netns: u64,
     /// Process id of the owner, as it sees itself; 0 before anybody has served.
     pub pid: u32,
-    /// 1 if what is pinned stays when its owner ends: `sidecar init` has made it.
+    /// Whether what is pinned stays when its owner ends: 0 if not, or for whom
+    /// ([`KEPT_BY_INIT`](Self::KEPT_BY_INIT), [`KEPT_BY_AGENT`](Self::KEPT_BY_AGENT)).
     pub kept: u32,
+}
+
+impl Owner {
+    /// `sidecar init` has made it, for whoever serves the pod next.
+    pub const KEPT_BY_INIT: u32 = 1;
+    /// The agent of the node has made it, for the next agent.
+    pub const KEPT_BY_AGENT: u32 = 2;
 }

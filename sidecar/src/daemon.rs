@@ -3,24 +3,20 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use tokio::{net::TcpListener, sync::watch};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::watch;
 
 use crate::{
     admin,
-    bpf::{
-        self, Datapath, Events, Listeners, Loss, OwnListener, Ownership, Pins, Place, RuleMaps,
-        Rules, Statistics,
-    },
+    bpf::{Datapath, Loss, OwnListener, Pins, Place, Size},
+    capture::{Capture, Service, Serving},
     config::{AccessLog, Config, Source},
     identity::Origin,
     logging::{self, LogFile, OpenLog},
     pod::{self, Cgroup},
-    policy::{Direction, Policy},
-    proxy::{Drain, Establishing, Proxy},
-    reload::{Reload, Tables},
+    proxy::Drain,
+    reload::Reload,
     sandbox::Sandbox,
-    telemetry::{self, Collector, Exporting, KernelEvents, Telemetry, Traces},
+    telemetry::{self, Collector, Exporting, Telemetry, Traces},
     tls,
 };
 
@@ -31,18 +27,8 @@ pub struct Captured {
     config: Config,
     /// Where the settings came from.
     source: Source,
-    /// What the programs decide by.
-    tables: SharedTables,
-    /// What is attached.
-    datapath: Datapath,
-    /// The counters of what the programs decided.
-    events: Events,
-    /// What TCP measures on the proxy's sockets.
-    statistics: Statistics,
-    /// Tells whether that is still ours to read.
-    ownership: Ownership,
-    /// The proxy's ends of the connections.
-    listeners: Listeners,
+    /// The pod's connections.
+    capture: Capture,
     /// Where the access log goes, if it is a file.
     log_file: Option<LogFile>,
     /// Where spans go: names are resolved while the sandbox is open.
@@ -76,14 +62,11 @@ impl Captured {
 
         let place = Place::new(cgroup).context("cannot open the pod's network namespace")?;
         let pins = Pins::of(&config.bpffs, cgroup);
-        let mut datapath = if pod::missing_capabilities().is_empty() {
-            Datapath::load(place, pins)?
+        let datapath = if pod::missing_capabilities().is_empty() {
+            Datapath::load(place, pins, Size::Declared)?
         } else {
             Datapath::adopt(place, pins)?
         };
-        let mut rules = datapath.rules()?;
-        let events = datapath.events()?;
-        let statistics = datapath.statistics()?;
         let sockets = datapath.sockets();
         let admin = match OwnListener::bind(&sockets, config.admin) {
             // Until it has noticed that it is replaced.
@@ -97,30 +80,11 @@ impl Captured {
             );
         }
 
-        datapath.follow()?;
-        let listeners = Listeners::open(&sockets)?;
-        // Not before nothing can be refused any more: another sidecar may serve by the same tables.
-        let own_addrs = pod::own_addresses();
-        let by = Rules {
-            policy: &config.policy,
-            own_addrs: &own_addrs,
-        };
-        rules.apply(&by)?;
-        datapath.serve_by(&listeners)?;
-        // Again, for what the other one may have written meanwhile. From now on it writes nothing.
-        rules.apply(&by)?;
+        let capture = Capture::new(datapath, &config.policy)?;
         Ok(Self {
             config,
             source,
-            tables: SharedTables {
-                tables: rules,
-                ownership: datapath.ownership()?,
-            },
-            ownership: datapath.ownership()?,
-            datapath,
-            events,
-            statistics,
-            listeners,
+            capture,
             log_file,
             collector,
             admin,
@@ -144,7 +108,11 @@ impl Captured {
             cgroup: cgroup.path().to_owned(),
             directories,
             files,
-            pins: self.datapath.removable_pins().map(ToOwned::to_owned),
+            pins: self
+                .capture
+                .datapath()
+                .removable_pins()
+                .map(ToOwned::to_owned),
         }
     }
 
@@ -154,18 +122,12 @@ impl Captured {
         let Self {
             config,
             source,
-            tables,
-            mut datapath,
-            events,
-            statistics,
-            ownership,
-            listeners,
+            capture,
             log_file,
             collector,
             admin,
             cgroup,
         } = self;
-        bpf::forward_logs(&mut datapath);
         let OpenLog {
             access_log,
             flush,
@@ -183,38 +145,21 @@ impl Captured {
             traces: traces.unwrap_or_default(),
         })?;
         let exporting = export.map(|export| export.start(drain.clone()));
-        telemetry.watch_kernel(KernelEvents::new(move || {
-            events.counts().map_err(|error| error.to_string())
-        })?)?;
 
         let identity = tls::keep(config.identity, config.trust_files, telemetry.clone());
         let (policy_sender, policy) = watch::channel(Arc::new(config.policy));
-        let proxy = Arc::new(Proxy {
-            kernel: datapath.sockets(),
+        let mut serving = capture.serve(Service {
             identity: identity.clone(),
-            policy,
-            telemetry,
-            establishing: Establishing::new(config.limits.handshakes),
             limits: config.limits,
-        });
-        let by_direction = [
-            (Direction::Inbound, listeners.inbound),
-            (Direction::Outbound, listeners.outbound),
-        ];
-        for (direction, listeners) in by_direction {
-            for listener in listeners {
-                let listener = TcpListener::from_std(listener)?;
-                tokio::spawn(Arc::clone(&proxy).serve(direction, listener, drain.clone()));
-            }
+            policy,
+            telemetry: telemetry.clone(),
+            drain: drain.clone(),
+        })?;
+        if let Some(tables) = serving.tables() {
+            let telemetry = telemetry.clone();
+            let reload = Reload::new(source, config.settings, policy_sender, tables, telemetry);
+            tokio::spawn(reload.keep());
         }
-        let telemetry = proxy.telemetry.clone();
-        tokio::spawn(telemetry.clone().forget_idle_parties());
-        let closing = CancellationToken::new();
-        let measured = proxy.telemetry.clone();
-        let reading = statistics.read(ownership, move |statistics| measured.measured(statistics));
-        tokio::spawn(closing.clone().run_until_cancelled_owned(reading));
-        let reload = Reload::new(source, config.settings, policy_sender, tables, telemetry);
-        tokio::spawn(reload.keep());
         // Last, so that nobody is told of readiness before the pod is captured.
         let admin = match admin.map(OwnListener::listen).transpose() {
             // Another sidecar was started at the same time, and was faster.
@@ -225,65 +170,33 @@ impl Captured {
             Some(listener) => listener.local_addr()?,
             None => config.admin,
         };
-        let (telemetry, sockets) = (proxy.telemetry.clone(), datapath.sockets());
-        let draining = drain.clone();
-        tokio::spawn(closing.clone().run_until_cancelled_owned(async move {
-            let listener = match admin {
-                Some(listener) => listener,
-                None => OwnListener::when_free(&sockets, admin_address).await,
-            };
-            admin::serve(listener, telemetry, identity, draining).await;
-        }));
-        datapath.commit();
+        let (sockets, draining) = (serving.datapath.sockets(), drain.clone());
+        tokio::spawn(
+            serving
+                .closing
+                .clone()
+                .run_until_cancelled_owned(async move {
+                    let listener = match admin {
+                        Some(listener) => listener,
+                        None => OwnListener::when_free(&sockets, admin_address).await,
+                    };
+                    admin::serve(listener, telemetry, identity, draining).await;
+                }),
+        );
+        serving.datapath.commit();
         tracing::info!(admin = %admin_address, "captured {cgroup}");
         Ok(Daemon {
-            datapath,
-            drain,
-            closing,
+            serving,
             exporting,
             flush,
         })
     }
 }
 
-/// The tables that the kernel decides by, for as long as they are ours to change.
-struct SharedTables {
-    tables: RuleMaps,
-    /// Tells whether another sidecar serves by them.
-    ownership: Ownership,
-}
-
-impl SharedTables {
-    fn are_ours(&self) -> Result<bool, bpf::Error> {
-        Ok(self.ownership.loss()?.is_none())
-    }
-}
-
-impl Tables for SharedTables {
-    fn tighten(&mut self, policy: &Policy) -> Result<(), bpf::Error> {
-        if self.are_ours()? {
-            Tables::tighten(&mut self.tables, policy)?;
-        }
-        Ok(())
-    }
-
-    fn loosen(&mut self, policy: &Policy) -> Result<(), bpf::Error> {
-        if self.are_ours()? {
-            Tables::loosen(&mut self.tables, policy)?;
-        }
-        Ok(())
-    }
-}
-
 /// A pod whose connections are captured and served.
 pub struct Daemon {
-    /// What is attached, and who serves by it.
-    datapath: Datapath,
-    /// Ends the proxy.
-    drain: Drain,
-    /// Closes the admin endpoint, or ends the wait for its address; ends the reading of what TCP
-    /// measures, or the wait for whoever reads it.
-    closing: CancellationToken,
+    /// Its connections, and the admin endpoint, which closes with what goes on beside them.
+    serving: Serving,
     /// Sends spans.
     exporting: Option<Exporting>,
     /// Writes the last lines of the access log.
@@ -297,7 +210,7 @@ impl Daemon {
         let mut stop = std::pin::pin!(stop);
         tokio::select! {
             () = &mut stop => self.stop(grace).await,
-            loss = self.datapath.lost() => {
+            loss = self.serving.datapath.lost() => {
                 self.finish(loss, stop, grace).await;
                 Ok(())
             }
@@ -308,20 +221,20 @@ impl Daemon {
     ///
     /// New connections are refused while it lasts: nothing travels in plaintext that should not.
     pub async fn stop(self, grace: Duration) -> anyhow::Result<()> {
-        if let Some(loss) = self.datapath.loss()? {
+        if let Some(loss) = self.serving.datapath.loss()? {
             self.finish(loss, std::future::ready(()), grace).await;
             return Ok(());
         }
         if let Some(exporting) = &self.exporting {
             exporting.flush().await;
         }
-        self.drain.run(grace).await;
+        self.serving.drain.run(grace).await;
         // While the pod is still captured: what leaves it now leaves it as before, or not at all.
         if let Some(exporting) = self.exporting {
             exporting.finish().await;
         }
-        self.closing.cancel();
-        self.datapath.leave()?;
+        self.serving.closing.cancel();
+        self.serving.datapath.leave()?;
         drop(self.flush);
         Ok(())
     }
@@ -333,7 +246,7 @@ impl Daemon {
     async fn finish(self, loss: Loss, stop: impl Future<Output = ()>, grace: Duration) {
         // The address of the admin endpoint is for the other one, and the turn to read what TCP
         // measures, which ends by itself only when there is something to read.
-        self.closing.cancel();
+        self.serving.closing.cancel();
         match loss {
             Loss::Removed => tracing::warn!(
                 "what was pinned has been removed, and the pod is not captured any more: finishing what is open"
@@ -350,8 +263,8 @@ impl Daemon {
             tokio::time::sleep(grace).await;
         };
         tokio::select! {
-            () = self.drain.hand_over() => {}
-            () = told => self.drain.run(Duration::ZERO).await,
+            () = self.serving.drain.hand_over() => {}
+            () = told => self.serving.drain.run(Duration::ZERO).await,
         }
         if let Some(exporting) = self.exporting {
             exporting.finish().await;

@@ -6,6 +6,7 @@
 
 pub mod admin;
 pub mod bpf;
+pub mod capture;
 pub mod changes;
 pub mod cli;
 pub mod codes;

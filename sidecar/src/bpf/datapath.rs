@@ -4,8 +4,11 @@ use std::{
     time::Duration,
 };
 
-use aya::maps::{HashMap, MapError, PerCpuArray, SkStorage, SockMap};
-use sidecar_common::ABI;
+use aya::{
+    maps::{HashMap, MapError, PerCpuArray, SkStorage, SockMap},
+    programs::links::FdLink,
+};
+use sidecar_common::{ABI, Owner};
 
 use super::{
     Access, Error, Events, Listeners, Pins, Place, RuleMaps, Sockets, Statistics,
@@ -13,10 +16,10 @@ use super::{
     maps,
     ownership::{self, Loss, Ownership},
     pins::Lock,
-    programs::{self, Hook, PROGRAMS, Programs, SOCK_OPS},
+    programs::{self, Hook, PROGRAMS, Programs, SOCK_OPS, Size},
     removal::Detachable,
 };
-use crate::pod;
+use crate::pod::{self, Cgroup};
 
 /// The kernel side of one pod: found pinned or made, then taken over step by step.
 ///
@@ -42,6 +45,8 @@ pub struct Datapath {
     lock: Option<Lock>,
     /// What to detach at the end; `None` where it stays attached.
     detachable: Option<Detachable>,
+    /// Has the proxy's sockets followed that are made outside the pod's cgroup; goes with us.
+    beside: Option<FdLink>,
 }
 
 impl Datapath {
@@ -50,7 +55,7 @@ impl Datapath {
     ///
     /// What is pinned in another layout, or half of it, is replaced as a whole: it stays attached
     /// until all of ours is.
-    pub fn load(place: Place, pins: Pins) -> Result<Self, Error> {
+    pub fn load(place: Place, pins: Pins, size: Size) -> Result<Self, Error> {
         let lock = pins.create()?;
         let undo = match Found::look(&pins, &place)? {
             Found::Whole => None,
@@ -64,7 +69,7 @@ impl Datapath {
                 Some(Undo::new(&pins, Some(aside)))
             }
         };
-        let programs = Programs::load(&pins)?;
+        let programs = Programs::load(&pins, size)?;
         ownership::set_layout(&pins)?;
         Self::new(place, pins, Some(programs), lock, undo)
     }
@@ -116,6 +121,7 @@ impl Datapath {
             missing: Vec::new(),
             lock: Some(lock),
             detachable: None,
+            beside: None,
             pins,
             place,
             programs,
@@ -200,6 +206,20 @@ impl Datapath {
         Ok(())
     }
 
+    /// Follows the sockets of the threads in this cgroup as well: those that serve the pod from
+    /// outside it. That ends with us.
+    pub fn follow_beside(&mut self, cgroup: &Cgroup) -> Result<(), Error> {
+        if let Some(programs) = &mut self.programs {
+            self.beside = Some(programs.follow(cgroup)?);
+        }
+        Ok(())
+    }
+
+    /// Has what is pinned stay for the next agent of the node.
+    pub fn keep_for_agent(&mut self) -> Result<(), Error> {
+        self.ownership.keep(Owner::KEPT_BY_AGENT)
+    }
+
     /// Serves the pod by these listeners from here on, in the place of whoever did.
     pub fn serve_by(&mut self, listeners: &Listeners) -> Result<(), Error> {
         let mut slots: SockMap<_> = maps::open(&self.pins, "SC_LISTENERS")?;
@@ -208,7 +228,7 @@ impl Datapath {
         }
         self.steer()?;
         self.ownership.take(listeners.first())?;
-        if self.programs.is_some() && self.ownership.current()?.kept == 0 {
+        if self.programs.is_some() && self.ownership.current()?.kept != Owner::KEPT_BY_INIT {
             self.detachable = Some(Detachable::open(&self.pins)?);
         }
         self.finish()
@@ -218,7 +238,9 @@ impl Datapath {
     /// nobody does they are refused. What is pinned stays whoever ends.
     pub fn close(mut self) -> Result<(), Error> {
         self.steer()?;
-        self.ownership.keep()?;
+        if self.ownership.current()?.kept != Owner::KEPT_BY_AGENT {
+            self.ownership.keep(Owner::KEPT_BY_INIT)?;
+        }
         self.finish()?;
         self.commit();
         Ok(())
@@ -231,6 +253,8 @@ impl Datapath {
             undo.forget();
         }
         self.lock = None;
+        // They run without us, and each takes a descriptor.
+        self.programs = None;
     }
 
     /// Another look at who serves the pod, for as long as we do.
@@ -270,7 +294,7 @@ impl Datapath {
             lock => lock?,
         };
         let serves = self.ownership.loss()?.is_none() && self.ownership.is_in_place()?;
-        if !serves || self.ownership.current()?.kept != 0 {
+        if !serves || self.ownership.current()?.kept == Owner::KEPT_BY_INIT {
             return Ok(());
         }
         links.detach();

@@ -32,7 +32,7 @@ pub use self::{
     logger::forward_logs,
     ownership::{Loss, Ownership},
     pins::Pins,
-    programs::Place,
+    programs::{Place, Size},
     rules::{RuleMaps, Rules},
     sockets::Sockets,
     statistics::Statistics,

@@ -94,11 +94,11 @@ impl Ownership {
         Ok(())
     }
 
-    /// Notes that what is pinned stays when its owner ends.
-    pub(super) fn keep(&mut self) -> Result<(), Error> {
+    /// Notes that what is pinned stays when its owner ends, and for whom.
+    pub(super) fn keep(&mut self, kept: u32) -> Result<(), Error> {
         let owner = Owner {
             netns: pod::netns_cookie(),
-            kept: 1,
+            kept,
             ..self.current()?
         };
         self.write(owner)

@@ -42,6 +42,36 @@ pub(super) const PROGRAMS: [(&str, Hook); 9] = [
     ("sc_egress", Hook::Cgroup),
 ];
 
+/// How much the maps of a pod hold, where they are made anew.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Size {
+    /// What the kernel side declares: for the only pod of a process.
+    Declared,
+    /// Less, where a table or a buffer is made for its largest content at once: for one of many pods.
+    OfMany,
+}
+
+impl Size {
+    /// The maps that hold less than is declared.
+    ///
+    /// `SC_FLOWS` holds handshakes under way, `SC_LISTENING` is left alone: what is in it is never
+    /// taken out, so it must not become full.
+    const SMALLER: [(&str, u32); 5] = [
+        ("AYA_LOGS", 16_384),
+        ("SC_EXCLUDED_PORTS", 4_096),
+        ("SC_EXCLUDED_UIDS", 256),
+        ("SC_FLOWS", 8_192),
+        ("SC_STATISTICS", 65_536),
+    ];
+
+    fn smaller(self) -> &'static [(&'static str, u32)] {
+        match self {
+            Self::Declared => &[],
+            Self::OfMany => &Self::SMALLER,
+        }
+    }
+}
+
 /// What a program is attached to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Hook {
@@ -118,13 +148,16 @@ pub(super) struct Programs(Ebpf);
 impl Programs {
     /// Loads them, on the maps that are pinned already and on new ones, which are then pinned.
     /// Attaches nothing.
-    pub(super) fn load(pins: &Pins) -> Result<Self, Error> {
+    pub(super) fn load(pins: &Pins, size: Size) -> Result<Self, Error> {
         // What the daemon would not log is not reported: the verifier removes it.
         let level = log::max_level() as u8;
         let mut loader = EbpfLoader::new();
         loader.override_global(logger::LEVEL, &level, true);
         for map in MAPS {
             loader.map_pin_path(map, pins.map(map));
+        }
+        for (map, entries) in size.smaller() {
+            loader.map_max_entries(map, *entries);
         }
         let mut ebpf = loader.load(object()?)?;
         // The compiler's own maps (`.rodata`) are of one load only.
@@ -192,15 +225,7 @@ impl Programs {
             Hook::Cgroup => attach_to_cgroup(program, place.cgroup.as_fd()),
             Hook::Netns => attach_to_netns(program, place.netns.as_fd()),
         };
-        let link = link.map_err(|source| Error::Attach {
-            program: name,
-            target: place.describe(hook),
-            source,
-        })?;
-        let link = link.map_err(|source| Error::Link {
-            program: name,
-            source,
-        })?;
+        let link = attached_link(link, name, || place.describe(hook))?;
         let path = pins.link(name);
         remove_file(&path).map_err(|source| Error::BpfFs {
             action: "remove",
@@ -211,6 +236,13 @@ impl Programs {
         link.pin(&path)
             .map(drop)
             .map_err(|source| Error::Pin { path, source })
+    }
+
+    /// Follows the sockets of another cgroup, for as long as the link is kept.
+    pub(super) fn follow(&mut self, cgroup: &Cgroup) -> Result<FdLink, Error> {
+        let program = self.0.program_mut(SOCK_OPS).expect(KNOWN);
+        let link = attach_to_cgroup(program, cgroup.as_fd());
+        attached_link(link, SOCK_OPS, || cgroup.to_string())
     }
 
     /// The object, for whoever forwards the programs' messages.
@@ -224,6 +256,19 @@ const KNOWN: &str = "the object has every program of the table";
 
 /// The outer error is of attaching, the inner one of what kind of link that made.
 type Attached = Result<Result<FdLink, LinkError>, ProgramError>;
+
+fn attached_link(
+    link: Attached,
+    program: &'static str,
+    target: impl Fn() -> String,
+) -> Result<FdLink, Error> {
+    let link = link.map_err(|source| Error::Attach {
+        program,
+        target: target(),
+        source,
+    })?;
+    link.map_err(|source| Error::Link { program, source })
+}
 
 fn attach_to_cgroup(program: &mut Program, cgroup: BorrowedFd<'_>) -> Attached {
     // A link always leaves room for others; aya's other modes are for attaching without one.

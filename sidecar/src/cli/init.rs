@@ -2,7 +2,7 @@ use anyhow::Context;
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::{
-    bpf::{Access, Datapath, Pins, Place, Rules},
+    bpf::{Access, Datapath, Pins, Place, Rules, Size},
     config::{self, Settings},
     logging,
     pod::{self, Cgroup},
@@ -54,7 +54,7 @@ impl Init {
         SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]).thread_block()?;
 
         let place = Place::new(&cgroup).context("cannot open the pod's network namespace")?;
-        let mut datapath = Datapath::load(place, Pins::of(&config.bpffs, &cgroup))?;
+        let mut datapath = Datapath::load(place, Pins::of(&config.bpffs, &cgroup), Size::Declared)?;
         // Opened before they belong to somebody else.
         let mut tables = datapath.rules()?;
         datapath.hand_to(Access {
