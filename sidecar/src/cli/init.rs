@@ -45,7 +45,7 @@ impl Init {
         );
         let config = self.config.over(Settings::default()).load()?;
         let _messages = logging::init(&config.log, config.log_format);
-        let cgroup = Cgroup::open_or_own(config.cgroup.as_deref())?;
+        let cgroup = Cgroup::open_or_find(config.cgroup.as_deref())?;
         if let Some(netns) = &config.netns {
             pod::enter_netns(netns)?;
         }

@@ -30,7 +30,7 @@ impl Run {
         let source = self.config.over(Settings::default());
         let config = source.load()?;
         let messages = logging::init(&config.log, config.log_format);
-        let cgroup = Cgroup::open_or_own(config.cgroup.as_deref())?;
+        let cgroup = Cgroup::open_or_find(config.cgroup.as_deref())?;
         if let Some(netns) = &config.netns {
             pod::enter_netns(netns)?;
         }

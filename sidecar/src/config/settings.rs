@@ -46,7 +46,7 @@ impl Args {
 #[derive(clap::Args, Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Settings {
-    /// The pod's cgroup, a directory below the cgroup v2 mount [default: our own]
+    /// The pod's cgroup, a directory below the cgroup v2 mount [default: that of the pod we are in, else our own]
     #[arg(
         long,
         env = "SIDECAR_CGROUP",

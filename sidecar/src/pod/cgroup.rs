@@ -11,6 +11,12 @@ use std::{
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
 use thiserror::Error;
 
+use super::{
+    cgroup_mounts::CgroupMount,
+    kubelet::{self, PodName},
+    own_cgroup::{self, Found, own_cgroup},
+};
+
 /// Why a cgroup cannot be used.
 #[derive(Debug, Error)]
 pub enum CgroupError {
@@ -43,6 +49,25 @@ pub enum CgroupError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The tree above a container's cgroup is not mounted in it.
+    #[error(
+        "this container sees its own cgroup alone, and not that of its pod; mount the host's /sys/fs/cgroup into it, read-only, at /run/sidecar/cgroup, or name the cgroup with --cgroup"
+    )]
+    Hidden,
+    /// This process is in none of the cgroups that are mounted.
+    #[error(
+        "process {pid} is in no cgroup below {}; mount the whole of the host's /sys/fs/cgroup at /run/sidecar/cgroup, or name the pod's cgroup with --cgroup",
+        list(searched)
+    )]
+    NotInTree {
+        /// The own id of this process.
+        pid: u32,
+        /// Where cgroup v2 is mounted.
+        searched: Vec<PathBuf>,
+    },
+    /// A cgroup above pods would capture all of them.
+    #[error("{} holds more than one pod: they would all be captured; name the cgroup of one with --cgroup", .0.display())]
+    Shared(PathBuf),
     /// The root cgroup would capture the whole machine.
     #[error("{} is the root cgroup: it would capture every process of the machine; name the pod's cgroup with --cgroup", .0.display())]
     Root(PathBuf),
@@ -57,6 +82,8 @@ pub struct Cgroup {
     id: u64,
     /// Where it is, for messages and to walk the tree.
     path: PathBuf,
+    /// The pod it holds, by its name.
+    pod: Option<PodName>,
 }
 
 impl Cgroup {
@@ -74,19 +101,27 @@ impl Cgroup {
                 mount,
             });
         }
-        // Only the root has no `cgroup.type` (Documentation/admin-guide/cgroup-v2.rst).
-        if !path.join("cgroup.type").exists() {
+        if !is_child(path) {
             return Err(CgroupError::Root(path.to_owned()));
+        }
+        if is_above_pods(path) {
+            return Err(CgroupError::Shared(path.to_owned()));
         }
         Ok(cgroup)
     }
 
-    /// Opens the pod's cgroup: the one that is named, else that of this process.
-    pub fn open_or_own(named: Option<&Path>) -> Result<Self, CgroupError> {
-        match named {
-            Some(path) => Self::open(path),
-            None => Self::open(&own_cgroup()?),
+    /// Opens the cgroup that is named, else that of the pod that this process is in, else its own.
+    pub fn open_or_find(named: Option<&Path>) -> Result<Self, CgroupError> {
+        if let Some(path) = named {
+            return Self::open(path);
         }
+        let Found { path, pod } = own_cgroup::find()?;
+        let cgroup = Self::open(&path)?;
+        match pod {
+            Some(pod) => tracing::info!("{cgroup} is that of {pod}, in which we are"),
+            None => tracing::info!("{cgroup} is our own: we are in that of no pod"),
+        }
+        Ok(cgroup)
     }
 
     /// Opens the cgroup this process is in, which may be the root.
@@ -98,10 +133,13 @@ impl Cgroup {
     fn open_any(path: &Path) -> io::Result<Self> {
         let directory = fs::File::open(path)?;
         let id = directory.metadata()?.ino();
+        // Whatever it was called by.
+        let pod = PodName::of(&fs::canonicalize(path)?);
         Ok(Self {
             directory,
             id,
             path: path.to_owned(),
+            pod,
         })
     }
 
@@ -130,6 +168,11 @@ impl Cgroup {
         fs::remove_dir(&self.path)
     }
 
+    /// The pod it holds, if its name says that it is a pod's.
+    pub const fn pod(&self) -> Option<&PodName> {
+        self.pod.as_ref()
+    }
+
     /// The id by which the kernel knows it.
     pub const fn id(&self) -> u64 {
         self.id
@@ -146,6 +189,7 @@ impl Cgroup {
             directory: self.directory.try_clone()?,
             id: self.id,
             path: self.path.clone(),
+            pod: self.pod.clone(),
         })
     }
 
@@ -183,29 +227,38 @@ impl fmt::Display for Cgroup {
 
 /// Where cgroup v2 is mounted: `/sys/fs/cgroup` on most machines, elsewhere in hybrid layouts.
 pub fn cgroup2_mount() -> Result<PathBuf, CgroupError> {
-    let mounts = fs::read_to_string("/proc/self/mounts").map_err(|_| CgroupError::NoMount)?;
-    parse_cgroup2_mount(&mounts).ok_or(CgroupError::NoMount)
+    let first = CgroupMount::all().into_iter().next();
+    first.map(|mount| mount.at).ok_or(CgroupError::NoMount)
 }
 
-/// The cgroup this process is in.
-pub fn own_cgroup() -> Result<PathBuf, CgroupError> {
-    let mount = cgroup2_mount()?;
-    let cgroups = fs::read_to_string("/proc/self/cgroup").map_err(|_| CgroupError::NoMount)?;
-    let own = parse_own_cgroup(&cgroups).ok_or(CgroupError::NoMount)?;
-    Ok(mount.join(own))
+/// Is it not the root? Only that has no `cgroup.type` (Documentation/admin-guide/cgroup-v2.rst).
+pub(super) fn is_child(cgroup: &Path) -> bool {
+    cgroup.join("cgroup.type").exists()
 }
 
-fn parse_cgroup2_mount(mounts: &str) -> Option<PathBuf> {
-    mounts.lines().find_map(|line| {
-        let mut fields = line.split(' ').skip(1);
-        let path = fields.next()?;
-        (fields.next()? == "cgroup2").then(|| path.into())
-    })
+/// Does it hold pods, and is not one itself?
+fn is_above_pods(cgroup: &Path) -> bool {
+    // Whatever it was called by.
+    let Ok(path) = fs::canonicalize(cgroup) else {
+        return false;
+    };
+    PodName::around(&path).is_none() && (kubelet::is_shared(&path) || holds_pods(&path))
 }
 
-/// The path relative to the mount: version 2 is the hierarchy without number and controllers.
-fn parse_own_cgroup(cgroups: &str) -> Option<&str> {
-    cgroups.lines().find_map(|line| line.strip_prefix("0::/"))
+fn holds_pods(cgroup: &Path) -> bool {
+    let below = fs::read_dir(cgroup).into_iter().flatten().flatten();
+    below
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.path())
+        .any(|path| PodName::of(&path).is_some() || holds_pods(&path))
+}
+
+fn list(paths: &[PathBuf]) -> String {
+    let paths: Vec<_> = paths
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    paths.join(" or ")
 }
 
 #[cfg(test)]
@@ -213,28 +266,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_mount_is_found_in_both_layouts() {
-        let pure = "proc /proc proc rw 0 0\ncgroup2 /sys/fs/cgroup cgroup2 rw,nosuid 0 0\n";
-        assert_eq!(parse_cgroup2_mount(pure), Some("/sys/fs/cgroup".into()));
-        let hybrid = "cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
-        assert_eq!(
-            parse_cgroup2_mount(hybrid),
-            Some("/sys/fs/cgroup/unified".into())
-        );
-        assert_eq!(
-            parse_cgroup2_mount("cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n"),
-            None
-        );
-    }
-
-    #[test]
-    fn the_own_cgroup_is_that_of_version_2() {
-        let cgroups = "12:cpu:/other\n0::/system.slice/sidecar.service\n";
-        assert_eq!(
-            parse_own_cgroup(cgroups),
-            Some("system.slice/sidecar.service")
-        );
-        assert_eq!(parse_own_cgroup("12:cpu:/other\n"), None);
+    fn a_cgroup_above_pods_is_told_from_that_of_one() {
+        let tree = tempfile::tempdir().expect("a temporary directory");
+        let pod = tree.path().join("node/kubelet/kubepods/besteffort/pod1f");
+        fs::create_dir_all(pod.join("container")).expect("a writable directory");
+        fs::create_dir_all(tree.path().join("kubepods.slice")).expect("a writable directory");
+        fs::create_dir_all(tree.path().join("app")).expect("a writable directory");
+        for own in [
+            pod.as_path(),
+            &pod.join("container"),
+            &tree.path().join("app"),
+        ] {
+            assert!(!is_above_pods(own), "{}", own.display());
+        }
+        for above in pod.ancestors().skip(1).take(4) {
+            assert!(is_above_pods(above), "{}", above.display());
+        }
+        assert!(is_above_pods(&tree.path().join("kubepods.slice")));
     }
 
     #[test]

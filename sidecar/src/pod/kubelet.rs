@@ -53,6 +53,12 @@ impl PodName {
         (parent == ALL_OF_PODMAN && is_id(name)).then(|| Self::Podman(name.into()))
     }
 
+    /// The uid or id, of letters, digits and hyphens: it can name a file on any file system.
+    pub fn id(&self) -> &str {
+        let (Self::Kubernetes(id) | Self::Podman(id)) = self;
+        id
+    }
+
     /// The nearest cgroup that is a pod's, of this one and those above it.
     pub fn around(cgroup: &Path) -> Option<(&Path, Self)> {
         cgroup

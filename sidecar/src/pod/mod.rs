@@ -4,19 +4,23 @@ mod addresses;
 mod bpffs;
 mod capabilities;
 mod cgroup;
+mod cgroup_mounts;
 mod command;
 mod descriptors;
 pub mod kubelet;
 mod netns;
+mod own_cgroup;
 mod process;
 
 pub use self::{
     addresses::own_addresses,
     bpffs::{BpfFsError, ensure_bpffs},
     capabilities::missing_capabilities,
-    cgroup::{Cgroup, CgroupError, cgroup2_mount, own_cgroup},
+    cgroup::{Cgroup, CgroupError, cgroup2_mount},
     command::command_in,
     descriptors::raise_descriptor_limit,
+    kubelet::PodName,
     netns::{NetnsError, enter_netns, netns_cookie},
+    own_cgroup::own_cgroup,
     process::is_running,
 };

@@ -4,7 +4,7 @@ use super::{Context, Outcome, kernel};
 use crate::{
     bpf::probe::Release,
     config::Config,
-    pod::{Cgroup, CgroupError, cgroup2_mount, own_cgroup},
+    pod::{Cgroup, CgroupError, cgroup2_mount},
 };
 
 /// The first kernel on which a version 1 controller leaves the version 2 cgroup of a socket alone.
@@ -38,11 +38,11 @@ pub(super) fn usable(context: &Context) -> Outcome {
     };
     match (of_pod(config), &config.cgroup) {
         (Ok(cgroup), _) => Outcome::found(cgroup.to_string()),
-        (Err(error), Some(_)) => Outcome::error(&error),
-        (Err(_), None) => Outcome::warn(
+        (Err(CgroupError::Root(_)), None) => Outcome::warn(
             "no cgroup is named, and `sidecar run` cannot take the one it is in",
             "name the pod's cgroup with --cgroup; `sidecar exec` makes one of its own",
         ),
+        (Err(error), _) => Outcome::error(&error),
     }
 }
 
@@ -50,16 +50,19 @@ pub(super) fn holds_us(context: &Context) -> Outcome {
     let Some(config) = context.config() else {
         return Outcome::NO_SETTINGS;
     };
-    let (Some(pod), Ok(own)) = (&config.cgroup, own_cgroup()) else {
+    let (Some(pod), Ok(own)) = (&config.cgroup, Cgroup::of_this_process()) else {
         return Outcome::PASS;
     };
-    if own.starts_with(pod) {
+    // Not by their paths: the tree may be mounted more than once.
+    let ids = Cgroup::open(pod)
+        .ok()
+        .and_then(|pod| pod.subtree_ids().ok());
+    if own.path().starts_with(pod) || ids.is_some_and(|ids| ids.contains(&own.id())) {
         return Outcome::PASS;
     }
     Outcome::warn(
         format!(
-            "this process is in {}, and the kernel side sees only sockets of the pod's cgroup",
-            own.display()
+            "this process is in {own}, and the kernel side sees only sockets of the pod's cgroup"
         ),
         format!(
             "start `sidecar run` in a child of it: \
@@ -69,12 +72,9 @@ pub(super) fn holds_us(context: &Context) -> Outcome {
     )
 }
 
-/// The cgroup that is named, or else our own.
+/// The cgroup that is named, or else found.
 pub(super) fn of_pod(config: &Config) -> Result<Cgroup, CgroupError> {
-    match &config.cgroup {
-        Some(path) => Cgroup::open(path),
-        None => Cgroup::open(&own_cgroup()?),
-    }
+    Cgroup::open_or_find(config.cgroup.as_deref())
 }
 
 /// A mounted version 1 controller that marks sockets.
@@ -97,7 +97,7 @@ fn socket_controller(context: &Context) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::check::fixture::Fixture;
+    use crate::{cli::check::fixture::Fixture, pod::own_cgroup};
 
     const HYBRID: &str = "cgroup /sys/fs/cgroup/net cgroup rw,nosuid,net_cls,net_prio 0 0\n\
                           cgroup2 /sys/fs/cgroup/unified cgroup2 rw,nosuid 0 0\n";
