@@ -15,6 +15,7 @@ pub mod daemon;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 pub mod identity;
+pub mod inject;
 pub mod kubernetes;
 pub mod logging;
 pub mod naming;

@@ -12,6 +12,8 @@ mod explain;
 #[cfg(test)]
 pub(crate) mod golden;
 mod init;
+mod inject;
+mod injection;
 mod output;
 mod policy;
 mod report;
@@ -52,6 +54,8 @@ enum Command {
     Explain(explain::Explain),
     /// Attach everything for a pod and leave: its connections are refused until a sidecar runs
     Init(init::Init),
+    /// Add a sidecar to the pods of Kubernetes manifests, and to nothing else of them
+    Inject(inject::Inject),
     /// Say what settings mean for a client, or whether they are valid; changes nothing
     Policy(policy::Args),
     /// Draw who talks to whom, how fast and how encrypted, as a page to open in a browser
@@ -89,6 +93,7 @@ pub fn main() -> ExitCode {
         Command::Exec(args) => args.run(),
         Command::Explain(args) => args.run().map(|()| ExitCode::SUCCESS),
         Command::Init(args) => args.run().map(|()| ExitCode::SUCCESS),
+        Command::Inject(args) => args.run().map(|()| ExitCode::SUCCESS),
         Command::Policy(args) => args.run(),
         Command::Report(args) => args.run().map(|()| ExitCode::SUCCESS),
         Command::Run(args) => args.run().map(|()| ExitCode::SUCCESS),

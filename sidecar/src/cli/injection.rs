@@ -1,0 +1,57 @@
+use spiffe::TrustDomain;
+
+use crate::inject::{IdentitySource, Options, OptionsError};
+
+/// What is added to pods, for `sidecar inject` and `sidecar webhook`. A pod's annotations win.
+#[derive(clap::Args, Clone, Debug, Default)]
+#[group(id = "injection", multiple = true)]
+pub(super) struct Injection {
+    /// The image of the containers that are added [default: sidecar and this version]
+    #[arg(long, value_name = "IMAGE", help_heading = "Added to pods")]
+    image: Option<String>,
+
+    /// Where identities come from: secret=NAME, csi=DRIVER[,ATTRIBUTE=VALUE…],
+    /// workload-api=PATH on the node, or dev-ca[=SECRET]
+    /// [default: secret=sidecar-{service-account}]
+    #[arg(long, value_name = "SOURCE", help_heading = "Added to pods")]
+    identity: Option<IdentitySource>,
+
+    /// The trust domain, where a source has to be told [default: sidecar.local]
+    #[arg(long, value_name = "NAME", value_parser = crate::inject::trust_domain, help_heading = "Added to pods")]
+    trust_domain: Option<TrustDomain>,
+
+    /// The ConfigMap whose `sidecar.yaml` is the file of settings, in each pod's namespace
+    #[arg(long, value_name = "NAME", help_heading = "Added to pods")]
+    config_map: Option<String>,
+
+    /// A setting of `sidecar run`, by its key: inbound=strict. Repeatable
+    #[arg(long, value_name = "KEY=VALUE", value_parser = setting, help_heading = "Added to pods")]
+    set: Vec<(String, String)>,
+
+    /// Prove that connections are captured before the app starts
+    #[arg(long, help_heading = "Added to pods")]
+    validate: bool,
+}
+
+impl Injection {
+    /// What is chosen, with defaults for the rest, unless anything about it is wrong.
+    pub(super) fn options(self) -> Result<Options, OptionsError> {
+        let default = Options::default();
+        let options = Options {
+            image: self.image.unwrap_or(default.image),
+            identity: self.identity.unwrap_or(default.identity),
+            trust_domain: self.trust_domain.unwrap_or(default.trust_domain),
+            config_map: self.config_map,
+            resources: default.resources,
+            validate: self.validate,
+            settings: self.set.into_iter().collect(),
+        };
+        options.check()?;
+        Ok(options)
+    }
+}
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("write KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}

@@ -1,0 +1,207 @@
+use serde_json::{Value, json};
+
+use super::{identity, options::Options};
+
+/// The user and group that the image's sidecar runs as.
+pub(super) const USER: u32 = 4195;
+/// Where health and metrics are served, on every address of the pod: the kubelet asks from outside.
+const ADMIN_PORT: u16 = 4195;
+/// Where the node's BPF file system is in our containers. Not below `/sys`: the `AppArmor` profiles
+/// that container runtimes bring deny writing and locking there.
+pub(super) const BPFFS: &str = "/run/sidecar/bpf";
+/// Where the node's cgroup tree is in our containers.
+const CGROUP: &str = "/run/sidecar/cgroup";
+/// Where the file of settings is mounted.
+const CONFIG: &str = "/etc/sidecar";
+/// The key of the `ConfigMap` that holds the settings.
+const CONFIG_FILE: &str = "sidecar.yaml";
+
+/// The names of our containers, each with what its arguments begin with.
+const NAMES: [(&str, &str); 3] = [
+    ("sidecar-init", "init"),
+    ("sidecar", "run"),
+    ("sidecar-validate", "validate"),
+];
+/// The names of our volumes.
+const VOLUMES: [&str; 4] = [
+    "sidecar-bpf",
+    "sidecar-cgroup",
+    "sidecar-config",
+    identity::VOLUME,
+];
+
+/// Is this init container one that was added by us?
+pub(super) fn is_ours(container: &Value) -> bool {
+    NAMES.iter().any(|(name, command)| {
+        container["name"] == *name && container["args"][0] == *command
+    })
+}
+
+/// Does it have the name of one of ours?
+pub(super) fn has_our_name(container: &Value) -> bool {
+    NAMES.iter().any(|(name, _)| container["name"] == *name)
+}
+
+/// Does this volume have the name of one of ours?
+pub(super) fn is_our_volume(volume: &Value) -> bool {
+    VOLUMES.iter().any(|name| volume["name"] == *name)
+}
+
+/// All that our containers are made of, of one pod.
+pub(super) struct Parts<'a> {
+    pub(super) options: &'a Options,
+    pub(super) identity: identity::Mounted,
+    /// Environment variables for the settings that users gave, and for probes.
+    pub(super) settings: Vec<Value>,
+}
+
+impl Parts<'_> {
+    pub(super) fn containers(&self) -> Vec<Value> {
+        let mut containers = vec![self.init(), self.run()];
+        if self.options.validate {
+            containers.push(self.validate());
+        }
+        containers
+    }
+
+    pub(super) fn volumes(&self) -> Vec<Value> {
+        let host = |name: &str, path: &str| {
+            json!({"name": name, "hostPath": {"path": path, "type": "Directory"}})
+        };
+        let mut volumes = vec![
+            host("sidecar-cgroup", "/sys/fs/cgroup"),
+            host("sidecar-bpf", "/sys/fs/bpf"),
+            self.identity.volume.clone(),
+        ];
+        if let Some(name) = &self.options.config_map {
+            volumes.push(json!({"name": "sidecar-config", "configMap": {"name": name}}));
+        }
+        volumes
+    }
+
+    /// Attaches and pins everything for the pod, as root with two capabilities, and leaves.
+    fn init(&self) -> Value {
+        json!({
+            "name": "sidecar-init",
+            "image": self.options.image,
+            "args": ["init", format!("--uid={USER}"), format!("--gid={USER}")],
+            "env": self.environment(),
+            "resources": self.options.resources.value(),
+            "securityContext": {
+                "allowPrivilegeEscalation": false,
+                "capabilities": {"add": ["BPF", "NET_ADMIN"], "drop": ["ALL"]},
+                "readOnlyRootFilesystem": true,
+                "runAsGroup": 0,
+                // The pod may say otherwise for all its containers.
+                "runAsNonRoot": false,
+                "runAsUser": 0,
+                // Runtimes' own profiles refuse bpf(2) to whoever lacks CAP_SYS_ADMIN.
+                "seccompProfile": {"type": "Unconfined"},
+            },
+            "volumeMounts": self.mounts(&[]),
+        })
+    }
+
+    /// Serves the pod for as long as it lives, without any capability.
+    fn run(&self) -> Value {
+        let field = |name: &str, path: &str| {
+            json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}})
+        };
+        let mut environment = vec![
+            field("SIDECAR_POD_NAME", "metadata.name"),
+            field("SIDECAR_POD_NAMESPACE", "metadata.namespace"),
+            field("SIDECAR_SERVICE_ACCOUNT", "spec.serviceAccountName"),
+            field("SIDECAR_NODE", "spec.nodeName"),
+            field("SIDECAR_HOST_IP", "status.hostIP"),
+        ];
+        let ours = self.identity.settings.iter();
+        environment.extend(ours.map(|(key, value)| variable(key, value)));
+        let settings = self.environment();
+        if !settings.iter().any(|variable| variable["name"] == "SIDECAR_ADMIN") {
+            environment.push(variable("admin", &format!("[::]:{ADMIN_PORT}")));
+        }
+        environment.extend(settings);
+
+        let probe = |path: &str, period: u32, failures: u32| {
+            json!({
+                "failureThreshold": failures,
+                "httpGet": {"path": path, "port": ADMIN_PORT},
+                "periodSeconds": period,
+            })
+        };
+        json!({
+            "name": "sidecar",
+            "image": self.options.image,
+            "args": ["run"],
+            "env": environment,
+            "livenessProbe": probe("/healthz", 10, 3),
+            "ports": [{"name": "sidecar", "containerPort": ADMIN_PORT}],
+            "readinessProbe": probe("/readyz", 5, 3),
+            "resources": self.options.resources.value(),
+            "restartPolicy": "Always",
+            "securityContext": unprivileged(),
+            // The app starts when this has succeeded.
+            "startupProbe": probe("/readyz", 1, 120),
+            "volumeMounts": self.mounts(&[(identity::VOLUME, self.identity.path)]),
+        })
+    }
+
+    /// Proves that connections are captured, before the app starts.
+    fn validate(&self) -> Value {
+        json!({
+            "name": "sidecar-validate",
+            "image": self.options.image,
+            "args": ["validate"],
+            "resources": self.options.resources.value(),
+            "securityContext": unprivileged(),
+        })
+    }
+
+    fn environment(&self) -> Vec<Value> {
+        let mut environment = vec![variable("bpffs", BPFFS)];
+        if self.options.config_map.is_some() {
+            environment.push(variable("config", &format!("{CONFIG}/{CONFIG_FILE}")));
+        }
+        environment.extend(self.settings.iter().cloned());
+        environment
+    }
+
+    fn mounts(&self, more: &[(&str, &str)]) -> Vec<Value> {
+        let mount = |name: &str, path: &str| json!({"name": name, "mountPath": path});
+        let read_only = |name: &str, path: &str| {
+            json!({"name": name, "mountPath": path, "readOnly": true})
+        };
+        let mut mounts = vec![
+            read_only("sidecar-cgroup", CGROUP),
+            mount("sidecar-bpf", BPFFS),
+        ];
+        if self.options.config_map.is_some() {
+            mounts.push(read_only("sidecar-config", CONFIG));
+        }
+        mounts.extend(more.iter().map(|(name, path)| read_only(name, path)));
+        mounts
+    }
+}
+
+/// An environment variable for a setting.
+pub(super) fn variable(key: &str, value: &str) -> Value {
+    json!({"name": name(key), "value": value})
+}
+
+/// The environment variable of a setting.
+pub(super) fn name(key: &str) -> String {
+    format!("SIDECAR_{}", key.replace('-', "_").to_uppercase())
+}
+
+/// No user, no capability and no file to write to.
+fn unprivileged() -> Value {
+    json!({
+        "allowPrivilegeEscalation": false,
+        "capabilities": {"drop": ["ALL"]},
+        "readOnlyRootFilesystem": true,
+        "runAsGroup": USER,
+        "runAsNonRoot": true,
+        "runAsUser": USER,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    })
+}

@@ -1,0 +1,129 @@
+use std::collections::HashMap;
+
+use serde_json::{Map, Value};
+use thiserror::Error;
+
+use super::node::{Kind, Node};
+
+/// What aliases may multiply a document to.
+const NODES: usize = 200_000;
+
+/// A document that means nothing to Kubernetes.
+#[derive(Debug, Error)]
+pub(in crate::inject) enum Meaning {
+    #[error("line {line}: {key} stands there twice")]
+    Twice { key: String, line: usize },
+    #[error("line {line}: a key has to be a single word")]
+    Key { line: usize },
+    #[error("line {line}: what is merged by << has to be a mapping")]
+    Merge { line: usize },
+    #[error("line {line}: an alias refers to what it is part of")]
+    Circle { line: usize },
+    #[error("its aliases make more than {NODES} parts of it")]
+    Large,
+}
+
+/// What a document says, with aliases and merges done.
+pub(in crate::inject) fn meaning(document: &Node) -> Result<Value, Meaning> {
+    let mut reader = Reader {
+        anchors: HashMap::new(),
+        nodes: 0,
+    };
+    reader.value(document)
+}
+
+struct Reader {
+    /// What each anchor has, and in how many parts.
+    anchors: HashMap<usize, (Value, usize)>,
+    nodes: usize,
+}
+
+impl Reader {
+    fn value(&mut self, node: &Node) -> Result<Value, Meaning> {
+        let before = self.nodes;
+        self.count(1)?;
+        let value = match &node.kind {
+            Kind::Scalar {
+                text,
+                is_plain: true,
+            } => plain(text),
+            Kind::Scalar { text, .. } => Value::from(text.as_str()),
+            Kind::Sequence { items, .. } => {
+                let items = items.iter().map(|item| self.value(item));
+                Value::Array(items.collect::<Result<_, _>>()?)
+            }
+            Kind::Mapping { entries, .. } => self.mapping(entries)?,
+            Kind::Alias(anchor) => {
+                let circle = Meaning::Circle { line: node.line };
+                let (value, nodes) = self.anchors.get(anchor).ok_or(circle)?;
+                let (value, nodes) = (value.clone(), *nodes);
+                self.count(nodes)?;
+                value
+            }
+        };
+        if node.anchor != 0 {
+            let nodes = self.nodes - before;
+            self.anchors.insert(node.anchor, (value.clone(), nodes));
+        }
+        Ok(value)
+    }
+
+    fn mapping(&mut self, entries: &[(Node, Node)]) -> Result<Value, Meaning> {
+        let mut own = Map::new();
+        let mut merged = Map::new();
+        for (key, value) in entries {
+            let line = key.line;
+            if matches!(&key.kind, Kind::Scalar { text, is_plain: true } if text == "<<") {
+                let value = self.value(value)?;
+                let sources = match value {
+                    Value::Array(sources) => sources,
+                    one => vec![one],
+                };
+                for source in sources {
+                    let Value::Object(source) = source else {
+                        return Err(Meaning::Merge { line });
+                    };
+                    for (key, value) in source {
+                        merged.entry(key).or_insert(value);
+                    }
+                }
+                continue;
+            }
+            let Some(key) = key.text() else {
+                return Err(Meaning::Key { line });
+            };
+            let value = self.value(value)?;
+            if own.insert(key.to_owned(), value).is_some() {
+                let key = key.to_owned();
+                return Err(Meaning::Twice { key, line });
+            }
+        }
+        for (key, value) in merged {
+            own.entry(key).or_insert(value);
+        }
+        Ok(own.into())
+    }
+
+    fn count(&mut self, nodes: usize) -> Result<(), Meaning> {
+        self.nodes += nodes;
+        if self.nodes > NODES {
+            return Err(Meaning::Large);
+        }
+        Ok(())
+    }
+}
+
+/// What Kubernetes makes of a word without quotes, which includes YAML 1.1's many words for yes.
+fn plain(text: &str) -> Value {
+    match text {
+        "" | "~" | "null" | "Null" | "NULL" => Value::Null,
+        "true" | "True" | "TRUE" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => Value::Bool(true),
+        "false" | "False" | "FALSE" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => {
+            Value::Bool(false)
+        }
+        _ => match text.parse::<i64>() {
+            Ok(number) => number.into(),
+            Err(_) => Value::from(text),
+        },
+    }
+}
