@@ -31,6 +31,7 @@ pub mod flow;
 pub mod forge;
 pub mod h2load;
 pub mod http;
+pub mod manifests;
 pub mod metrics;
 pub mod namespace;
 pub mod network;

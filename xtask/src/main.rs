@@ -12,6 +12,7 @@ mod fuzz;
 mod linker;
 mod lint;
 mod nginx;
+mod python;
 mod setup;
 mod test;
 mod tool;

@@ -12,7 +12,7 @@ use anyhow::{Context as _, bail};
 use crate::{
     build,
     command::{announce, cargo, step},
-    setup, workspace,
+    python, setup, workspace,
 };
 
 /// Run the unit tests and the end-to-end tests
@@ -32,6 +32,7 @@ pub fn run(Options { arguments }: Options) -> anyhow::Result<()> {
         setup::programs(sidecar_tests::PACKAGES)?;
         build::run(build::Options::default())?;
     }
+    python::install()?;
     let mut tally = Tally::default();
     suite(
         "run the unit tests",
