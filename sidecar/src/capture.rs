@@ -113,6 +113,7 @@ impl Capture {
                 kernel: datapath.sockets(),
                 identity,
                 policy,
+                directory: telemetry.directory(),
                 telemetry: telemetry.clone(),
                 establishing: Establishing::new(limits.handshakes),
                 limits,

@@ -12,6 +12,7 @@ use crate::{
     config::{AccessLog, Config, Source},
     identity::Origin,
     logging::{self, LogFile, OpenLog},
+    naming::Directory,
     pod::{self, Cgroup},
     proxy::Drain,
     reload::Reload,
@@ -140,6 +141,9 @@ impl Captured {
         let (traces, export) = collector.map(Traces::to).unzip();
         let telemetry = Telemetry::new(telemetry::Options {
             access_log,
+            // Nobody tells a sidecar who is behind an address.
+            directory: Directory::default(),
+            labels: config.labels,
             observing: config.observing,
             series: config.series,
             traces: traces.unwrap_or_default(),

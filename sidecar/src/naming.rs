@@ -48,6 +48,17 @@ pub struct Known {
     pub service_accounts: BTreeSet<ServiceAccount>,
 }
 
+impl Known {
+    /// The identities of which one has to answer, if our trust domain has them. Empty where nobody
+    /// can tell.
+    pub fn identities(&self, trust_domain: &TrustDomain) -> BTreeSet<SpiffeId> {
+        self.service_accounts
+            .iter()
+            .filter_map(|account| account.identity(trust_domain))
+            .collect()
+    }
+}
+
 /// Who is behind which address. Cheap to clone; all clones are the same directory.
 #[derive(Clone, Debug, Default)]
 pub struct Directory {

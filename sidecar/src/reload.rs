@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// What is taken over at once, by key. Everything else takes a restart.
-const RELOADABLE: [&str; 11] = [
+const RELOADABLE: [&str; 14] = [
     "authorization",
     "exclude-inbound-ports",
     "exclude-outbound-cidrs",
@@ -27,9 +27,12 @@ const RELOADABLE: [&str; 11] = [
     "expect",
     "inbound",
     "inbound-failure",
+    "naming",
     "outbound",
     "outbound-failure",
     "overrides",
+    "probe-ports",
+    "probe-sources",
 ];
 
 /// How long a file must stay as it is to be taken for whole: one that is written in place may be

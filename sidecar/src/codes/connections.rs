@@ -135,6 +135,12 @@ const fn text(close: Close) -> Text {
             "Find out what runs at that address: a copied certificate looks like this. At the peer \
              itself, `sidecar check` says whether key and certificate belong together.",
         ),
+        Close::PeerMisnamed => advise(
+            "The peer's identity is none of those that the cluster names for its address.",
+            "The log names who answers, who should, and at which address. If the address has just \
+             passed from one pod to another, connecting again helps. Else find out who has taken \
+             it, or name in `expect` who may answer there; `naming` says what happens.",
+        ),
         Close::PeerNoCertificate => advise(
             "The peer showed no certificate.",
             "Give the client a sidecar: one always shows its certificate. What dials there speaks \

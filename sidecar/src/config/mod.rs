@@ -17,6 +17,7 @@ use std::{
     ffi::OsString,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 
@@ -34,9 +35,9 @@ pub use self::{
 };
 use crate::{
     identity,
-    policy::{Cidr, Direction, Exclusions, Failure, Mode, ModeTable, Policy, Port},
+    policy::{Cidr, Direction, Exclusions, Failure, Mode, ModeTable, Policy, Port, Probes},
     proxy::Limits,
-    telemetry::{self, Choice, Observing, SeriesLimits},
+    telemetry::{self, Choice, Observing, PodLabels, SeriesLimits},
 };
 
 /// Where the admin endpoint listens when nothing else is said.
@@ -73,6 +74,8 @@ pub struct Config {
     pub trust_files: identity::TrustFiles,
     /// How many connections may be in the making, and how long they may take.
     pub limits: Limits,
+    /// Which pod it is, for metrics and logs.
+    pub labels: PodLabels,
     /// Which of the daemon's own messages are logged on standard error, as a filter for `tracing`.
     pub log: String,
     /// How the daemon's own messages are written.
@@ -143,12 +146,20 @@ impl Config {
             log_format,
             max_handshakes,
             max_peers,
+            naming,
             netns,
+            node_name,
             observe,
             opaque_ports,
             outbound,
             outbound_failure,
             overrides,
+            pod_name,
+            pod_namespace,
+            pod_service_account,
+            pod_workload,
+            probe_ports,
+            probe_sources,
             traces,
             trust_bundle,
             workers,
@@ -196,6 +207,13 @@ impl Config {
                 handshakes: max_handshakes.unwrap_or_default().number(),
                 identity: time(identity_timeout, Timeout::IDENTITY),
             },
+            labels: PodLabels {
+                namespace: name(pod_namespace),
+                node: name(node_name),
+                pod: name(pod_name),
+                service_account: name(pod_service_account),
+                workload: name(pod_workload),
+            },
             trust_files: identity::TrustFiles {
                 federated: federated(federated_bundles.unwrap_or_default())?,
                 crls: crl.unwrap_or_default(),
@@ -218,8 +236,13 @@ impl Config {
                     outbound_ports: all(exclude_outbound_ports).map(Port::number).collect(),
                     uids: all(exclude_uids).map(|uid| uid.0).collect(),
                 },
+                probes: Probes {
+                    ports: all(probe_ports).map(Port::number).collect(),
+                    sources: all(probe_sources).flat_map(Cidr::nets).collect(),
+                },
                 authorization,
                 expectations,
+                naming: naming.unwrap_or_default(),
             },
             series: SeriesLimits {
                 most: max_peers.unwrap_or_default().number(),
@@ -235,6 +258,11 @@ impl Config {
 /// A time, if there is one, or else the default.
 fn time(set: Option<Timeout>, default: Timeout) -> Duration {
     set.unwrap_or(default).duration()
+}
+
+/// A name, if there is one; else empty.
+fn name(set: Option<value::KubernetesName>) -> Arc<str> {
+    set.map_or_else(Arc::default, |name| name.0)
 }
 
 /// What a list says, if it says anything.

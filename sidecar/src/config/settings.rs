@@ -5,10 +5,10 @@ use serde::Deserialize;
 use super::{
     AccessLog, Config, Error, FederatedBundle, Handshakes, LogFilter, LogFormat, Observe, Peers,
     Share, Source, Timeout, Workers,
-    value::{AdminAddress, Collector, Identity, Uid, WorkloadApi},
+    value::{AdminAddress, Collector, Identity, KubernetesName, Uid, WorkloadApi},
 };
 use crate::{
-    policy::{Authorization, Cidr, Expectations, Failure, Mode, ModeOverride, Port},
+    policy::{Authorization, Cidr, Expectations, Failure, Mode, ModeOverride, Naming, Port},
     telemetry::Kind,
 };
 
@@ -145,6 +145,36 @@ pub struct Settings {
         help_heading = "Policy"
     )]
     pub exclude_uids: Option<Vec<Uid>>,
+
+    /// Ports of the workload on which the sources of probes may ask in plaintext, past the sidecar
+    #[arg(
+        long,
+        env = "SIDECAR_PROBE_PORTS",
+        value_name = "PORT,…",
+        value_delimiter = ',',
+        help_heading = "Policy"
+    )]
+    pub probe_ports: Option<Vec<Port>>,
+
+    /// Where probes come from, as the workload sees it: the node's addresses [default: nowhere]
+    #[arg(
+        long,
+        env = "SIDECAR_PROBE_SOURCES",
+        value_name = "CIDR,…",
+        value_delimiter = ',',
+        help_heading = "Policy"
+    )]
+    pub probe_sources: Option<Vec<Cidr>>,
+
+    /// What happens where a server proves another identity than the cluster names for its address
+    /// [default: strict]
+    #[arg(
+        long,
+        env = "SIDECAR_NAMING",
+        value_name = "NAMING",
+        help_heading = "Policy"
+    )]
+    pub naming: Option<Naming>,
 
     /// Who may reach the workload. It takes more than a flag can say, so it stands in the file only.
     #[arg(skip)]
@@ -316,6 +346,51 @@ pub struct Settings {
     )]
     pub forget_peers_after: Option<Timeout>,
 
+    /// The pod's name, a label of metrics
+    #[arg(
+        long,
+        env = "SIDECAR_POD_NAME",
+        value_name = "NAME",
+        help_heading = "Telemetry"
+    )]
+    pub pod_name: Option<KubernetesName>,
+
+    /// The pod's namespace, a label of metrics
+    #[arg(
+        long,
+        env = "SIDECAR_POD_NAMESPACE",
+        value_name = "NAME",
+        help_heading = "Telemetry"
+    )]
+    pub pod_namespace: Option<KubernetesName>,
+
+    /// The pod's service account, a label of metrics
+    #[arg(
+        long,
+        env = "SIDECAR_POD_SERVICE_ACCOUNT",
+        value_name = "NAME",
+        help_heading = "Telemetry"
+    )]
+    pub pod_service_account: Option<KubernetesName>,
+
+    /// What the pod belongs to, such as deployment/web, a label of metrics
+    #[arg(
+        long,
+        env = "SIDECAR_POD_WORKLOAD",
+        value_name = "KIND/NAME",
+        help_heading = "Telemetry"
+    )]
+    pub pod_workload: Option<KubernetesName>,
+
+    /// The node that the pod is on, a label of metrics
+    #[arg(
+        long,
+        env = "SIDECAR_NODE_NAME",
+        value_name = "NAME",
+        help_heading = "Telemetry"
+    )]
+    pub node_name: Option<KubernetesName>,
+
     /// Our own messages on standard error: a level, or TARGET=LEVEL,… [default: info]
     #[arg(
         long,
@@ -462,12 +537,20 @@ each!(
     log_format,
     max_handshakes,
     max_peers,
+    naming,
     netns,
+    node_name,
     observe,
     opaque_ports,
     outbound,
     outbound_failure,
     overrides,
+    pod_name,
+    pod_namespace,
+    pod_service_account,
+    pod_workload,
+    probe_ports,
+    probe_sources,
     traces,
     trust_bundle,
     workers,

@@ -130,6 +130,8 @@ fn each_setting_of_the_upper_layer_wins() {
          federated-bundles: [{trust-domain: a, file: a}], admin: '[::]:1', access-log: off, \
          access-log-events: [], access-log-file: a, access-log-sampling: 1, log: off, \
          log-format: json, observe: off, opaque-ports: [], max-peers: 1, forget-peers-after: 1s, \
+         probe-ports: [], probe-sources: [], naming: off, pod-name: a, pod-namespace: a, \
+         pod-service-account: a, pod-workload: a, node-name: a, \
          connect-timeout: 1s, handshake-timeout: 1s, identity-timeout: 1s, \
          max-handshakes: 1, drain-timeout: 1s, workers: 1, traces: 'http://a:1', bpffs: a}",
     );

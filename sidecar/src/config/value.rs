@@ -6,6 +6,7 @@ use std::{
     num::NonZeroUsize,
     path::PathBuf,
     str::FromStr,
+    sync::Arc,
     thread,
     time::Duration,
 };
@@ -225,6 +226,28 @@ impl FromStr for WorkloadApi {
     }
 }
 
+/// A name of a Kubernetes object, or its kind and name.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct KubernetesName(pub(super) Arc<str>);
+
+impl FromStr for KubernetesName {
+    type Err = ParseValueError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        /// Of a name (RFC 1123), with a kind in front of it.
+        const LONGEST: usize = 253 + 64;
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:".contains(c);
+        if text.is_empty() || text.len() > LONGEST || !text.chars().all(is_plain) {
+            return Err(ParseValueError {
+                text: text.to_owned(),
+                what: "a name of Kubernetes",
+                form: "one such as web-0 or deployment/web",
+            });
+        }
+        Ok(Self(text.into()))
+    }
+}
+
 /// Which of the daemon's own messages are logged: a level, or `TARGET=LEVEL` pairs with commas.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct LogFilter(String);
@@ -420,6 +443,7 @@ fn number_to(
 }
 
 deserialize_from_str!(
+    KubernetesName,
     AdminAddress,
     Collector,
     Handshakes,
@@ -576,6 +600,22 @@ mod tests {
                 format!(
                     "`{text}` is not a Unix socket of the Workload API; \
                      write one such as unix:/run/spire/agent.sock"
+                )
+            );
+        }
+    }
+
+    #[test]
+    fn a_name_of_kubernetes_breaks_no_line() {
+        for text in ["web-0", "deployment/web", "system:node"] {
+            assert!(text.parse::<KubernetesName>().is_ok(), "{text}");
+        }
+        for text in ["", "a b", "a=\"b", "a\nb", "é"] {
+            assert_eq!(
+                refusal::<KubernetesName>(text),
+                format!(
+                    "`{text}` is not a name of Kubernetes; \
+                     write one such as web-0 or deployment/web"
                 )
             );
         }

@@ -1,4 +1,7 @@
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+};
 
 use ipnet::IpNet;
 use nix::{ifaddrs::getifaddrs, net::if_::InterfaceFlags};
@@ -27,32 +30,39 @@ pub fn own_addresses() -> Vec<(IpNet, IpAddr)> {
     addresses
 }
 
-/// The source addresses that the kernel picks for destinations far away. Nothing is sent: a
-/// datagram socket only asks the routing table when it connects.
+/// The source addresses that the kernel picks for destinations far away.
 fn default_addresses() -> impl Iterator<Item = (IpNet, IpAddr)> {
     /// Documentation prefixes (RFC 5737, RFC 3849), which are routed like any other.
     const FAR_AWAY: [IpAddr; 2] = [
         IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
         IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
     ];
-    /// Any port does: nothing is sent.
-    const DISCARD: u16 = 9;
     FAR_AWAY.into_iter().filter_map(|far| {
-        let (unspecified, everything): (IpAddr, IpNet) = if far.is_ipv4() {
-            (
-                Ipv4Addr::UNSPECIFIED.into(),
-                ipnet::Ipv4Net::default().into(),
-            )
+        let everything: IpNet = if far.is_ipv4() {
+            ipnet::Ipv4Net::default().into()
         } else {
-            (
-                Ipv6Addr::UNSPECIFIED.into(),
-                ipnet::Ipv6Net::default().into(),
-            )
+            ipnet::Ipv6Net::default().into()
         };
-        let socket = UdpSocket::bind((unspecified, 0)).ok()?;
-        socket.connect(SocketAddr::new(far, DISCARD)).ok()?;
-        Some((everything, socket.local_addr().ok()?.ip()))
+        Some((everything, source_towards(far).ok()?))
     })
+}
+
+/// The address from which the current network namespace reaches another one: on a node, what its
+/// kubelet is to a pod of this address.
+///
+/// Nothing is sent: a datagram socket only asks the routing table when it connects. It fails where no
+/// route leads there.
+pub fn source_towards(address: IpAddr) -> io::Result<IpAddr> {
+    /// Any port does.
+    const DISCARD: u16 = 9;
+    let unspecified: IpAddr = if address.is_ipv4() {
+        Ipv4Addr::UNSPECIFIED.into()
+    } else {
+        Ipv6Addr::UNSPECIFIED.into()
+    };
+    let socket = UdpSocket::bind((unspecified, 0))?;
+    socket.connect(SocketAddr::new(address, DISCARD))?;
+    Ok(socket.local_addr()?.ip())
 }
 
 fn ip(address: &nix::sys::socket::SockaddrStorage) -> Option<IpAddr> {
@@ -60,4 +70,18 @@ fn ip(address: &nix::sys::socket::SockaddrStorage) -> Option<IpAddr> {
         .as_sockaddr_in()
         .map(|v4| IpAddr::V4(v4.ip()))
         .or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_reaches_loopback_from_loopback() {
+        for address in ["127.0.0.2", "::1"] {
+            let address: IpAddr = address.parse().expect("an address");
+            let source = source_towards(address).expect("a route over loopback");
+            assert!(source.is_loopback(), "{source}");
+        }
+    }
 }

@@ -13,7 +13,7 @@ mod own_cgroup;
 mod process;
 
 pub use self::{
-    addresses::own_addresses,
+    addresses::{own_addresses, source_towards},
     bpffs::{BpfFsError, ensure_bpffs},
     capabilities::missing_capabilities,
     cgroup::{Cgroup, CgroupError, cgroup2_mount},

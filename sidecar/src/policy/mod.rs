@@ -17,8 +17,10 @@ mod identity_pattern;
 mod mode;
 mod mode_override;
 mod mode_table;
+mod naming;
 mod port;
 mod port_range;
+mod probes;
 pub(crate) mod text;
 
 pub use self::{
@@ -32,8 +34,10 @@ pub use self::{
     mode::{Mode, ParseModeError},
     mode_override::{ModeOverride, ParseOverrideError},
     mode_table::{ModeTable, OverrideError},
+    naming::Naming,
     port::{ParsePortError, Port},
     port_range::{ParsePortRangeError, PortRange},
+    probes::Probes,
 };
 
 /// What connections need, and who may open them. One value is always in force as a whole.
@@ -49,8 +53,12 @@ pub struct Policy {
     pub outbound_failure: Failure,
     /// What is left alone whatever the mode.
     pub exclusions: Exclusions,
+    /// Who may ask whether the app lives, whatever the mode.
+    pub probes: Probes,
     /// Who may reach the app, where anything is said about that.
     pub authorization: Option<Authorization>,
     /// Who must answer when the app dials.
     pub expectations: Expectations,
+    /// What happens where the cluster names others than who answers.
+    pub naming: Naming,
 }

@@ -3,9 +3,12 @@
 use spiffe::SpiffeId;
 
 use super::{ClientAddr, OrigDst};
-use crate::policy::{
-    Policy,
-    authorization::{Access, Decision, RuleName},
+use crate::{
+    naming::Directory,
+    policy::{
+        Naming, Policy,
+        authorization::{Access, Decision, RuleName},
+    },
 };
 
 impl Policy {
@@ -42,6 +45,42 @@ impl Policy {
                 "it is in plaintext, and at {destination} {expected} is expected"
             )),
         }
+    }
+
+    /// Who the cluster says is at a destination, if whoever answers there is somebody else; in
+    /// words. What is expected by the settings comes before what the cluster says.
+    pub(super) fn misnamed(
+        &self,
+        destination: OrigDst,
+        own: &SpiffeId,
+        answers: &SpiffeId,
+        directory: &Directory,
+    ) -> Option<String> {
+        let (port, remote) = (destination.0.port(), destination.0.ip());
+        if self.naming == Naming::Off || self.expectations.of(port, remote).is_some() {
+            return None;
+        }
+        let known = directory.of(destination.0)?;
+        let named = known.identities(own.trust_domain());
+        if named.is_empty() || named.contains(answers) {
+            return None;
+        }
+        let named: Vec<_> = named.iter().map(SpiffeId::to_string).collect();
+        let named = named.join(" or ");
+        let what = if known.service.is_empty() {
+            "a pod"
+        } else {
+            "a service"
+        };
+        Some(format!(
+            "{answers} answers at {destination}, which is {what} of {named} by what the cluster says"
+        ))
+    }
+
+    /// Is a server refused that is none of those the cluster names for its address?
+    pub(super) fn refuses_misnamed(&self, destination: OrigDst) -> bool {
+        let mode = self.outbound.mode(destination.0.port(), destination.0.ip());
+        self.naming.refuses(mode)
     }
 }
 

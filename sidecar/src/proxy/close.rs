@@ -63,6 +63,8 @@ pub enum Close {
     PeerForeign,
     /// The peer did not prove that it holds the key of its certificate.
     PeerKeyUnproved,
+    /// The peer is none of those that the cluster names for its address.
+    PeerMisnamed,
     /// The peer showed no certificate.
     PeerNoCertificate,
     /// The peer is not who is expected.
@@ -79,7 +81,7 @@ pub enum Close {
 
 impl Close {
     /// Every reason, in the order in which documents list them.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::ClientReset,
         Self::ConnectFailed,
         Self::ConnectRefused,
@@ -106,6 +108,7 @@ impl Close {
         Self::PeerCertificateRevoked,
         Self::PeerForeign,
         Self::PeerKeyUnproved,
+        Self::PeerMisnamed,
         Self::PeerNoCertificate,
         Self::PeerUnexpected,
         Self::PeerUntrusted,
@@ -143,6 +146,7 @@ impl Close {
             Self::PeerCertificateRevoked => "peer_certificate_revoked",
             Self::PeerForeign => "peer_foreign",
             Self::PeerKeyUnproved => "peer_key_unproved",
+            Self::PeerMisnamed => "peer_misnamed",
             Self::PeerNoCertificate => "peer_no_certificate",
             Self::PeerUnexpected => "peer_unexpected",
             Self::PeerUntrusted => "peer_untrusted",
@@ -173,6 +177,7 @@ impl Close {
                 | Self::PeerCertificateRevoked
                 | Self::PeerForeign
                 | Self::PeerKeyUnproved
+                | Self::PeerMisnamed
                 | Self::PeerNoCertificate
                 | Self::PeerUnexpected
                 | Self::PeerUntrusted

@@ -34,6 +34,7 @@ pub use self::{
     kernel::Kernel,
 };
 use crate::{
+    naming::Directory,
     policy::{Direction, Policy},
     telemetry::{Connection, Leg, Telemetry, TlsUse},
     tls::Tls,
@@ -47,6 +48,8 @@ pub struct Proxy<K> {
     pub identity: watch::Receiver<Option<Arc<Tls>>>,
     /// What connections need and who may open them, as of now.
     pub policy: watch::Receiver<Arc<Policy>>,
+    /// Who is behind the addresses that the app dials.
+    pub directory: Directory,
     /// Counters, histograms, the access log and the list of open connections.
     pub telemetry: Telemetry,
     /// How many connections are in the making.

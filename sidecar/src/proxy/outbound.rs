@@ -41,13 +41,22 @@ pub(super) async fn serve<K: Kernel>(proxy: &Proxy<K>, accepted: Accepted, permi
     let opened = open(proxy, &mut connection, destination).await;
     drop(permit);
     match opened {
-        Ok(upstream) => {
+        Ok(Opened { upstream, misnamed }) => {
             let peer = upstream.peer();
-            let standing = proxy.standing(Direction::Outbound, client, destination, peer);
+            let standing = proxy
+                .standing(Direction::Outbound, client, destination, peer)
+                .misnamed(misnamed);
             carry(connection, Stream::Plain(downstream), upstream, standing).await;
         }
         Err(close) => connection.failed(close),
     }
+}
+
+/// A destination that has answered.
+struct Opened {
+    upstream: Stream,
+    /// That the cluster names others than who has, in words.
+    misnamed: Option<String>,
 }
 
 /// Dials the destination and agrees with it on how to talk.
@@ -55,7 +64,7 @@ async fn open<K: Kernel>(
     proxy: &Proxy<K>,
     connection: &mut Connection,
     destination: OrigDst,
-) -> Result<Stream, Close> {
+) -> Result<Opened, Close> {
     let started = Instant::now();
     let upstream = dial::upstream(&*proxy.kernel, destination, proxy.limits.connect)
         .await
@@ -84,7 +93,10 @@ async fn open<K: Kernel>(
     let expected = policy.expectations.of(port, remote);
     if !meshed && expected.is_none() && policy.outbound.mode(port, remote) != Mode::Strict {
         connection.tls(TlsUse::NoPeerOption);
-        return Ok(Stream::Plain(upstream));
+        return Ok(Opened {
+            upstream: Stream::Plain(upstream),
+            misnamed: None,
+        });
     }
 
     let identity = proxy.identity(connection).await?;
@@ -100,7 +112,19 @@ async fn open<K: Kernel>(
                 connection.explain(explanation);
                 return Err(Close::PeerUnexpected);
             }
-            return Ok(Stream::Client(Box::new(upstream), peer));
+            let misnamed =
+                policy.misnamed(destination, identity.own(), peer.id(), &proxy.directory);
+            if let Some(explanation) = &misnamed {
+                let refused = policy.refuses_misnamed(destination);
+                connection.misnamed(explanation, refused);
+                if refused {
+                    return Err(Close::PeerMisnamed);
+                }
+            }
+            return Ok(Opened {
+                upstream: Stream::Client(Box::new(upstream), peer),
+                misnamed,
+            });
         }
         Ok(Err(error)) => (
             Close::of_handshake(&error),

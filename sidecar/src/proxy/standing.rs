@@ -37,6 +37,8 @@ struct Facts {
     destination: OrigDst,
     /// Who the other side is, where TLS is used.
     peer: Option<SpiffeId>,
+    /// That the cluster named others for its address when it was asked, in words.
+    misnamed: Option<String>,
 }
 
 /// Why an open connection has to end.
@@ -65,6 +67,7 @@ impl<K> Proxy<K> {
                 client,
                 destination,
                 peer: peer.map(|peer| peer.id().clone()),
+                misnamed: None,
             },
             policy: self.policy.clone(),
             peer: peer.cloned(),
@@ -74,6 +77,12 @@ impl<K> Proxy<K> {
 }
 
 impl Standing {
+    /// The same of a connection whose server the cluster names otherwise, in words.
+    pub(super) fn misnamed(mut self, misnamed: Option<String>) -> Self {
+        self.facts.misnamed = misnamed;
+        self
+    }
+
     /// Waits until the connection is no longer allowed; as long as it is, for ever.
     pub(super) async fn lost(mut self) -> Lost {
         loop {
@@ -133,7 +142,19 @@ impl Facts {
                     ..lost(String::new())
                 })
             }
-            Direction::Outbound => policy.unexpected(self.destination, peer).map(lost),
+            Direction::Outbound => policy
+                .unexpected(self.destination, peer)
+                .or_else(|| self.misnamed_under(policy))
+                .map(lost),
         }
+    }
+    /// What the cluster has against the server, if the policy cares. It is not asked again: the
+    /// address may be another's by now, and the connection is still with whom it was.
+    fn misnamed_under(&self, policy: &Policy) -> Option<String> {
+        let (port, remote) = (self.destination.0.port(), self.destination.0.ip());
+        let is_expected = policy.expectations.of(port, remote).is_some();
+        self.misnamed
+            .clone()
+            .filter(|_| !is_expected && policy.refuses_misnamed(self.destination))
     }
 }

@@ -2,6 +2,7 @@
 
 mod admission;
 mod legs;
+mod naming;
 mod standing;
 
 use std::{
@@ -26,7 +27,7 @@ use tokio::{
 use super::{accept::Accepted, tcp::Tcp, *};
 use crate::{
     identity::testing::{ca, id},
-    policy::{Exclusions, Expectations, Failure, Mode, ModeTable},
+    policy::{Exclusions, Expectations, Failure, Mode, ModeTable, Naming, Probes},
     telemetry::{AccessLog, Choice, Format, Options},
 };
 
@@ -129,8 +130,10 @@ fn policy(mode: Mode) -> Policy {
         inbound_failure: Failure::Closed,
         outbound_failure: Failure::Closed,
         exclusions: Exclusions::default(),
+        probes: Probes::default(),
         authorization: None,
         expectations: Expectations::default(),
+        naming: Naming::default(),
     }
 }
 
@@ -148,15 +151,18 @@ fn proxy_under(
 ) -> (Arc<Proxy<FakeKernel>>, Log) {
     let log = Log::default();
     let access_log = AccessLog::new(Format::Text, Choice::default(), log.clone(), || 0);
+    let directory = Directory::default();
     let proxy = Proxy {
         kernel: Arc::new(kernel),
         telemetry: Telemetry::new(Options {
             access_log,
+            directory: directory.clone(),
             ..Options::default()
         })
         .expect("metrics of unique names"),
         identity: watch::channel(Some(Arc::new(tls))).1,
         policy,
+        directory,
         establishing: Establishing::new(HANDSHAKES),
         limits: Limits {
             connect: DEADLINE,

@@ -146,7 +146,7 @@ impl Output {
 mod tests {
     use std::time::{Duration, SystemTime};
 
-    use super::*;
+    use super::{super::record::Named, *};
     use crate::{
         policy::Direction,
         proxy::{ClientAddr, Close, OrigDst},
@@ -211,6 +211,7 @@ mod tests {
                 tls: &TlsUse::Pending,
                 own: "",
                 rule: None,
+                named: Named::default(),
                 is_sampled,
                 what,
             });

@@ -10,7 +10,8 @@ use super::{
     Leg, Telemetry,
     connections::Entry,
     edges::Edge,
-    record::{End, Record, What},
+    labels::PeerNames,
+    record::{End, Named, Record, What},
     series::{Parties, Series},
     traces::Passed,
 };
@@ -88,6 +89,10 @@ pub struct Connection {
     in_flight: u32,
     /// Why what it says is no longer followed.
     lost: Option<Lost>,
+    /// What the cluster calls the peer, by its address.
+    names: PeerNames,
+    /// It names others for that address than who has answered.
+    is_misnamed: bool,
     /// The rule that let it in or refused it, where rules are asked.
     rule: Option<RuleName>,
     /// More about a failure than its reason.
@@ -110,6 +115,10 @@ impl Connection {
             .connections
             .add(direction, client, destination);
         let own = telemetry.shared.own();
+        let names = telemetry.shared.names(match direction {
+            Direction::Inbound => client.0,
+            Direction::Outbound => destination.0,
+        });
         let observer = telemetry.shared.observing.observer(destination);
         let is_sampled = telemetry.shared.access_log.samples();
         Self {
@@ -127,6 +136,8 @@ impl Connection {
             protocol: None,
             in_flight: 0,
             lost: None,
+            names,
+            is_misnamed: false,
             rule: None,
             explanation: None,
             is_sampled,
@@ -164,6 +175,24 @@ impl Connection {
             );
         }
         self.rule = Some(decision.rule.clone());
+    }
+
+    /// The server has proved another identity than the cluster names for its address, as the
+    /// sentence says; it is refused for that, or not.
+    pub fn misnamed(&mut self, explanation: &str, is_refused: bool) {
+        self.telemetry.shared.metrics.misnamed(is_refused);
+        self.is_misnamed = true;
+        if is_refused {
+            self.explain(explanation.to_owned());
+        } else {
+            tracing::warn!(
+                direction = %self.entry.direction,
+                client = %self.entry.client(),
+                destination = %self.entry.destination,
+                reason = %Close::PeerMisnamed,
+                "the connection goes on all the same: {explanation}"
+            );
+        }
     }
 
     /// The peer sees the connection come from here. An app's own end is on loopback once it is
@@ -347,6 +376,11 @@ impl Connection {
             tls: &self.tls,
             own: &self.own,
             rule: self.rule.as_ref(),
+            named: Named {
+                pod: Some(&self.telemetry.shared.labels),
+                peer: Some(&self.names),
+                is_misnamed: self.is_misnamed,
+            },
             is_sampled: self.is_sampled,
             what,
         });
@@ -415,6 +449,8 @@ impl Connection {
                 destination: self.entry.destination.0,
                 own: Arc::clone(&self.own),
                 tls: self.tls.clone(),
+                pod: self.telemetry.shared.labels.clone(),
+                names: self.names.clone(),
                 now: (Instant::now(), SystemTime::now()),
             });
         }
@@ -427,6 +463,7 @@ impl Connection {
             own: Arc::clone(&self.own),
             peer: peer.unwrap_or_default().into(),
             tls: self.tls.as_str(),
+            names: self.names.clone(),
         }
     }
 }

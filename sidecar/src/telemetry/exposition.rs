@@ -1,7 +1,7 @@
 //! How what is counted becomes Prometheus' text.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet, btree_map::Entry},
     sync::{
         OnceLock,
         atomic::{AtomicI64, AtomicU64, Ordering},
@@ -138,12 +138,16 @@ impl Labels {
         Self(pairs.map(pair).into())
     }
 
+    /// These and more, however many.
+    pub(super) fn with<'a>(mut self, more: impl Iterator<Item = (&'static str, &'a str)>) -> Self {
+        self.0.extend(more.map(pair));
+        self.0.sort_by(|one, other| one.name().cmp(other.name()));
+        self
+    }
+
     /// These and more.
     pub(super) fn and<const N: usize>(&self, more: [(&'static str, &str); N]) -> Self {
-        let mut labels = self.0.clone();
-        labels.extend(more.map(pair));
-        labels.sort_by(|one, other| one.name().cmp(other.name()));
-        Self(labels)
+        self.clone().with(more.into_iter())
     }
 }
 
@@ -152,6 +156,57 @@ fn pair((name, value): (&'static str, &str)) -> LabelPair {
     pair.set_name(name.to_owned());
     pair.set_value(value.to_owned());
     pair
+}
+
+/// Adds labels to every sample.
+pub(super) fn add_labels<'a>(
+    family: &mut MetricFamily,
+    labels: impl Iterator<Item = (&'static str, &'a str)>,
+) {
+    let more: Vec<_> = labels.map(pair).collect();
+    if more.is_empty() {
+        return;
+    }
+    for sample in family.mut_metric() {
+        let mut all = sample.take_label();
+        all.extend(more.iter().cloned());
+        all.sort_by(|one, other| one.name().cmp(other.name()));
+        sample.set_label(all);
+    }
+}
+
+/// Families of one name put together, in the order of their names. Of samples of one family that
+/// have the same labels the last one stays.
+pub(super) fn merged(families: impl Iterator<Item = MetricFamily>) -> Vec<MetricFamily> {
+    let mut merged: BTreeMap<String, MetricFamily> = BTreeMap::new();
+    for mut family in families {
+        match merged.entry(family.name().to_owned()) {
+            Entry::Vacant(first) => {
+                first.insert(family);
+            }
+            Entry::Occupied(earlier) => {
+                let samples = family.take_metric();
+                earlier.into_mut().mut_metric().extend(samples);
+            }
+        }
+    }
+    let mut families: Vec<_> = merged.into_values().collect();
+    for family in &mut families {
+        let mut seen = HashSet::new();
+        let mut samples = family.take_metric();
+        samples.reverse();
+        samples.retain(|sample| seen.insert(labels_of(sample)));
+        samples.reverse();
+        family.set_metric(samples);
+    }
+    families
+}
+
+fn labels_of(sample: &proto::Metric) -> Vec<(String, String)> {
+    let labels = sample.get_label().iter();
+    labels
+        .map(|label| (label.name().to_owned(), label.value().to_owned()))
+        .collect()
 }
 
 /// Samples, put together by metric.

@@ -1,11 +1,12 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus::{
-    Encoder, Gauge, IntCounter, IntCounterVec, Opts, Registry, TextEncoder, core::Collector,
+    Gauge, IntCounter, IntCounterVec, Opts, Registry, core::Collector, proto::MetricFamily,
 };
 
 use super::{
-    exposition::Exposition,
+    exposition::{Exposition, add_labels},
+    labels::PodLabels,
     reloads::Reloads,
     series_table::{SeriesLimits, SeriesTable},
 };
@@ -22,6 +23,7 @@ pub(super) struct Metrics {
     failed: IntCounterVec,
     identity_failures: IntCounterVec,
     identity_rotations: IntCounter,
+    misnamed: IntCounterVec,
     registry: Registry,
     reloads: Reloads,
     /// Of parties that talk to each other.
@@ -63,6 +65,11 @@ impl Metrics {
                 "sidecar_identity_rotations_total",
                 "Own certificates that took the place of another.",
             )?,
+            misnamed: counter(
+                "sidecar_peers_misnamed_total",
+                "Servers that proved another identity than the cluster names for their address.",
+                &["outcome"],
+            )?,
             registry: Registry::new(),
             reloads: Reloads::new()?,
             series: SeriesTable::new(limits, overflowed.clone()),
@@ -78,13 +85,17 @@ impl Metrics {
                     .with_label_values(&[direction.as_str(), close.as_str()]);
             }
         }
-        let collectors: [Box<dyn Collector>; 7] = [
+        for refused in [true, false] {
+            metrics.misnamed.with_label_values(&[misnamed(refused)]);
+        }
+        let collectors: [Box<dyn Collector>; 8] = [
             Box::new(metrics.audits.clone()),
             Box::new(metrics.certificate_expiry.clone()),
             Box::new(metrics.decisions.clone()),
             Box::new(metrics.failed.clone()),
             Box::new(metrics.identity_failures.clone()),
             Box::new(metrics.identity_rotations.clone()),
+            Box::new(metrics.misnamed.clone()),
             Box::new(overflowed),
         ];
         for collector in collectors.into_iter().chain(metrics.reloads.collectors()) {
@@ -110,6 +121,12 @@ impl Metrics {
         self.identity_rotations.inc();
     }
 
+    pub(super) fn misnamed(&self, is_refused: bool) {
+        self.misnamed
+            .with_label_values(&[misnamed(is_refused)])
+            .inc();
+    }
+
     pub(super) fn reloaded(&self, is_taken_over: bool) {
         self.reloads.reloaded(is_taken_over);
     }
@@ -129,16 +146,34 @@ impl Metrics {
             .inc();
     }
 
-    pub(super) fn render(&self) -> Result<String, prometheus::Error> {
+    /// Every sample, with the labels of the pod; those of the process have the node's alone.
+    pub(super) fn families(&self, labels: &PodLabels) -> Vec<MetricFamily> {
         let mut exposition = Exposition::default();
         self.series.show(&mut exposition);
         let mut families = self.registry.gather();
         families.extend(exposition.into_families());
-        families.sort_by(|one, other| one.name().cmp(other.name()));
-        let mut text = Vec::new();
-        TextEncoder::new().encode(&families, &mut text)?;
-        String::from_utf8(text).map_err(|error| prometheus::Error::Msg(error.to_string()))
+        for family in &mut families {
+            if OF_PROCESS.contains(&family.name()) {
+                add_labels(family, labels.of_process());
+            } else {
+                add_labels(family, labels.pairs());
+            }
+        }
+        families
     }
+}
+
+/// What is counted for the process as a whole, whichever pods it serves: they have one access log
+/// and one collector.
+const OF_PROCESS: [&str; 3] = [
+    "sidecar_access_log_dropped_lines_total",
+    "sidecar_trace_spans_dropped_total",
+    "sidecar_trace_spans_exported_total",
+];
+
+/// What became of a server that the cluster names otherwise.
+const fn misnamed(is_refused: bool) -> &'static str {
+    if is_refused { "refused" } else { "reported" }
 }
 
 fn counter(name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {

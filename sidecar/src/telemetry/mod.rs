@@ -8,6 +8,7 @@ mod counted;
 mod edges;
 mod exposition;
 mod kernel_events;
+mod labels;
 mod latency;
 mod legs;
 mod metrics;
@@ -24,10 +25,12 @@ mod tests;
 mod traces;
 
 use std::{
+    net::SocketAddr,
     sync::{Arc, PoisonError, RwLock},
     time::{Instant, SystemTime},
 };
 
+use prometheus::{Encoder as _, TextEncoder, proto::MetricFamily};
 use sidecar_common::SocketStatistics;
 use spiffe::SpiffeId;
 
@@ -37,6 +40,7 @@ pub use self::{
     connections::Snapshot,
     edges::{EdgeSnapshot, Graph},
     kernel_events::KernelEvents,
+    labels::PodLabels,
     latency::Latencies,
     observing::Observing,
     record::Kind,
@@ -46,9 +50,11 @@ pub use self::{
     traces::{Collector, CollectorError, Export, Exporting, Traces},
 };
 use self::{
-    connections::Connections, edges::Edges, legs::Legs, metrics::Metrics, record::Record, tap::Taps,
+    connections::Connections, edges::Edges, exposition::merged, labels::PeerNames, legs::Legs,
+    metrics::Metrics, record::Record, tap::Taps,
 };
 use crate::{
+    naming::Directory,
     policy::Direction,
     proxy::{ClientAddr, Close, OrigDst},
 };
@@ -57,6 +63,10 @@ use crate::{
 pub struct Options {
     /// Where lines go.
     pub access_log: AccessLog,
+    /// Who is behind the addresses of peers.
+    pub directory: Directory,
+    /// Which pod it is, in every metric and line.
+    pub labels: PodLabels,
     /// Which connections are watched for what they say.
     pub observing: Observing,
     /// How many parties are told apart in metrics.
@@ -70,6 +80,8 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             access_log: AccessLog::off(),
+            directory: Directory::default(),
+            labels: PodLabels::default(),
             observing: Observing::default(),
             series: SeriesLimits::default(),
             traces: Traces::default(),
@@ -88,8 +100,12 @@ struct Shared {
     access_log: AccessLog,
     /// The connections that are open.
     connections: Connections,
+    /// Who is behind the addresses of peers.
+    directory: Directory,
     /// Who has talked to whom.
     edges: Edges,
+    /// Which pod it is.
+    labels: PodLabels,
     /// The sockets of connections, of which the kernel side tells.
     legs: Arc<Legs>,
     /// Counters and histograms.
@@ -110,6 +126,8 @@ impl Telemetry {
     pub fn new(options: Options) -> Result<Self, prometheus::Error> {
         let Options {
             access_log,
+            directory,
+            labels,
             observing,
             series,
             traces,
@@ -123,7 +141,9 @@ impl Telemetry {
             shared: Arc::new(Shared {
                 access_log,
                 connections: Connections::default(),
+                directory,
                 edges: Edges::default(),
+                labels,
                 legs: Arc::default(),
                 metrics,
                 observing,
@@ -132,6 +152,11 @@ impl Telemetry {
                 taps: Arc::default(),
             }),
         })
+    }
+
+    /// Who is behind the addresses of peers, as it was given.
+    pub fn directory(&self) -> Directory {
+        self.shared.directory.clone()
     }
 
     /// Adds the counters of the kernel side.
@@ -198,7 +223,22 @@ impl Telemetry {
 
     /// All metrics in Prometheus' text format.
     pub fn render(&self) -> Result<String, prometheus::Error> {
-        self.shared.metrics.render()
+        Self::render_all([self], Vec::new())
+    }
+
+    /// The metrics of several pods that one process serves, each once, and more of the process.
+    ///
+    /// Where two are of pods of one name, of which the first is ending, the last one counts.
+    pub fn render_all<'a>(
+        all: impl IntoIterator<Item = &'a Self>,
+        more: Vec<MetricFamily>,
+    ) -> Result<String, prometheus::Error> {
+        let families = { all.into_iter() }
+            .flat_map(|telemetry| telemetry.shared.metrics.families(&telemetry.shared.labels));
+        let families = merged(families.chain(more));
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&families, &mut text)?;
+        String::from_utf8(text).map_err(|error| prometheus::Error::Msg(error.to_string()))
     }
 
     /// The connections that are open, oldest first.
@@ -222,6 +262,14 @@ impl Shared {
     fn tell(&self, record: &Record<'_>) {
         self.access_log.write(record);
         self.taps.tell(record);
+    }
+
+    /// What the cluster calls whoever is behind an address.
+    fn names(&self, address: SocketAddr) -> PeerNames {
+        self.directory
+            .of(address)
+            .map(|known| (&*known).into())
+            .unwrap_or_default()
     }
 
     /// The own identity as of now.

@@ -8,7 +8,10 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::TlsUse;
+use super::{
+    TlsUse,
+    labels::{PeerNames, PodLabels},
+};
 use crate::{
     observe::{Exchange, Lost},
     policy::{Direction, authorization::RuleName},
@@ -25,9 +28,28 @@ pub(super) struct Record<'a> {
     pub(super) tls: &'a TlsUse,
     pub(super) own: &'a str,
     pub(super) rule: Option<&'a RuleName>,
+    pub(super) named: Named<'a>,
     /// Whether its connection is among the share of which the access log tells everything.
     pub(super) is_sampled: bool,
     pub(super) what: What<'a>,
+}
+
+/// What the cluster says of the two ends.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Named<'a> {
+    pub(super) pod: Option<&'a PodLabels>,
+    pub(super) peer: Option<&'a PeerNames>,
+    /// It names others for the address of the server than who has answered.
+    pub(super) is_misnamed: bool,
+}
+
+impl<'a> Named<'a> {
+    fn pairs(self) -> impl Iterator<Item = (&'static str, &'a str)> {
+        let misnamed = self.is_misnamed.then_some(Close::PeerMisnamed.as_str());
+        { self.pod.into_iter().flat_map(PodLabels::pairs) }
+            .chain(self.peer.into_iter().flat_map(PeerNames::pairs))
+            .chain(misnamed.map(|code| ("naming", code)))
+    }
 }
 
 /// What happened.
@@ -130,6 +152,9 @@ impl Record<'_> {
         if let Some(rule) = self.rule {
             let _ = write!(text, " rule={rule}");
         }
+        for (key, value) in self.named.pairs() {
+            let _ = write!(text, " {key}={value}");
+        }
         match &self.what {
             What::Opened => {}
             What::Request(exchange) => exchange_text(&mut text, exchange),
@@ -155,6 +180,9 @@ impl Record<'_> {
         }
         if let Some(rule) = self.rule {
             set("rule", rule.as_str().into());
+        }
+        for (key, value) in self.named.pairs() {
+            set(key, value.into());
         }
         match &self.what {
             What::Opened => {}
@@ -314,7 +342,10 @@ mod tests {
     use spiffe::SpiffeId;
 
     use super::*;
-    use crate::observe::{Text, TlsHello, testing::call};
+    use crate::{
+        naming::Known,
+        observe::{Text, TlsHello, testing::call},
+    };
 
     const OWN: &str = "spiffe://sidecar.local/own";
 
@@ -327,6 +358,7 @@ mod tests {
             tls,
             own: OWN,
             rule: None,
+            named: Named::default(),
             is_sampled: true,
             what,
         }
@@ -400,6 +432,40 @@ mod tests {
                 .contains(" tls=no_peer_option rule=shop sent=120")
         );
         assert_eq!(parse(&record.json())["rule"], "shop");
+    }
+
+    #[test]
+    fn what_the_cluster_says_of_both_ends_is_named() {
+        let pod = PodLabels {
+            namespace: "shop".into(),
+            pod: "web-0".into(),
+            ..PodLabels::default()
+        };
+        let known = Known {
+            namespace: "stock".into(),
+            workload: "deployment/till".into(),
+            ..Known::default()
+        };
+        let record = Record {
+            named: Named {
+                pod: Some(&pod),
+                peer: Some(&(&known).into()),
+                is_misnamed: true,
+            },
+            ..record(&TlsUse::NoPeerOption, end(None))
+        };
+        assert!(
+            record.text().contains(
+                " tls=no_peer_option namespace=shop pod=web-0 peer_namespace=stock \
+                 peer_workload=deployment/till naming=peer_misnamed sent=120"
+            ),
+            "{}",
+            record.text()
+        );
+        let json = parse(&record.json());
+        assert_eq!(json["pod"], "web-0");
+        assert_eq!(json["naming"], "peer_misnamed");
+        assert!(json.get("peer_service").is_none());
     }
 
     #[test]

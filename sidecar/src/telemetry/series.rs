@@ -2,6 +2,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     exposition::{Count, Distribution, Exposition, Family, Labels, counts},
+    labels::PeerNames,
     requests::Requests,
     tcp::{Leg, LegSeries},
 };
@@ -63,6 +64,8 @@ pub(super) struct Parties {
     pub(super) peer: Arc<str>,
     /// Whether TLS is used, and if not, why.
     pub(super) tls: &'static str,
+    /// What the cluster calls the peer, by its address.
+    pub(super) names: PeerNames,
 }
 
 impl Parties {
@@ -73,6 +76,7 @@ impl Parties {
             ("peer", &self.peer),
             ("tls", self.tls),
         ])
+        .with(self.names.pairs())
     }
 }
 

@@ -8,6 +8,7 @@ use prometheus::IntCounter;
 
 use super::{
     exposition::Exposition,
+    labels::PeerNames,
     series::{Parties, Series},
 };
 
@@ -81,6 +82,7 @@ impl SeriesTable {
             let all = Parties {
                 own: OVERFLOW.into(),
                 peer: OVERFLOW.into(),
+                names: PeerNames::default(),
                 ..parties
             };
             together.entry(all).or_default().take()
@@ -161,6 +163,7 @@ mod tests {
             own: "".into(),
             peer: "".into(),
             tls: "mutual",
+            names: PeerNames::default(),
         };
         drop(table.of(parties.clone()));
         let noon = Instant::now();

@@ -10,6 +10,7 @@ use sidecar_common::Event;
 
 use super::*;
 use crate::{
+    naming::Known,
     observe::{Exchange, GrpcStatus, Lost, Method, Observation, Outcome, Protocol},
     policy::authorization::{Decision, RuleName, Verdict},
     proxy::Meter,
@@ -198,6 +199,118 @@ fn every_metric_is_documented_with_its_type_and_labels() {
     all.extend(documented("### What TCP measures"));
     all.extend(documented("## Metrics of the sidecar"));
     assert_eq!(all, rendered(&telemetry.render().expect("metrics")));
+}
+
+/// What connections of a pod of this name are counted by, with a peer that the cluster knows.
+fn telemetry_of_pod(pod: &str) -> Telemetry {
+    let directory = Directory::default();
+    let known = Known {
+        namespace: "stock".into(),
+        service: "till".into(),
+        workload: "deployment/till".into(),
+        ..Known::default()
+    };
+    let peer = "198.18.0.1".parse().expect("an address");
+    directory.tell(peer, None, Some(Arc::new(known)));
+    Telemetry::new(Options {
+        directory,
+        labels: PodLabels {
+            namespace: "shop".into(),
+            node: "node-1".into(),
+            pod: pod.into(),
+            service_account: "web".into(),
+            workload: "deployment/web".into(),
+        },
+        ..Options::default()
+    })
+    .expect("metrics of unique names")
+}
+
+/// The words in code type in the first column of a table.
+fn first_words(heading: &str) -> BTreeSet<String> {
+    table(heading)
+        .filter_map(|row| words(row.split('|').nth(1)?).next())
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn what_the_cluster_calls_both_ends_is_in_labels_that_are_documented() {
+    let telemetry = telemetry_of_pod("web-0");
+    open(&telemetry, "peer").closed(Close::Eof, None);
+    let text = telemetry.render().expect("metrics");
+    let of = |metric: &str| {
+        let mut samples = text.lines().filter(|line| line.starts_with(metric));
+        labels(samples.next().expect(metric))
+    };
+    let pod = first_words("### The pod in labels");
+    assert_eq!(
+        pod,
+        ["namespace", "node", "pod", "service_account", "workload"]
+            .map(str::to_owned)
+            .into()
+    );
+    let peer = first_words("### The peer in labels");
+    let parties: BTreeSet<_> = words(PARTIES).map(str::to_owned).collect();
+    let all: BTreeSet<_> = { pod.iter().chain(&peer).chain(&parties) }
+        .cloned()
+        .collect();
+    assert_eq!(of("sidecar_connections_opened_total"), all);
+    assert_eq!(of("sidecar_identity_rotations_total"), pod);
+    // There is one access log, however many pods.
+    let node = BTreeSet::from(["node".to_owned()]);
+    assert_eq!(of("sidecar_access_log_dropped_lines_total"), node);
+    assert!(text.contains("peer_service=\"till\",peer_workload=\"deployment/till\",pod=\"web-0\""));
+}
+
+/// What stands in front of the values: each of it has to be there once.
+fn series(text: &str) -> Vec<&str> {
+    let samples = text.lines().filter(|line| !line.starts_with('#'));
+    samples
+        .filter_map(|line| line.rsplit_once(' '))
+        .map(|(series, _)| series)
+        .collect()
+}
+
+#[test]
+fn metrics_of_many_pods_are_one_exposition() {
+    let pods = ["web-0", "web-1"].map(telemetry_of_pod);
+    for telemetry in &pods {
+        open(telemetry, "peer").closed(Close::Eof, None);
+    }
+    let text = Telemetry::render_all(&pods, Vec::new()).expect("metrics");
+    // Each family once, with its samples below it.
+    let _ = rendered(&text);
+    let all = series(&text);
+    assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len());
+    for pod in ["web-0", "web-1"] {
+        let opened = all.iter().filter(|series| {
+            series.starts_with("sidecar_connections_opened_total{")
+                && series.contains(&format!("pod=\"{pod}\""))
+        });
+        assert_eq!(opened.count(), 1, "{text}");
+    }
+    let of_process = |series: &&&str| series.starts_with("sidecar_trace_spans_exported_total");
+    assert_eq!(all.iter().filter(of_process).count(), 1, "{text}");
+}
+
+#[test]
+fn of_two_pods_of_one_name_the_last_one_tells() {
+    let pods = ["web-0"; 2].map(telemetry_of_pod);
+    for (telemetry, connections) in pods.iter().zip([3, 1]) {
+        for _ in 0..connections {
+            open(telemetry, "peer").closed(Close::Eof, None);
+        }
+    }
+    let text = Telemetry::render_all(&pods, Vec::new()).expect("metrics");
+    let opened: Vec<_> = text
+        .lines()
+        .filter(|line| line.starts_with("sidecar_connections_opened_total{"))
+        .collect();
+    let [opened] = opened[..] else {
+        panic!("{opened:#?}");
+    };
+    assert!(opened.ends_with(" 1"), "{opened}");
 }
 
 #[test]

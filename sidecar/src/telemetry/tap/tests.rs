@@ -5,7 +5,7 @@ use tokio::time::timeout;
 use tokio_stream::StreamExt;
 
 use super::{
-    super::record::{End, What},
+    super::record::{End, Named, What},
     *,
 };
 use crate::{
@@ -29,6 +29,7 @@ fn record(tls: &TlsUse, port: u16) -> Record<'_> {
         tls,
         own: "spiffe://sidecar.local/own",
         rule: None,
+        named: Named::default(),
         what: What::Opened,
     }
 }

@@ -24,7 +24,11 @@ pub use self::{
     collector::{Collector, Error as CollectorError},
     export::{Export, Exporting},
 };
-use super::{TlsUse, counted::Counted};
+use super::{
+    TlsUse,
+    counted::Counted,
+    labels::{PeerNames, PodLabels},
+};
 use crate::{
     observe::{Exchange, TraceParent},
     policy::Direction,
@@ -57,6 +61,8 @@ pub(super) struct Passed {
     pub(super) destination: SocketAddr,
     pub(super) own: Arc<str>,
     pub(super) tls: TlsUse,
+    pub(super) pod: PodLabels,
+    pub(super) names: PeerNames,
     /// One moment by two clocks.
     pub(super) now: (Instant, SystemTime),
 }
@@ -157,6 +163,8 @@ mod testing {
                     .parse()
                     .expect("a SPIFFE ID"),
             ),
+            pod: PodLabels::default(),
+            names: PeerNames::default(),
             now: (now, SystemTime::UNIX_EPOCH + Duration::from_secs(1000)),
         }
     }

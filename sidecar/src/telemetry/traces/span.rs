@@ -19,6 +19,17 @@ const OWN_ID: &str = "sidecar.own.id";
 const PEER_ID: &str = "sidecar.peer.id";
 /// Whether mutual TLS was used, and if not, why.
 const TLS: &str = "sidecar.tls";
+/// What the cluster calls the two ends: labels of metrics, and attributes that mean the same.
+const NAMES: [(&str, &str); 8] = [
+    ("namespace", "k8s.namespace.name"),
+    ("node", "k8s.node.name"),
+    ("pod", "k8s.pod.name"),
+    ("service_account", "sidecar.own.service_account"),
+    ("workload", "sidecar.own.workload"),
+    ("peer_namespace", "sidecar.peer.namespace"),
+    ("peer_service", "sidecar.peer.service"),
+    ("peer_workload", "sidecar.peer.workload"),
+];
 /// From the first byte of the request to the first of its response, in seconds.
 const FIRST_BYTE: &str = "sidecar.first_byte";
 
@@ -167,6 +178,11 @@ fn attributes(passed: &Passed, error: Option<Cow<'static, str>>) -> Vec<KeyValue
     if let Some(peer) = passed.tls.peer() {
         set(OWN_ID, passed.own.to_string().into());
         set(PEER_ID, peer.to_string().into());
+    }
+    for (name, value) in passed.pod.pairs().chain(passed.names.pairs()) {
+        if let Some((_, key)) = NAMES.iter().find(|(label, _)| *label == name) {
+            set(key, value.to_owned().into());
+        }
     }
     attributes
 }
