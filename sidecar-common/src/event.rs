@@ -70,6 +70,8 @@ events! {
     InboundExcludedPort = "inbound_excluded_port",
     /// A connection whose mode is `off` was left alone.
     InboundOff = "inbound_off",
+    /// A connection from a source of probes to a port of theirs was left alone.
+    InboundProbe = "inbound_probe",
     /// A connection was left alone because no proxy listens and `inbound-failure` is `open`.
     InboundFailedOpen = "inbound_failed_open",
     /// A connection was refused because no proxy listens.

@@ -3,7 +3,7 @@
 /// A daemon takes over only what is of its own version. Count it up with every change that an
 /// older or newer daemon would misread; a map or a program that is merely added is none. It stands
 /// alone in the map `SC_ABI`, as one `u32`, in every version.
-pub const ABI: u32 = 2;
+pub const ABI: u32 = 3;
 
 /// Who serves a pod. It stands alone in the map `SC_OWNER`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]

@@ -121,8 +121,12 @@ fn is_strict(direction: Direction, segment: &TcpSegment) -> bool {
 
 #[inline(always)]
 fn is_excluded(direction: Direction, segment: &TcpSegment) -> bool {
-    maps::is_excluded_port(direction, destination_port(direction, segment))
-        || (direction == Direction::Outbound && maps::is_excluded_net(&segment.remote))
+    let port = destination_port(direction, segment);
+    maps::is_excluded_port(direction, port)
+        || match direction {
+            Direction::Inbound => maps::is_probe(port, &segment.remote),
+            Direction::Outbound => maps::is_excluded_net(&segment.remote),
+        }
 }
 
 /// The port that the client of the connection dialled.

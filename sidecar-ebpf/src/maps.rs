@@ -45,6 +45,11 @@ static SC_LISTENERS: SockMap<{ Slot::COUNT }> = SockMap::new();
 #[btf_map]
 static SC_MODES: LpmTrie<ModeKey, u32, 16_384> = LpmTrie::new();
 
+/// Who may ask whether the app lives, past the proxy: its ports, each with remote networks. Keys are
+/// those of the modes, inbound; only that they are there matters.
+#[btf_map]
+static SC_PROBES: LpmTrie<ModeKey, u32, 16_384> = LpmTrie::new();
+
 /// What happens to connections of each direction while no proxy serves.
 #[btf_map]
 static SC_FAILURES: Array<u32, { Direction::COUNT }> = Array::new();
@@ -135,6 +140,13 @@ pub fn is_excluded_port(direction: Direction, port: u32) -> bool {
     SC_EXCLUDED_PORTS
         .get_ptr(port_key(direction, port as u16))
         .is_some()
+}
+
+/// May a connection from here to this port of the app pass in plaintext, whatever the mode?
+#[inline(always)]
+pub fn is_probe(port: u32, remote: &Endpoint) -> bool {
+    let key = ModeKey::new(Direction::Inbound, port as u16, remote.addr);
+    SC_PROBES.get(&Key::new(ModeKey::BITS, key)).is_some()
 }
 
 /// Is the address in an excluded network?

@@ -93,6 +93,10 @@ fn from_network(ctx: &SkLookupContext, client: &Endpoint, server: &Endpoint) -> 
         maps::count(Event::InboundOff);
         return SK_PASS;
     }
+    if maps::is_probe(server.port, client) {
+        maps::count(Event::InboundProbe);
+        return SK_PASS;
+    }
     match assign(ctx, Slot::inbound(server)) {
         Assigned::Done => {
             maps::count(Event::InboundSteered);

@@ -5,7 +5,7 @@ use aya::maps::{Map, MapData, MapError};
 use super::{Error, Pins};
 
 /// The maps, as the kernel side declares them. Whoever serves the pod finds them by their pins.
-pub(super) const MAPS: [&str; 14] = [
+pub(super) const MAPS: [&str; 15] = [
     "SC_ABI",
     "SC_EVENTS",
     "SC_EXCLUDED_NETS",
@@ -18,6 +18,7 @@ pub(super) const MAPS: [&str; 14] = [
     "SC_MODES",
     "SC_OWNER",
     "SC_OWN_ADDRS",
+    "SC_PROBES",
     "SC_SOCKETS",
     "SC_STATISTICS",
 ];

@@ -29,6 +29,7 @@ pub struct Rules<'a> {
 /// connection alone that neither policy would.
 pub struct RuleMaps {
     modes: Trie<ModeKey, u32>,
+    probes: Trie<ModeKey, u32>,
     failures: Array<MapData, u32>,
     excluded_nets: Trie<[u32; 4], u32>,
     excluded_ports: Set,
@@ -43,6 +44,7 @@ impl RuleMaps {
     ) -> Result<Self, Error> {
         Ok(Self {
             modes: Trie::open(map("SC_MODES")?, "SC_MODES")?,
+            probes: Trie::open(map("SC_PROBES")?, "SC_PROBES")?,
             failures: Array::try_from(map(FAILURES)?).map_err(failures_error)?,
             excluded_nets: Trie::open(map("SC_EXCLUDED_NETS")?, "SC_EXCLUDED_NETS")?,
             excluded_ports: Set::open(map("SC_EXCLUDED_PORTS")?, "SC_EXCLUDED_PORTS")?,
@@ -70,6 +72,10 @@ impl RuleMaps {
             if failure == Failure::Closed {
                 self.set_failure(direction, failure)?;
             }
+        }
+        for place in self.probes()?.difference(&probes(rules.policy)) {
+            let (key, bits) = mode_key(place);
+            self.probes.remove(key, bits)?;
         }
         let exclusions = Exclusions::of(rules.policy);
         for (net, bits) in self.excluded_nets()?.difference(&exclusions.nets) {
@@ -99,6 +105,10 @@ impl RuleMaps {
         }
         for (direction, failure) in failures(rules.policy) {
             self.set_failure(direction, failure)?;
+        }
+        for place in probes(rules.policy).difference(&self.probes()?) {
+            let (key, bits) = mode_key(place);
+            self.probes.insert(key, bits, PRESENT)?;
         }
         let exclusions = Exclusions::of(rules.policy);
         for (net, bits) in exclusions.nets.difference(&self.excluded_nets()?) {
@@ -132,17 +142,16 @@ impl RuleMaps {
 
     /// The table of modes as it is now.
     fn modes(&self) -> Result<Table, Error> {
-        let entries = self.modes.entries()?;
-        let entry = |(key, bits, mode): (ModeKey, u32, u32)| {
-            let (addr, prefix) = key.range(bits);
-            let place = Place {
-                direction: key.direction().into(),
-                port: key.port(),
-                net: Ipv6Net::new_assert(addr, prefix),
-            };
-            (place, key::Mode(mode).into())
-        };
-        Ok(entries.into_iter().map(entry).collect())
+        let entries = self.modes.entries()?.into_iter();
+        Ok(entries
+            .map(|(key, bits, mode)| (place(&key, bits), key::Mode(mode).into()))
+            .collect())
+    }
+
+    /// Who may probe as it is now.
+    fn probes(&self) -> Result<BTreeSet<Place>, Error> {
+        let entries = self.probes.entries()?.into_iter();
+        Ok(entries.map(|(key, bits, _)| place(&key, bits)).collect())
     }
 
     fn excluded_nets(&self) -> Result<BTreeSet<([u32; 4], u32)>, Error> {
@@ -203,6 +212,25 @@ fn modes(policy: &Policy) -> Table {
         }
     }
     table
+}
+
+/// Who may probe by a policy.
+fn probes(policy: &Policy) -> BTreeSet<Place> {
+    let place = |(port, source)| Place {
+        direction: Direction::Inbound,
+        port: Some(port),
+        net: mapped(source),
+    };
+    policy.probes.pairs().map(place).collect()
+}
+
+fn place(key: &ModeKey, bits: u32) -> Place {
+    let (addr, prefix) = key.range(bits);
+    Place {
+        direction: key.direction().into(),
+        port: key.port(),
+        net: Ipv6Net::new_assert(addr, prefix),
+    }
 }
 
 fn mode_key(place: &Place) -> (ModeKey, u32) {

@@ -73,6 +73,7 @@ const fn hint(event: Event) -> Option<&'static str> {
         | Event::InboundLocalhost
         | Event::InboundNotListening
         | Event::InboundOff
+        | Event::InboundProbe
         | Event::InboundSteered
         | Event::OptionAgreed
         | Event::OptionAnswered
