@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
 
@@ -27,6 +27,8 @@ const SETTLE: Duration = Duration::from_millis(100);
 pub struct Changes {
     /// Keeps the watch; `None` where inotify is not to be had, and polling must do.
     _watcher: Option<RecommendedWatcher>,
+    /// Keeps the watch that others use, too.
+    _tree: Option<Arc<Tree>>,
     /// Wakes us.
     sign: Arc<Notify>,
     /// Wakes us although there was no sign.
@@ -47,12 +49,11 @@ impl Changes {
                 );
             })
             .ok();
-        let mut poll = interval_at(tokio::time::Instant::now() + POLL, POLL);
-        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             _watcher: watcher,
+            _tree: None,
             sign,
-            poll,
+            poll: poll(),
             settling: false,
         }
     }
@@ -70,6 +71,112 @@ impl Changes {
     }
 }
 
+fn poll() -> Interval {
+    let mut poll = interval_at(tokio::time::Instant::now() + POLL, POLL);
+    poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    poll
+}
+
+/// A directory and all below it, for many who each have files there: they share one inotify
+/// instance, of which a user has few.
+#[derive(Debug)]
+pub struct Tree {
+    /// Keeps the watch; `None` where inotify is not to be had, and polling must do.
+    _watcher: Option<RecommendedWatcher>,
+    waiting: Arc<Mutex<Vec<Waiting>>>,
+}
+
+/// Somebody who wants to know of changes of a directory.
+#[derive(Debug)]
+struct Waiting {
+    directories: BTreeSet<PathBuf>,
+    sign: Weak<Notify>,
+}
+
+impl Tree {
+    /// Begins to watch a directory, which may have nothing in it yet.
+    pub fn new(directory: &Path) -> Self {
+        let waiting = Arc::new(Mutex::new(Vec::new()));
+        let watcher = watch_tree(directory, Arc::clone(&waiting))
+            .inspect_err(|error| {
+                tracing::warn!(
+                    "cannot watch {} for changes: {error}; what is in it is read every {POLL:?} instead",
+                    directory.display()
+                );
+            })
+            .ok();
+        Self {
+            _watcher: watcher,
+            waiting,
+        }
+    }
+
+    /// Tells of changes of these files from now on, which may not be there yet, nor their
+    /// directories.
+    pub fn changes_of<P: AsRef<Path>>(
+        self: &Arc<Self>,
+        files: impl IntoIterator<Item = P>,
+    ) -> Changes {
+        let sign = Arc::new(Notify::new());
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.retain(|waiting| waiting.sign.strong_count() > 0);
+        waiting.push(Waiting {
+            directories: directories(files),
+            sign: Arc::downgrade(&sign),
+        });
+        Changes {
+            _watcher: None,
+            _tree: Some(Arc::clone(self)),
+            sign,
+            poll: poll(),
+            settling: false,
+        }
+    }
+}
+
+impl Waiting {
+    /// Whether a change of `path` may be one of the files: it is below their directory, or the
+    /// directory has come with one above it.
+    fn wants(&self, path: &Path) -> bool {
+        let mut directories = self.directories.iter();
+        directories.any(|directory| path.starts_with(directory) || directory.starts_with(path))
+    }
+}
+
+fn watch_tree(
+    directory: &Path,
+    waiting: Arc<Mutex<Vec<Waiting>>>,
+) -> notify::Result<RecommendedWatcher> {
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        if event.as_ref().is_ok_and(is_read) {
+            return;
+        }
+        let waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        for waiting in &*waiting {
+            // What could not be told may have been anywhere.
+            let wanted = match &event {
+                Ok(event) if !event.paths.is_empty() => {
+                    event.paths.iter().any(|path| waiting.wants(path))
+                }
+                _ => true,
+            };
+            if let Some(sign) = waiting.sign.upgrade().filter(|_| wanted) {
+                sign.notify_one();
+            }
+        }
+    })?;
+    watcher.watch(directory, RecursiveMode::Recursive)?;
+    Ok(watcher)
+}
+
+/// Reading the files is no change of them.
+fn is_read(event: &notify::Event) -> bool {
+    matches!(
+        event.kind,
+        EventKind::Access(AccessKind::Open(_) | AccessKind::Read)
+    )
+}
+
 /// The directories that the files are in.
 fn directories<P: AsRef<Path>>(files: impl IntoIterator<Item = P>) -> BTreeSet<PathBuf> {
     files
@@ -83,14 +190,7 @@ fn directories<P: AsRef<Path>>(files: impl IntoIterator<Item = P>) -> BTreeSet<P
 
 fn watch(directories: &BTreeSet<PathBuf>, sign: Arc<Notify>) -> notify::Result<RecommendedWatcher> {
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        // Reading the files is no change of them.
-        let is_read = |kind| {
-            matches!(
-                kind,
-                EventKind::Access(AccessKind::Open(_) | AccessKind::Read)
-            )
-        };
-        if !event.is_ok_and(|event| is_read(event.kind)) {
+        if !event.as_ref().is_ok_and(is_read) {
             sign.notify_one();
         }
     })?;
@@ -163,6 +263,23 @@ mod tests {
         let mut changes = Changes::of([&file]);
         fs::read(&file).expect("a file");
         assert!(timeout(SETTLE * 5, changes.next()).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn files_of_a_tree_are_told_of_also_when_their_directories_come_later() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let tree = Arc::new(Tree::new(dir.path()));
+        let file = |name: &str| dir.path().join(name).join("tls.crt");
+        let mut web = tree.changes_of([file("shop/web")]);
+        let mut cart = tree.changes_of([file("shop/cart")]);
+        fs::create_dir_all(dir.path().join("shop")).expect("a writable directory");
+        assert!(is_told_of(&mut web).await);
+        assert!(is_told_of(&mut cart).await);
+        fs::create_dir(dir.path().join("shop/web")).expect("a writable directory");
+        assert!(is_told_of(&mut web).await);
+        fs::write(file("shop/web"), "new").expect("a file");
+        assert!(is_told_of(&mut web).await);
+        assert!(timeout(SETTLE * 5, cart.next()).await.is_err());
     }
 
     #[tokio::test(start_paused = true)]

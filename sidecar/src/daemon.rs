@@ -10,7 +10,6 @@ use crate::{
     bpf::{Datapath, Loss, OwnListener, Pins, Place, Size},
     capture::{Capture, Service, Serving},
     config::{AccessLog, Config, Source},
-    identity::Origin,
     logging::{self, LogFile, OpenLog},
     naming::Directory,
     pod::{self, Cgroup},
@@ -95,12 +94,7 @@ impl Captured {
 
     /// What serving the pod goes on to need of the machine.
     pub fn sandbox(&self, cgroup: &Cgroup) -> Sandbox {
-        let (mut files, directories) = match &self.config.identity {
-            Origin::Files(files) => (files.paths().map(Clone::clone).into(), Vec::new()),
-            Origin::DevCa { dir, .. } => (Vec::new(), vec![dir.clone()]),
-            // A socket is connected to, not opened.
-            Origin::WorkloadApi(_) => (Vec::new(), Vec::new()),
-        };
+        let (mut files, directories) = self.config.identity.reads();
         files.extend(self.config.trust_files.paths().map(ToOwned::to_owned));
         files.extend(self.source.path().map(ToOwned::to_owned));
         Sandbox {

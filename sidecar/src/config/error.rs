@@ -94,6 +94,16 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// The identity is in another trust domain than the one that is named.
+    #[error(
+        "trust-domain is {named}, but identity is in {other}; leave trust-domain out, or set it to {other}"
+    )]
+    TrustDomains {
+        /// The one that is named.
+        named: TrustDomain,
+        /// That of the identity.
+        other: TrustDomain,
+    },
     /// The file is larger than one of settings can be.
     #[error("{} is larger than 1 MiB, which no settings file is; give another to --config", .0.display())]
     TooLarge(PathBuf),

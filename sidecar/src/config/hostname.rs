@@ -1,14 +1,11 @@
 use std::{fs, io, sync::Arc};
 
-use spiffe::SpiffeId;
+use spiffe::{SpiffeId, TrustDomain};
 
 use super::{Error, value};
 
 /// Where the kernel tells the machine's name.
 const FILE: &str = "/proc/sys/kernel/hostname";
-
-/// The trust domain of identities the development CA issues by default.
-const TRUST_DOMAIN: &str = "sidecar.local";
 
 /// The machine's name, of which the default identity is made.
 ///
@@ -26,12 +23,12 @@ impl Hostname {
 
     /// The identity the development CA issues when none is named: the machine's name makes it
     /// one's own, at least among pods, whose names differ.
-    pub(super) fn identity(&self) -> Result<SpiffeId, Error> {
+    pub(super) fn identity(&self, trust_domain: &TrustDomain) -> Result<SpiffeId, Error> {
         let hostname = self.0.as_ref().map_err(|source| Error::HostnameUnread {
             file: FILE,
             source: Arc::clone(source),
         })?;
-        let id = format!("spiffe://{TRUST_DOMAIN}/ns/default/sa/{hostname}");
+        let id = format!("spiffe://{trust_domain}/ns/default/sa/{hostname}");
         id.parse::<value::Identity>()
             .map(|id| id.0)
             .map_err(|_| Error::Hostname(hostname.clone()))
@@ -45,7 +42,8 @@ mod tests {
     #[test]
     fn a_name_that_cannot_be_read_is_told_with_the_reason() {
         let denied = io::ErrorKind::PermissionDenied.into();
-        let error = Hostname(Err(Arc::new(denied))).identity();
+        let error = Hostname(Err(Arc::new(denied)))
+            .identity(&TrustDomain::new("example.org").expect("a name"));
         assert_eq!(
             error.expect_err("no name").to_string(),
             "the host name, of which the default identity is made, cannot be read from \
@@ -55,7 +53,8 @@ mod tests {
 
     #[test]
     fn a_name_that_makes_no_identity_is_told() {
-        let error = Hostname(Ok("a/../b".into())).identity();
+        let error = Hostname(Ok("a/../b".into()))
+            .identity(&TrustDomain::new("example.org").expect("a name"));
         assert_eq!(
             error.expect_err("no segment").to_string(),
             "the host name `a/../b` cannot be part of a SPIFFE ID; set --identity"

@@ -30,7 +30,7 @@ pub use self::{
     source::Source,
     value::{
         AccessLog, AdminAddress, FederatedBundle, Handshakes, LogFilter, LogFormat, Observe, Peers,
-        Share, Timeout, Workers, WorkloadApi,
+        Share, Timeout, TrustDomainName, Workers, WorkloadApi,
     },
 };
 use crate::{
@@ -46,6 +46,9 @@ pub const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4
 const BPFFS: &str = "/sys/fs/bpf";
 /// Where the development CA keeps its root.
 const DEV_CA: &str = "/var/lib/sidecar/dev-ca";
+
+/// The trust domain of identities that are made of names.
+const TRUST_DOMAIN: &str = "sidecar.local";
 
 /// Where SPIFFE has workloads look for the Workload API (SPIFFE Workload Endpoint section 4).
 const ENDPOINT: &str = "SPIFFE_ENDPOINT_SOCKET";
@@ -93,6 +96,8 @@ pub struct Config {
     pub settings: Settings,
     /// Where spans go, if anywhere.
     pub traces: Option<telemetry::Collector>,
+    /// The trust domain of identities that are made of names: of service accounts, or the machine's.
+    pub trust_domain: TrustDomain,
     /// Threads that carry connections.
     pub workers: usize,
 }
@@ -137,6 +142,7 @@ impl Config {
             federated_bundles,
             forget_peers_after,
             handshake_timeout,
+            identities,
             identity,
             identity_timeout,
             inbound,
@@ -162,6 +168,7 @@ impl Config {
             probe_sources,
             traces,
             trust_bundle,
+            trust_domain,
             workers,
             workload_api,
         } = settings;
@@ -180,6 +187,7 @@ impl Config {
             }
         }
         let choice = Choice::default();
+        let trust_domain = own_domain(trust_domain, identity.as_ref())?;
 
         Ok(Self {
             access_log: access_log.unwrap_or_default(),
@@ -197,10 +205,11 @@ impl Config {
                 key,
                 trust_bundle,
                 workload_api,
+                identities,
                 dev_ca,
                 identity,
             }
-            .origin(env::var_os(ENDPOINT), hostname)?,
+            .origin(env::var_os(ENDPOINT), hostname, &trust_domain)?,
             limits: Limits {
                 connect: time(connect_timeout, Timeout::CONNECT),
                 handshake: time(handshake_timeout, Timeout::HANDSHAKE),
@@ -250,6 +259,7 @@ impl Config {
             },
             settings: whole,
             traces: traces.map(|collector| collector.0),
+            trust_domain,
             workers: workers.unwrap_or_default().number(),
         })
     }
@@ -276,6 +286,7 @@ struct IdentitySettings {
     key: Option<PathBuf>,
     trust_bundle: Option<PathBuf>,
     workload_api: Option<WorkloadApi>,
+    identities: Option<PathBuf>,
     dev_ca: Option<PathBuf>,
     identity: Option<value::Identity>,
 }
@@ -287,6 +298,7 @@ impl IdentitySettings {
         self,
         endpoint: Option<OsString>,
         hostname: &Hostname,
+        trust_domain: &TrustDomain,
     ) -> Result<identity::Origin, Error> {
         let named =
             |set: &[(&'static str, bool)]| set.iter().find(|(_, set)| *set).map(|(name, _)| *name);
@@ -296,11 +308,12 @@ impl IdentitySettings {
             ("trust-bundle", self.trust_bundle.is_some()),
         ]);
         let api = named(&[("workload-api", self.workload_api.is_some())]);
+        let many = named(&[("identities", self.identities.is_some())]);
         let dev = named(&[
             ("dev-ca", self.dev_ca.is_some()),
             ("identity", self.identity.is_some()),
         ]);
-        let mut sources = [files, api, dev].into_iter().flatten();
+        let mut sources = [files, api, many, dev].into_iter().flatten();
         if let (Some(one), Some(other)) = (sources.next(), sources.next()) {
             return Err(Error::IdentityAmbiguous { one, other });
         }
@@ -316,6 +329,9 @@ impl IdentitySettings {
         if let Some(WorkloadApi(socket)) = self.workload_api {
             return Ok(identity::Origin::WorkloadApi(socket));
         }
+        if let Some(dir) = self.identities {
+            return Ok(identity::Origin::Accounts(dir));
+        }
         if dev.is_none()
             && let Some(endpoint) = endpoint
         {
@@ -328,9 +344,22 @@ impl IdentitySettings {
             dir: self.dev_ca.unwrap_or_else(|| DEV_CA.into()),
             id: match self.identity {
                 Some(identity) => identity.0,
-                None => hostname.identity()?,
+                None => hostname.identity(trust_domain)?,
             },
         })
+    }
+}
+
+/// The trust domain that is named, or that of the identity that is, or the default.
+fn own_domain(
+    named: Option<TrustDomainName>,
+    identity: Option<&value::Identity>,
+) -> Result<TrustDomain, Error> {
+    let of_identity = identity.map(|identity| identity.0.trust_domain().clone());
+    match (named.map(|named| named.0), of_identity) {
+        (Some(named), Some(other)) if named != other => Err(Error::TrustDomains { named, other }),
+        (Some(domain), _) | (None, Some(domain)) => Ok(domain),
+        (None, None) => Ok(TrustDomain::new(TRUST_DOMAIN).expect("the default is a name")),
     }
 }
 

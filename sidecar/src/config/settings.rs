@@ -5,7 +5,7 @@ use serde::Deserialize;
 use super::{
     AccessLog, Config, Error, FederatedBundle, Handshakes, LogFilter, LogFormat, Observe, Peers,
     Share, Source, Timeout, Workers,
-    value::{AdminAddress, Collector, Identity, KubernetesName, Uid, WorkloadApi},
+    value::{AdminAddress, Collector, Identity, KubernetesName, TrustDomainName, Uid, WorkloadApi},
 };
 use crate::{
     policy::{Authorization, Cidr, Expectations, Failure, Mode, ModeOverride, Naming, Port},
@@ -240,6 +240,25 @@ pub struct Settings {
         help_heading = "Identity"
     )]
     pub crl: Option<Vec<PathBuf>>,
+
+    /// Of many workloads, for `sidecar node`: a directory of PEM files, as
+    /// NAMESPACE/SERVICE-ACCOUNT/tls.crt, tls.key and ca.crt
+    #[arg(
+        long,
+        env = "SIDECAR_IDENTITIES",
+        value_name = "DIR",
+        help_heading = "Identity"
+    )]
+    pub identities: Option<PathBuf>,
+
+    /// The trust domain of identities that are made of names [default: sidecar.local]
+    #[arg(
+        long,
+        env = "SIDECAR_TRUST_DOMAIN",
+        value_name = "DOMAIN",
+        help_heading = "Identity"
+    )]
+    pub trust_domain: Option<TrustDomainName>,
 
     /// Without files: the directory of the development CA [default: /var/lib/sidecar/dev-ca]
     #[arg(
@@ -528,6 +547,7 @@ each!(
     federated_bundles,
     forget_peers_after,
     handshake_timeout,
+    identities,
     identity,
     identity_timeout,
     inbound,
@@ -553,6 +573,7 @@ each!(
     probe_sources,
     traces,
     trust_bundle,
+    trust_domain,
     workers,
     workload_api,
 );

@@ -126,7 +126,7 @@ fn each_setting_of_the_upper_layer_wins() {
          outbound-failure: open, overrides: [], \
          exclude-inbound-ports: [], exclude-outbound-ports: [], exclude-outbound-cidrs: [], \
          exclude-uids: [], authorization: {rules: []}, expect: [], certificate: a, key: a, trust-bundle: a, dev-ca: a, \
-         identity: 'spiffe://a/a', crl: [a], workload-api: 'unix:/a', \
+         identities: a, trust-domain: a, identity: 'spiffe://a/a', crl: [a], workload-api: 'unix:/a', \
          federated-bundles: [{trust-domain: a, file: a}], admin: '[::]:1', access-log: off, \
          access-log-events: [], access-log-file: a, access-log-sampling: 1, log: off, \
          log-format: json, observe: off, opaque-ports: [], max-peers: 1, forget-peers-after: 1s, \
@@ -352,10 +352,12 @@ fn the_workload_api_of_the_environment_is_used_when_no_source_is_set() {
             key: None,
             trust_bundle: None,
             workload_api: None,
+            identities: None,
             dev_ca: None,
             identity: identity.map(|id| id.parse().expect("SPIFFE ID")),
         };
-        settings.origin(Some(endpoint.into()), &Hostname::read())
+        let trust_domain = TrustDomain::new("example.org").expect("a name");
+        settings.origin(Some(endpoint.into()), &Hostname::read(), &trust_domain)
     };
     assert_eq!(
         origin(None, "unix:///run/agent.sock").expect("valid"),
@@ -372,4 +374,45 @@ fn the_workload_api_of_the_environment_is_used_when_no_source_is_set() {
         "SPIFFE_ENDPOINT_SOCKET: `tcp://127.0.0.1:1` is not a Unix socket of the Workload API; \
          write one such as unix:/run/spire/agent.sock"
     );
+}
+
+#[test]
+fn identities_of_many_are_a_source_of_their_own() {
+    let config = |text| Config::try_from(yaml(text));
+    let many = config("{identities: /run/identities, trust-domain: example.org}").expect("valid");
+    assert_eq!(
+        many.identity,
+        identity::Origin::Accounts("/run/identities".into())
+    );
+    assert_eq!(many.trust_domain.as_str(), "example.org");
+    let error = config("{identities: a, dev-ca: b}").expect_err("two sources");
+    assert!(
+        error
+            .to_string()
+            .contains("--identities and --dev-ca are both set"),
+        "{error}"
+    );
+}
+
+#[test]
+fn the_trust_domain_is_that_of_the_identity_unless_it_is_named() {
+    let config = |text| Config::try_from(yaml(text));
+    let domain = |text| config(text).expect("valid").trust_domain.to_string();
+    assert_eq!(domain("{}"), "sidecar.local");
+    assert_eq!(
+        domain("identity: 'spiffe://example.org/web'"),
+        "example.org"
+    );
+    assert_eq!(domain("trust-domain: example.com"), "example.com");
+    let error = config("{trust-domain: example.com, identity: 'spiffe://example.org/web'}");
+    assert_eq!(
+        error.expect_err("two trust domains").to_string(),
+        "trust-domain is example.com, but identity is in example.org; leave trust-domain out, or \
+         set it to example.org"
+    );
+    let made = config("trust-domain: example.com").expect("valid").identity;
+    let identity::Origin::DevCa { id, .. } = made else {
+        panic!("{made:?}");
+    };
+    assert_eq!(id.trust_domain_name(), "example.com");
 }

@@ -196,6 +196,18 @@ impl Ca {
         list.signed_by(&issuer)?.pem()
     }
 
+    /// Refuses a trust domain that it does not issue for.
+    pub(super) fn check_domain(&self, wanted: &TrustDomain) -> Result<(), Error> {
+        if *wanted == self.trust_domain {
+            return Ok(());
+        }
+        Err(Error::ForeignDomain {
+            dir: self.dir.clone(),
+            own: self.trust_domain.clone(),
+            wanted: wanted.clone(),
+        })
+    }
+
     /// What it issues for.
     pub fn trust_domain(&self) -> &TrustDomain {
         &self.trust_domain

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use spiffe::{SpiffeId, SpiffeIdError, TrustDomain};
 
 use super::WorkloadApiFault;
+use crate::naming::ServiceAccount;
 
 /// Why there is no identity. Each reads as one sentence that names the file and what to do, its
 /// cause included; so none has a [`source`](std::error::Error::source) to be printed again.
@@ -93,6 +94,40 @@ pub enum Error {
         /// The limit, in MiB.
         limit: u64,
     },
+    /// A service account has a name that no identity or file can have.
+    #[error(
+        "service account {account} has a name that cannot stand in a SPIFFE ID; give the pod another account"
+    )]
+    AccountName {
+        /// The account.
+        account: ServiceAccount,
+    },
+    /// A place for the identities of many was named to one workload.
+    #[error(
+        "{dir} holds identities of many service accounts, of which `sidecar node` gives each pod its own; for one workload set certificate, key and trust-bundle instead of identities"
+    )]
+    ManyWorkloads {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// An identity is that of somebody else.
+    #[error(
+        "what should identify {expected} identifies {found}; put the files of {expected} there, or set trust-domain to theirs"
+    )]
+    OfAnother {
+        /// Whom it should identify.
+        expected: SpiffeId,
+        /// Whom it does.
+        found: SpiffeId,
+    },
+    /// The identity of one workload was named for many.
+    #[error(
+        "{path} identifies one workload, and the pods of a node are many; set identities to a directory of theirs, or workload-api"
+    )]
+    OneWorkload {
+        /// The certificate.
+        path: PathBuf,
+    },
     /// The Workload API gives no identity.
     #[error("the Workload API at {socket} {fault}")]
     WorkloadApi {
@@ -133,6 +168,19 @@ pub enum Error {
         own: TrustDomain,
         /// The identity that was asked for.
         id: SpiffeId,
+    },
+    /// Identities are wanted that another trust domain has to issue.
+    #[error(
+        "the development CA in {dir} issues for trust domain {own}, and not for {wanted}; \
+         set trust-domain to {own} or choose another directory"
+    )]
+    ForeignDomain {
+        /// Where the authority lives.
+        dir: PathBuf,
+        /// What it issues for.
+        own: TrustDomain,
+        /// What was wanted.
+        wanted: TrustDomain,
     },
     /// An identity was asked for that is a whole trust domain.
     #[error("{id} names a trust domain and no workload in it; add a path, as in {id}/web")]

@@ -39,6 +39,16 @@ impl Files {
         }
     }
 
+    /// The names in a Kubernetes secret of type `kubernetes.io/tls`, and in volumes of cert-manager's
+    /// CSI drivers.
+    pub fn as_mounted(dir: &Path) -> Self {
+        Self {
+            certificate: dir.join("tls.crt"),
+            key: dir.join("tls.key"),
+            trust_bundle: dir.join("ca.crt"),
+        }
+    }
+
     /// Refuses what can never be an identity, whatever is written later.
     pub(super) fn check_paths(&self) -> Result<(), Error> {
         refuse_directories(self.paths().into_iter().map(PathBuf::as_path))

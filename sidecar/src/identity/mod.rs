@@ -1,6 +1,8 @@
 //! Where the workload's identity comes from: an X.509-SVID, its private key and the trust bundles
 //! that peers are judged by.
 
+mod account;
+mod accounts;
 mod authority;
 mod bundle;
 mod ca;
@@ -18,6 +20,8 @@ mod trust_files;
 
 use std::time::Duration;
 
+pub use self::account::Account;
+pub use self::accounts::Accounts;
 pub(crate) use self::bundle::End;
 pub use self::bundle::TrustBundle;
 pub use self::ca::Ca;

@@ -1,18 +1,28 @@
 //! Places that identities come from.
 
+mod all_svids;
 mod backoff;
 mod dev_ca;
+mod exactly;
+#[cfg(test)]
+pub(super) mod fake_workload_api;
 mod pem_files;
 mod workload_api;
 
 use std::collections::BTreeMap;
 
-use spiffe::TrustDomain;
+use spiffe::{SpiffeId, TrustDomain};
 use tokio::sync::mpsc;
 
 use self::backoff::Backoff;
 pub use self::workload_api::WorkloadApiFault;
-pub(super) use self::{dev_ca::DevCa, pem_files::PemFiles, workload_api::WorkloadApi};
+pub(super) use self::{
+    all_svids::{AllSvids, OneOfAll},
+    dev_ca::DevCa,
+    exactly::Exactly,
+    pem_files::PemFiles,
+    workload_api::WorkloadApi,
+};
 use super::{Error, Svid, TrustBundle};
 
 /// Gives the workload an identity, and a new one each time there is one.
@@ -37,6 +47,17 @@ impl Identity {
     /// Whether this says the same.
     pub(crate) fn is(&self, other: &Self) -> bool {
         self.svid.is(&other.svid) && self.federated == other.federated
+    }
+
+    /// Refuses that of anybody but `id`.
+    pub(super) fn of(self, id: &SpiffeId) -> Result<Self, Error> {
+        if self.svid.id() == id {
+            return Ok(self);
+        }
+        Err(Error::OfAnother {
+            expected: id.clone(),
+            found: self.svid.id().clone(),
+        })
     }
 }
 

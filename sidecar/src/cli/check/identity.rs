@@ -20,7 +20,16 @@ pub(super) fn loadable(context: &Context) -> Outcome {
             return Outcome::found(format!("{id}, by a development CA yet to be made"));
         }
         Origin::DevCa { .. } => ", by a development CA",
-        Origin::Files(_) => "",
+        Origin::Files(_) | Origin::Account(_) => "",
+        Origin::Accounts(dir) => {
+            return match std::fs::read_dir(dir) {
+                Ok(_) => Outcome::found(format!("those of service accounts in {}", dir.display())),
+                Err(error) => Outcome::error(&crate::identity::Error::Read {
+                    path: dir.clone(),
+                    error,
+                }),
+            };
+        }
         Origin::WorkloadApi(_) => ", by the Workload API",
     };
     match config.identity.peek() {
@@ -40,6 +49,8 @@ pub(super) fn lasting(context: &Context) -> Outcome {
             Ok(ca) => lasts("development CA", ca.not_after(), AHEAD, now),
             Err(_) => UNKNOWN,
         },
+        // Each has its own end.
+        Origin::Accounts(_) => Outcome::PASS,
         // Who renews a certificate does so when half of its life is left, or a third.
         origin => match origin.peek() {
             Ok(svid) => lasts("certificate", svid.not_after(), svid.lifetime() / 4, now),
@@ -71,7 +82,9 @@ pub(super) fn fit_for_production(context: &Context) -> Outcome {
         return Outcome::NO_SETTINGS;
     };
     match &config.identity {
-        Origin::Files(_) | Origin::WorkloadApi(_) => Outcome::PASS,
+        Origin::Files(_) | Origin::WorkloadApi(_) | Origin::Accounts(_) | Origin::Account(_) => {
+            Outcome::PASS
+        }
         Origin::DevCa { dir, .. } => Outcome::warn(
             format!(
                 "it comes from the development CA: who can read {} can be any workload",

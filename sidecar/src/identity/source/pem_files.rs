@@ -1,5 +1,7 @@
+use std::sync::Arc;
+
 use super::{Identity, Source};
-use crate::changes::Changes;
+use crate::changes::{Changes, Tree};
 use crate::identity::{Error, Files, Svid, blocking};
 
 /// PEM files that something else issues and renews.
@@ -8,6 +10,8 @@ use crate::identity::{Error, Files, Svid, blocking};
 /// is half-written, are an error, and are read again with the next change.
 pub(crate) struct PemFiles {
     files: Files,
+    /// Watched for all that is in it, if somebody does.
+    tree: Option<Arc<Tree>>,
     /// Tells when to read them; `None` before they were read for the first time.
     changes: Option<Changes>,
     /// What they held when they were last read; `None` when that was nothing of use.
@@ -18,8 +22,26 @@ impl PemFiles {
     pub(crate) const fn new(files: Files) -> Self {
         Self {
             files,
+            tree: None,
             changes: None,
             held: None,
+        }
+    }
+
+    /// Files in a tree that is watched as a whole.
+    pub(crate) const fn in_tree(files: Files, tree: Arc<Tree>) -> Self {
+        Self {
+            files,
+            tree: Some(tree),
+            changes: None,
+            held: None,
+        }
+    }
+
+    fn changes(&self) -> Changes {
+        match &self.tree {
+            Some(tree) => tree.changes_of(self.files.paths()),
+            None => Changes::of(self.files.paths()),
         }
     }
 }
@@ -29,7 +51,7 @@ impl Source for PemFiles {
         loop {
             match &mut self.changes {
                 Some(changes) => changes.next().await,
-                None => self.changes = Some(Changes::of(self.files.paths())),
+                None => self.changes = Some(self.changes()),
             }
             let files = self.files.clone();
             let read = blocking(move || files.load()).await;

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use spiffe::transport::Endpoint;
-use spiffe::{TrustDomain, WorkloadApiClient, WorkloadApiError, X509Bundle, X509Context};
+use spiffe::{
+    SpiffeId, TrustDomain, WorkloadApiClient, WorkloadApiError, X509Bundle, X509Context, X509Svid,
+};
 use tokio::runtime::Builder;
 use tokio::time::{sleep, timeout};
 use tokio_stream::{Stream, StreamExt};
@@ -39,7 +41,7 @@ pub(crate) struct WorkloadApi {
 }
 
 /// Why the Workload API gives no identity.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum WorkloadApiFault {
     /// It cannot be called, or has ended the call.
     #[error("does not answer ({0}); check that the agent runs and that its socket is mounted")]
@@ -47,6 +49,11 @@ pub enum WorkloadApiFault {
     /// It has no identity for us.
     #[error("issues no identity to this workload; register it with the agent's server")]
     NotRegistered,
+    /// It has identities for us, but not this one.
+    #[error(
+        "does not issue {0} to the agent of this node; register it with the agent's server, with selectors of the agent's own process, or set trust-domain to the one that is issued for"
+    )]
+    NoneFor(SpiffeId),
     /// It does not want to talk to us.
     #[error("refuses this workload ({0}); ask whoever runs the agent")]
     Refused(String),
@@ -81,8 +88,33 @@ impl WorkloadApi {
         runtime.block_on(self.next())
     }
 
-    /// Waits for the next answer, and calls first if need be.
-    async fn ask(&mut self) -> Result<Identity, WorkloadApiFault> {
+    /// Waits for the next answer that can be read. Calls first if need be, and anew after a fault.
+    pub(super) async fn answer<T>(
+        &mut self,
+        read: impl Fn(&X509Context) -> Result<T, WorkloadApiFault>,
+    ) -> Result<T, WorkloadApiFault> {
+        sleep(std::mem::take(&mut self.wait)).await;
+        let answer = if self.contexts.is_some() {
+            self.ask(read).await
+        } else {
+            let late = || WorkloadApiFault::Broken(format!("nothing came in {ANSWER:?}"));
+            timeout(ANSWER, self.ask(read))
+                .await
+                .unwrap_or_else(|_| Err(late()))
+        };
+        if answer.is_ok() {
+            self.backoff.worked();
+        } else {
+            self.contexts = None;
+            self.wait = self.backoff.failed();
+        }
+        answer
+    }
+
+    async fn ask<T>(
+        &mut self,
+        read: impl Fn(&X509Context) -> Result<T, WorkloadApiFault>,
+    ) -> Result<T, WorkloadApiFault> {
         let mut contexts = match self.contexts.take() {
             Some(contexts) => contexts,
             None => call(&self.socket).await?,
@@ -91,37 +123,20 @@ impl WorkloadApi {
             Some(context) => context?,
             None => return Err(WorkloadApiFault::Broken("it has ended the call".to_owned())),
         };
-        let identity = identity(&context)?;
+        let read = read(&context)?;
         self.contexts = Some(contexts);
-        Ok(identity)
+        Ok(read)
     }
 }
 
 impl Source for WorkloadApi {
     async fn next(&mut self) -> Result<Identity, Error> {
-        sleep(std::mem::take(&mut self.wait)).await;
-        let answer = if self.contexts.is_some() {
-            self.ask().await
-        } else {
-            let late = || WorkloadApiFault::Broken(format!("nothing came in {ANSWER:?}"));
-            timeout(ANSWER, self.ask())
-                .await
-                .unwrap_or_else(|_| Err(late()))
-        };
-        match answer {
-            Ok(identity) => {
-                self.backoff.worked();
-                Ok(identity)
-            }
-            Err(fault) => {
-                self.contexts = None;
-                self.wait = self.backoff.failed();
-                Err(Error::WorkloadApi {
-                    socket: self.socket.clone(),
-                    fault,
-                })
-            }
-        }
+        self.answer(default_identity)
+            .await
+            .map_err(|fault| Error::WorkloadApi {
+                socket: self.socket.clone(),
+                fault,
+            })
     }
 }
 
@@ -130,12 +145,23 @@ async fn call(socket: &Path) -> Result<Contexts, WorkloadApiFault> {
     Ok(Box::pin(client.stream_x509_contexts().await?))
 }
 
-/// The default identity, which is the first (SPIFFE Workload API section 5.3), and the bundles.
-fn identity(context: &X509Context) -> Result<Identity, WorkloadApiFault> {
-    let missing = |what: &str| WorkloadApiFault::Unusable(format!("{what} is missing"));
+/// The default identity, which is the first (SPIFFE Workload API section 5.3).
+fn default_identity(context: &X509Context) -> Result<Identity, WorkloadApiFault> {
     let svid = context
         .default_svid()
         .ok_or_else(|| missing("the identity"))?;
+    identity_of(svid, context)
+}
+
+fn missing(what: &str) -> WorkloadApiFault {
+    WorkloadApiFault::Unusable(format!("{what} is missing"))
+}
+
+/// The identity of `svid`, and the bundles that came with it.
+pub(super) fn identity_of(
+    svid: &X509Svid,
+    context: &X509Context,
+) -> Result<Identity, WorkloadApiFault> {
     let own_domain = svid.spiffe_id().trust_domain();
     let mut own = None;
     let mut federated = BTreeMap::new();
