@@ -100,6 +100,10 @@ pub(crate) fn remove(path: &Path) {
     let removed = wait::within(wait::DEADLINE, || {
         // Repeated, since a process may have been forking while its cgroup was killed.
         fs::write(path.join("cgroup.kill"), "1").ok()?;
+        beside(path)
+            .iter()
+            .try_for_each(|path| remove_tree(path))
+            .ok()?;
         remove_tree(path).ok()
     });
     if removed.is_none() {
@@ -108,6 +112,21 @@ pub(crate) fn remove(path: &Path) {
             path.display()
         );
     }
+}
+
+/// The cgroups of the same name in hierarchies of version 1, where a container runtime makes them and
+/// leaves them.
+fn beside(path: &Path) -> Vec<PathBuf> {
+    let Ok(name) = path.strip_prefix(root()) else {
+        return Vec::new();
+    };
+    let mounts = fs::read_to_string("/proc/self/mounts").expect("reading /proc/self/mounts");
+    let mounts = mounts.lines().filter_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        let (path, kind) = (fields.next()?, fields.next()?);
+        (kind == "cgroup").then(|| Path::new(path).join(name))
+    });
+    mounts.filter(|path| path.exists()).collect()
 }
 
 /// Removes a cgroup and those below it, the lowest first: their files vanish with them.

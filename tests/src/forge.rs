@@ -165,6 +165,18 @@ impl Holder {
         }
     }
 
+    /// The same as a secret of Kubernetes has it: file names and contents.
+    pub fn secret(&self, path: &str) -> [(&'static str, Vec<u8>); 3] {
+        let holder = self.issue(|params| *params = workload(path));
+        let certificate = pem("CERTIFICATE", &holder.certificate);
+        let root = pem("CERTIFICATE", &self.certificate);
+        [
+            ("tls.crt", certificate.into()),
+            ("tls.key", holder.key.serialize_pem().into()),
+            ("ca.crt", root.into()),
+        ]
+    }
+
     fn sign(&self, params: CertificateParams, key: KeyPair) -> Self {
         let issuer = Issuer::from_params(&self.params, &self.key);
         let certificate = params.signed_by(&key, &issuer).expect("a certificate");

@@ -26,6 +26,7 @@ pub mod app;
 pub mod capture;
 pub mod cgroup;
 pub mod collector;
+pub mod container;
 pub mod dashboard;
 pub mod flow;
 pub mod forge;
@@ -57,6 +58,7 @@ pub use access_log::Connection;
 pub use app::{App, Behaviour};
 pub use capture::Capture;
 pub use collector::Collector;
+pub use container::{ContainerPod, Node};
 pub use flow::Flow;
 pub use kube_api::KubeApi;
 pub use metrics::Metrics;
@@ -83,6 +85,7 @@ pub const PACKAGES: &[(&str, &str)] = &[
     ("/usr/bin/iperf3", "iperf3"),
     ("/usr/bin/mariadb", "mariadb-client"),
     ("/usr/bin/openssl", "openssl"),
+    ("/usr/bin/podman", "podman"),
     ("/usr/bin/promtool", "prometheus"),
     ("/usr/bin/prlimit", "util-linux"),
     ("/usr/bin/psql", "postgresql-client"),
@@ -94,6 +97,7 @@ pub const PACKAGES: &[(&str, &str)] = &[
     ("/usr/bin/socat", "socat"),
     ("/usr/bin/tcpdump", "tcpdump"),
     ("/usr/bin/wrk", "wrk"),
+    ("/usr/lib/podman/netavark", "netavark"),
     ("/usr/lib/postgresql/15/bin/postgres", "postgresql"),
     ("/usr/lib/python3/dist-packages/grpc", "python3-grpcio"),
     ("/usr/sbin/exim4", "exim4-daemon-light"),
@@ -102,5 +106,6 @@ pub const PACKAGES: &[(&str, &str)] = &[
     ("/usr/sbin/mariadbd", "mariadb-server"),
     ("/usr/sbin/nft", "nftables"),
     ("/usr/sbin/nginx", "nginx-light"),
+    ("/usr/sbin/runc", "runc"),
     ("/usr/sbin/sshd", "openssh-server"),
 ];
