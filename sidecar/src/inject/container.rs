@@ -32,9 +32,9 @@ const VOLUMES: [&str; 4] = [
 
 /// Is this init container one that was added by us?
 pub(super) fn is_ours(container: &Value) -> bool {
-    NAMES.iter().any(|(name, command)| {
-        container["name"] == *name && container["args"][0] == *command
-    })
+    NAMES
+        .iter()
+        .any(|(name, command)| container["name"] == *name && container["args"][0] == *command)
 }
 
 /// Does it have the name of one of ours?
@@ -65,9 +65,7 @@ impl Parts<'_> {
     }
 
     pub(super) fn volumes(&self) -> Vec<Value> {
-        let host = |name: &str, path: &str| {
-            json!({"name": name, "hostPath": {"path": path, "type": "Directory"}})
-        };
+        let host = |name: &str, path: &str| json!({"name": name, "hostPath": {"path": path, "type": "Directory"}});
         let mut volumes = vec![
             host("sidecar-cgroup", "/sys/fs/cgroup"),
             host("sidecar-bpf", "/sys/fs/bpf"),
@@ -104,9 +102,7 @@ impl Parts<'_> {
 
     /// Serves the pod for as long as it lives, without any capability.
     fn run(&self) -> Value {
-        let field = |name: &str, path: &str| {
-            json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}})
-        };
+        let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
         let mut environment = vec![
             field("SIDECAR_POD_NAME", "metadata.name"),
             field("SIDECAR_POD_NAMESPACE", "metadata.namespace"),
@@ -117,7 +113,10 @@ impl Parts<'_> {
         let ours = self.identity.settings.iter();
         environment.extend(ours.map(|(key, value)| variable(key, value)));
         let settings = self.environment();
-        if !settings.iter().any(|variable| variable["name"] == "SIDECAR_ADMIN") {
+        if !settings
+            .iter()
+            .any(|variable| variable["name"] == "SIDECAR_ADMIN")
+        {
             environment.push(variable("admin", &format!("[::]:{ADMIN_PORT}")));
         }
         environment.extend(settings);
@@ -168,9 +167,8 @@ impl Parts<'_> {
 
     fn mounts(&self, more: &[(&str, &str)]) -> Vec<Value> {
         let mount = |name: &str, path: &str| json!({"name": name, "mountPath": path});
-        let read_only = |name: &str, path: &str| {
-            json!({"name": name, "mountPath": path, "readOnly": true})
-        };
+        let read_only =
+            |name: &str, path: &str| json!({"name": name, "mountPath": path, "readOnly": true});
         let mut mounts = vec![
             read_only("sidecar-cgroup", CGROUP),
             mount("sidecar-bpf", BPFFS),

@@ -95,9 +95,9 @@ impl FromStr for IdentitySource {
             }
             "dev-ca" if value.is_empty() => Ok(Self::DevCa("sidecar-dev-ca".to_owned())),
             "dev-ca" => Ok(Self::DevCa(name(value)?)),
-            _ => Err(
-                "write secret=NAME, csi=DRIVER, workload-api=PATH or dev-ca[=NAME]".to_owned(),
-            ),
+            _ => {
+                Err("write secret=NAME, csi=DRIVER, workload-api=PATH or dev-ca[=NAME]".to_owned())
+            }
         }
     }
 }

@@ -52,9 +52,7 @@ fn find<'a>(node: &'a Node, path: &[String], found: &mut Vec<Object<'a>>) {
     else {
         return;
     };
-    let template = way
-        .iter()
-        .try_fold(node, |node, key| node.at(key));
+    let template = way.iter().try_fold(node, |node, key| node.at(key));
     found.push(Object {
         name: format!("{}/{}", kind.to_lowercase(), name(node)),
         template: path

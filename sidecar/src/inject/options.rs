@@ -166,7 +166,9 @@ impl Options {
 
     /// Would `sidecar run` take the settings?
     pub fn check(&self) -> Result<(), OptionsError> {
-        if let Some((key, reason)) = FIXED.iter().find(|(key, _)| self.settings.contains_key(*key))
+        if let Some((key, reason)) = FIXED
+            .iter()
+            .find(|(key, _)| self.settings.contains_key(*key))
         {
             return Err(OptionsError::Fixed { key, reason });
         }

@@ -93,7 +93,10 @@ pub fn decide(
     let spec = &template["spec"];
     let annotations = strings(&metadata["annotations"]);
     let labels = strings(&metadata["labels"]);
-    for said in [annotations.get(LABEL), labels.get(LABEL)].into_iter().flatten() {
+    for said in [annotations.get(LABEL), labels.get(LABEL)]
+        .into_iter()
+        .flatten()
+    {
         if !["enabled", "node", "disabled"].contains(&said.as_str()) {
             return Err(TemplateError::Inject(said.clone()));
         }
@@ -162,7 +165,10 @@ fn probe_settings(spec: &Value) -> Vec<Value> {
         "name": container::name("probe-sources"),
         "valueFrom": {"fieldRef": {"fieldPath": "status.hostIPs"}},
     });
-    vec![container::variable("probe-ports", &ports.join(",")), sources]
+    vec![
+        container::variable("probe-ports", &ports.join(",")),
+        sources,
+    ]
 }
 
 /// The pod as its author wrote it.
@@ -172,7 +178,9 @@ fn without_ours(spec: &Value) -> Value {
 
 fn refuse_names(spec: &Value) -> Result<(), TemplateError> {
     let all = |list: &str| spec[list].as_array().cloned().unwrap_or_default();
-    let init = all("initContainers").into_iter().filter(|one| !is_ours(one));
+    let init = all("initContainers")
+        .into_iter()
+        .filter(|one| !is_ours(one));
     let mut containers = all("containers").into_iter().chain(init);
     let taken = |what, named: &Value| TemplateError::NameTaken {
         what,

@@ -175,7 +175,11 @@ impl Wanted {
             reason: error.to_string(),
         })?;
         for (index, object) in found.into_iter().enumerate() {
-            let pointer: String = object.template.iter().map(|key| format!("/{key}")).collect();
+            let pointer: String = object
+                .template
+                .iter()
+                .map(|key| format!("/{key}"))
+                .collect();
             let template = meaning.pointer(&pointer).cloned().unwrap_or_default();
             let (addition, result) = match change {
                 Change::Uninject => (Addition::default(), Fate::Uninjected),
@@ -273,10 +277,12 @@ fn verify(
     let Some((_, object)) = named else {
         return Ok(());
     };
-    let differs = || TextError::Written {
+    let differs = || {
+        TextError::Written {
         object: object.name.clone(),
         reason: "more than its pod would change, by an anchor, a merge or an unusual layout; write it plainly"
             .to_owned(),
+    }
     };
     let is_json = |text: &str| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
     if is_json(before) && !is_json(after) {

@@ -63,14 +63,17 @@ pub(in crate::inject) fn add(
             );
             lines.insert_flow(mapping.node, first, &text)
         } else {
+            // A key may have a mark of its own before it.
+            let start = lines.mark('?', first).unwrap_or(first.start);
+            let column = lines.column(start);
             let text = block_entry(
-                first.column,
-                list_indent(mapping.node),
+                column,
+                list_indent(lines, mapping.node),
                 list,
                 items,
                 lines.end(),
             );
-            lines.insert_block(mapping.key, first.start, first.column, &text)
+            lines.insert_block(mapping.key, start, column, &text)
         }]);
     };
     match &value.kind {
@@ -81,9 +84,11 @@ pub(in crate::inject) fn add(
             let Some(first) = others.first() else {
                 return Err(format!("{list} is empty in a way that is not understood"));
             };
-            let text = block_items(value.column, items, lines.end());
-            let dash = lines.dash(first).unwrap_or(value.start);
-            Ok(vec![lines.insert_block(key, dash, value.column, &text)])
+            // Of a list that is not indented, the parser says no column.
+            let dash = lines.mark('-', first).unwrap_or(value.start);
+            let column = lines.column(dash);
+            let text = block_items(column, items, lines.end());
+            Ok(vec![lines.insert_block(key, dash, column, &text)])
         }
         Kind::Sequence {
             is_flow: true,
@@ -111,7 +116,7 @@ pub(in crate::inject) fn add(
             if !is_flow && value.line == key.line && is_nothing(value) =>
         {
             let after_colon = key.end + lines.after(key.end).find(':').map_or(0, |colon| colon + 1);
-            let column = key.column + list_indent(mapping.node);
+            let column = key.column + list_indent(lines, mapping.node);
             let below = lines.line_end(key.end);
             let text = block_items(column, items, lines.end());
             let written = value.end.max(after_colon);
@@ -194,7 +199,7 @@ pub(in crate::inject) fn remove(
             run(&spans, first, index)
         } else {
             let dash = lines
-                .dash(&items[first])
+                .mark('-', &items[first])
                 .filter(|dash| lines.before(*dash).trim().is_empty())
                 .ok_or_else(|| format!("{list} is written in a way that is not understood"))?;
             lines.line_start(dash)..lines.line_end(items[index].last_end())
@@ -216,14 +221,15 @@ fn run(spans: &[Range<usize>], first: usize, last: usize) -> Range<usize> {
 }
 
 /// How much further lists are indented than their keys, by the example of another one.
-fn list_indent(mapping: &Node) -> usize {
+fn list_indent(lines: Lines<'_>, mapping: &Node) -> usize {
     let Kind::Mapping { entries, .. } = &mapping.kind else {
         return 2;
     };
-    entries
-        .iter()
-        .find(|(_, value)| matches!(value.kind, Kind::Sequence { is_flow: false, .. }))
-        .map_or(2, |(key, list)| list.column.saturating_sub(key.column))
+    let indent = |(key, list): &(Node, Node)| {
+        let dash = lines.mark('-', list.items().first()?)?;
+        lines.column(dash).checked_sub(key.column)
+    };
+    entries.iter().find_map(indent).unwrap_or(2)
 }
 
 /// Is it an empty list, or null?
@@ -280,20 +286,26 @@ impl<'a> Lines<'a> {
             .then_some(before.len())
     }
 
-    /// Where the dash of an item is, if it is on the item's first line.
-    fn dash(self, item: &Node) -> Option<usize> {
-        let before = self.before(item.start);
-        let trimmed = before.trim_end();
-        trimmed
-            .ends_with('-')
-            .then(|| item.start - before.len() + trimmed.len() - 1)
+    /// Where the mark before a node is, such as the dash of an item, if only space is between.
+    fn mark(self, mark: char, node: &Node) -> Option<usize> {
+        let before = self.0[..node.start].trim_end();
+        before.ends_with(mark).then(|| before.len() - 1)
+    }
+
+    /// How many characters are before it on its line.
+    fn column(self, at: usize) -> usize {
+        self.before(at).chars().count()
     }
 
     /// Puts lines below a key, before what it has first, and before comments on that.
     fn insert_block(self, key: &Node, first: usize, column: usize, text: &str) -> Edit {
         let below = self.line_end(key.end);
         let is_comment = |line: &str| line.trim().is_empty() || line.trim().starts_with('#');
-        if self.0.get(below..first).is_some_and(|between| between.lines().all(is_comment)) {
+        if self
+            .0
+            .get(below..first)
+            .is_some_and(|between| between.lines().all(is_comment))
+        {
             return self.insert_line(below, text.to_owned());
         }
         // On the line that it shares with others, the column is already reached.

@@ -1,4 +1,4 @@
-use granit_parser::{Event, Marker, Options, Parser, ScanError, ScalarStyle, StructureStyle};
+use granit_parser::{Event, Marker, Options, Parser, ScalarStyle, ScanError, StructureStyle};
 
 /// A part of a text, with where it stands.
 #[derive(Clone, Debug)]
@@ -72,7 +72,9 @@ impl Node {
             Kind::Mapping {
                 is_flow: false,
                 entries,
-            } => entries.last().map_or(self.end, |(_, value)| value.last_end()),
+            } => entries
+                .last()
+                .map_or(self.end, |(_, value)| value.last_end()),
             _ => self.end,
         }
     }
@@ -89,13 +91,22 @@ impl Node {
             ) => text == other && is_plain == other_plain,
             (Kind::Sequence { items, .. }, Kind::Sequence { items: others, .. }) => {
                 items.len() == others.len()
-                    && items.iter().zip(others).all(|(one, other)| one.is_same(other))
+                    && items
+                        .iter()
+                        .zip(others)
+                        .all(|(one, other)| one.is_same(other))
             }
-            (Kind::Mapping { entries, .. }, Kind::Mapping { entries: others, .. }) => {
+            (
+                Kind::Mapping { entries, .. },
+                Kind::Mapping {
+                    entries: others, ..
+                },
+            ) => {
                 entries.len() == others.len()
-                    && entries.iter().zip(others).all(|(one, other)| {
-                        one.0.is_same(&other.0) && one.1.is_same(&other.1)
-                    })
+                    && entries
+                        .iter()
+                        .zip(others)
+                        .all(|(one, other)| one.0.is_same(&other.0) && one.1.is_same(&other.1))
             }
             (Kind::Alias(_), Kind::Alias(_)) => true,
             _ => false,

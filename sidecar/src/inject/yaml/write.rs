@@ -16,7 +16,9 @@ pub(super) fn block_entry(
 pub(super) fn block_items(column: usize, items: &[Value], line_end: &str) -> String {
     let mut lines = Vec::new();
     list(items, column, &mut lines);
-    lines.iter().fold(String::new(), |text, line| text + line + line_end)
+    lines
+        .iter()
+        .fold(String::new(), |text, line| text + line + line_end)
 }
 
 /// The same on one line, or on lines of their own from a column on.
