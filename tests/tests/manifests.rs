@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs,
     io::Write as _,
     process::{Command, Stdio},
 };
@@ -10,9 +11,9 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 use sidecar_tests::manifests;
 
-/// The oldest version that has native sidecars without a feature gate, some in between, and the
+/// The oldest version that has native sidecars without a feature gate, one in between, and the
 /// newest whose schemas there are.
-const VERSIONS: [&str; 4] = ["1.29", "1.31", "1.33", "1.37"];
+const VERSIONS: [&str; 3] = ["1.29", "1.33", "1.37"];
 
 /// Kinds that the API server learns from others, which have a schema of their own below.
 const CUSTOM: [&str; 4] = ["Certificate", "Issuer", "PodMonitor", "PrometheusRule"];
@@ -92,6 +93,19 @@ fn every_object_is_one_that_every_version_understands() {
         for object in custom {
             check_custom(object).unwrap_or_else(|error| panic!("{overlay}: {error}"));
         }
+    }
+}
+
+#[test]
+fn pods_with_a_sidecar_are_ones_that_every_version_understands() {
+    let example = fs::read_to_string(manifests::root().join("deploy/examples/web-injected.yaml"));
+    let example = example.expect("there is an example");
+    let objects = manifests::objects(&example);
+    let names: BTreeSet<_> = objects.iter().map(manifests::name).collect();
+    assert!(names.contains("deployment/web"));
+    for version in VERSIONS {
+        let judgement = judge(&example, version).unwrap_or_else(|said| panic!("{said}"));
+        assert_eq!(judgement.passed, names, "{version}");
     }
 }
 
@@ -267,6 +281,7 @@ struct LabelSelector {
     reason = "only which fields there are counts, and their types"
 )]
 struct PodMetricsEndpoint {
+    port: Option<String>,
     path: String,
     scheme: String,
     honor_labels: bool,
