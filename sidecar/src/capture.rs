@@ -128,7 +128,7 @@ impl Capture {
         Ok(Serving {
             datapath,
             tables: Some(tables),
-            acceptors,
+            acceptors: Acceptors(acceptors),
             closing,
             drain,
         })
@@ -161,8 +161,8 @@ pub struct Serving {
     pub datapath: Datapath,
     /// What the programs decide by, until somebody takes them to change them.
     tables: Option<SharedTables>,
-    /// The tasks that accept connections.
-    acceptors: JoinSet<()>,
+    /// What accepts connections.
+    pub acceptors: Acceptors,
     /// Ends what goes on beside: the reading of what TCP measures, or the wait for whoever reads it.
     pub closing: CancellationToken,
     /// Ends the proxy.
@@ -174,12 +174,17 @@ impl Serving {
     pub fn tables(&mut self) -> Option<SharedTables> {
         self.tables.take()
     }
+}
 
+/// The tasks that accept the connections of a pod, until they are dropped.
+pub struct Acceptors(JoinSet<()>);
+
+impl Acceptors {
     /// Waits until a task that accepts connections has failed, which only a mistake of ours makes it
     /// do. It never returns while the proxy is well.
     pub async fn failed(&mut self) -> tokio::task::JoinError {
         loop {
-            match self.acceptors.join_next().await {
+            match self.0.join_next().await {
                 Some(Err(error)) => return error,
                 // It has been told to end.
                 Some(Ok(())) => {}

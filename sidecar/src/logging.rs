@@ -102,6 +102,30 @@ impl<'a> MakeWriter<'a> for Messages {
     }
 }
 
+/// The way of the lines of access logs to one place, for as many logs as there are pods.
+#[derive(Clone)]
+pub struct Lines {
+    /// How they look, and what takes them; `None` if nothing is logged.
+    output: Option<(Format, NonBlocking)>,
+    /// How many could not be written.
+    failed: Arc<AtomicU64>,
+}
+
+impl Lines {
+    /// A log of these lines.
+    pub fn log(&self, choice: Choice) -> AccessLog {
+        let Some((format, output)) = &self.output else {
+            return AccessLog::off();
+        };
+        let (queue, failed) = (output.error_counter(), Arc::clone(&self.failed));
+        let dropped = move || {
+            let queue = u64::try_from(queue.dropped_lines()).unwrap_or(u64::MAX);
+            queue.saturating_add(failed.load(Ordering::Relaxed))
+        };
+        AccessLog::new(*format, choice, output.clone(), dropped)
+    }
+}
+
 /// An access log that is being written.
 pub struct OpenLog {
     /// Takes the lines.
@@ -114,11 +138,39 @@ pub struct OpenLog {
 
 /// Begins to write the access log to this file, or to standard output, unless it is off.
 pub fn access_log(wanted: config::AccessLog, choice: Choice, file: Option<LogFile>) -> OpenLog {
+    let OpenLines {
+        lines,
+        flush,
+        reopener,
+    } = access_log_lines(wanted, file);
+    OpenLog {
+        access_log: lines.log(choice),
+        flush,
+        reopener,
+    }
+}
+
+/// The place of many access logs that is being written to.
+pub struct OpenLines {
+    /// Takes the lines.
+    pub lines: Lines,
+    /// Writes those that wait at the end; `None` if nothing is logged.
+    pub flush: Option<Flush>,
+    /// Opens the file again, if it is a file.
+    pub reopener: Option<Reopener>,
+}
+
+/// Begins to write lines of access logs to this file, or to standard output, unless they are off.
+pub fn access_log_lines(wanted: config::AccessLog, file: Option<LogFile>) -> OpenLines {
+    let failed = Arc::new(AtomicU64::new(0));
     let format = match wanted {
         config::AccessLog::Json => Format::Json,
         config::AccessLog::Off => {
-            return OpenLog {
-                access_log: AccessLog::off(),
+            return OpenLines {
+                lines: Lines {
+                    output: None,
+                    failed,
+                },
                 flush: None,
                 reopener: None,
             };
@@ -129,18 +181,15 @@ pub fn access_log(wanted: config::AccessLog, choice: Choice, file: Option<LogFil
         Some((appender, reopener)) => (Box::new(appender), Some(reopener)),
         None => (Box::new(io::stdout()), None),
     };
-    let failed = Arc::new(AtomicU64::new(0));
     let (output, flush) = non_blocking(Counting {
         output,
         failed: Arc::clone(&failed),
     });
-    let queue = output.error_counter();
-    let dropped = move || {
-        let queue = u64::try_from(queue.dropped_lines()).unwrap_or(u64::MAX);
-        queue.saturating_add(failed.load(Ordering::Relaxed))
-    };
-    OpenLog {
-        access_log: AccessLog::new(format, choice, output, dropped),
+    OpenLines {
+        lines: Lines {
+            output: Some((format, output)),
+            failed,
+        },
         flush: Some(flush),
         reopener,
     }

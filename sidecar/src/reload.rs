@@ -115,6 +115,18 @@ impl<T: Tables> Reload<T> {
         }
     }
 
+    /// Takes over the settings that somebody else tells, whenever they are others.
+    pub async fn follow(mut self, mut settings: watch::Receiver<Settings>) {
+        while settings.changed().await.is_ok() {
+            let told = settings.borrow_and_update().clone();
+            if self.last.as_ref() != Ok(&told) {
+                self.last = Ok(told.clone());
+                let outcome = self.take_over(told);
+                self.tell(outcome);
+            }
+        }
+    }
+
     /// Reads the settings, and takes them over if they are others than before, or if asked to.
     async fn look(&mut self, is_asked: bool) {
         let read = self.read().await;
@@ -122,10 +134,14 @@ impl<T: Tables> Reload<T> {
             return;
         }
         self.last.clone_from(&read);
-        match read
+        let outcome = read
             .map_err(kept)
-            .and_then(|settings| self.take_over(settings))
-        {
+            .and_then(|settings| self.take_over(settings));
+        self.tell(outcome);
+    }
+
+    fn tell(&self, outcome: Result<(), String>) {
+        match outcome {
             Ok(()) => {
                 self.telemetry.reloaded(true);
                 tracing::info!("took over the settings");

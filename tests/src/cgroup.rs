@@ -37,9 +37,12 @@ impl Container {
 impl Cgroup {
     /// Makes a cgroup and its children at the root of the v2 tree.
     pub fn new(name: &str) -> Self {
-        let cgroup = Self {
-            path: root().join(name),
-        };
+        Self::at(root().join(name))
+    }
+
+    /// Makes a cgroup and its children at this place of the v2 tree.
+    pub fn at(path: PathBuf) -> Self {
+        let cgroup = Self { path };
         for container in [Container::App, Container::Sidecar] {
             fs::create_dir_all(cgroup.path.join(container.name())).expect("making a cgroup");
         }

@@ -46,7 +46,11 @@ pub struct Pod {
 impl Pod {
     /// Makes a pod without a sidecar. Its addresses end in `number`, unique on the network.
     pub fn new(network: &Arc<Network>, role: &str, number: u8) -> Self {
-        let sandbox = Sandbox::new(role);
+        Self::on(network, Sandbox::new(role), role, number)
+    }
+
+    /// Makes a pod of a sandbox that nothing is plugged into yet.
+    pub fn on(network: &Arc<Network>, sandbox: Sandbox, role: &str, number: u8) -> Self {
         network.plug(&sandbox, role, number);
         let pod = Self {
             rules: Rules::of(&sandbox),

@@ -45,6 +45,11 @@ impl Sandbox {
     ///
     /// Without root, which namespaces and cgroups need.
     pub fn new(role: &str) -> Self {
+        Self::in_cgroup(role, |name| cgroup::root().join(name))
+    }
+
+    /// Makes one whose cgroup is where `place` says for its name.
+    pub fn in_cgroup(role: &str, place: impl FnOnce(&str) -> PathBuf) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         static SWEEP: Once = Once::new();
         assert!(
@@ -56,7 +61,7 @@ impl Sandbox {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("{PREFIX}{}-{count}-{role}", process::id());
         Self {
-            cgroup: Cgroup::new(&name),
+            cgroup: Cgroup::at(place(&name)),
             namespace: Arc::new(Namespace::new(&name)),
             directory: Directory::new(&name),
             name,

@@ -4,6 +4,7 @@
 //! [`Kernel`](crate::proxy::Kernel), which [`Sockets`] implements.
 
 mod access;
+pub mod agents;
 mod datapath;
 mod error;
 mod listener;

@@ -138,6 +138,11 @@ impl Ownership {
     }
 }
 
+/// For whom what is pinned for a pod is kept; `None` if nothing is, or it cannot be read.
+pub(super) fn kept(pins: &Pins) -> Option<u32> {
+    Some(Ownership::open(pins).ok()?.current().ok()?.kept)
+}
+
 /// The version of the layout of what is pinned; an error if none is written down.
 pub(super) fn layout(pins: &Pins) -> Result<u32, Error> {
     let map: Array<MapData, u32> = maps::open(pins, LAYOUT)?;

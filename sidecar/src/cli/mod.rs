@@ -14,6 +14,7 @@ pub(crate) mod golden;
 mod init;
 mod inject;
 mod injection;
+mod node;
 mod output;
 mod policy;
 mod report;
@@ -56,6 +57,8 @@ enum Command {
     Init(init::Init),
     /// Add a sidecar to the pods of Kubernetes manifests, and to nothing else of them
     Inject(inject::Inject),
+    /// Capture the connections of all pods of this node that ask for it, and serve them
+    Node(node::Node),
     /// Say what settings mean for a client, or whether they are valid; changes nothing
     Policy(policy::Args),
     /// Draw who talks to whom, how fast and how encrypted, as a page to open in a browser
@@ -94,6 +97,7 @@ pub fn main() -> ExitCode {
         Command::Explain(args) => args.run().map(|()| ExitCode::SUCCESS),
         Command::Init(args) => args.run().map(|()| ExitCode::SUCCESS),
         Command::Inject(args) => args.run().map(|()| ExitCode::SUCCESS),
+        Command::Node(args) => args.run().map(|()| ExitCode::SUCCESS),
         Command::Policy(args) => args.run(),
         Command::Report(args) => args.run().map(|()| ExitCode::SUCCESS),
         Command::Run(args) => args.run().map(|()| ExitCode::SUCCESS),

@@ -30,6 +30,7 @@ pub use self::error::{Error, Flaw, SvidError};
 pub use self::files::Files;
 pub use self::origin::Origin;
 pub use self::revocation::Revocations;
+pub(crate) use self::source::Backoff;
 pub use self::source::{Identity, Source, WorkloadApiFault};
 pub use self::svid::Svid;
 pub use self::trust::Trust;

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use spiffe::{SpiffeId, TrustDomain};
 use tokio::sync::mpsc;
 
-use self::backoff::Backoff;
+pub(crate) use self::backoff::Backoff;
 pub use self::workload_api::WorkloadApiFault;
 pub(super) use self::{
     all_svids::{AllSvids, OneOfAll},

@@ -1,5 +1,17 @@
 //! Node mode: one process captures and serves all pods of its node that ask for it.
 
+mod agent;
+mod lane;
+mod process;
 mod registry;
+mod settings;
+mod slot;
+mod threads;
+mod tree;
+mod watch;
 
-pub use self::registry::{Listed, Pods, Served, State};
+pub use self::{
+    agent::{Agent, Identities, Known, Parts},
+    registry::{Listed, Pods, Served, State},
+    tree::root,
+};

@@ -20,7 +20,7 @@ pub use self::{
     command::command_in,
     descriptors::raise_descriptor_limit,
     kubelet::PodName,
-    netns::{NetnsError, enter_netns, netns_cookie},
+    netns::{NetnsError, enter_netns, enter_open_netns, netns_cookie},
     own_cgroup::own_cgroup,
     process::is_running,
 };

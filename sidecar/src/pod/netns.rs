@@ -25,11 +25,17 @@ pub struct NetnsError {
 /// that of the thread that made them.
 pub fn enter_netns(path: &Path) -> Result<(), NetnsError> {
     File::open(path)
-        .and_then(|file| setns(file, CloneFlags::CLONE_NEWNET).map_err(io::Error::from))
+        .and_then(|file| enter_open_netns(&file))
         .map_err(|source| NetnsError {
             path: path.to_owned(),
             source,
         })
+}
+
+/// Moves the calling thread into a network namespace that is open, whoever is in it by now. It
+/// takes `CAP_SYS_ADMIN`.
+pub fn enter_open_netns(file: &File) -> io::Result<()> {
+    Ok(setns(file, CloneFlags::CLONE_NEWNET)?)
 }
 
 /// A number that no other network namespace of this boot has, for that of the calling thread; 0 if

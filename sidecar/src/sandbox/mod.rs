@@ -74,8 +74,8 @@ impl Sandbox {
         trial.join().unwrap_or_else(|panic| resume_unwind(panic))
     }
 
-    /// Confines the calling thread and those it will start.
-    fn confine_thread(&self) -> Result<Landlock, Error> {
+    /// Confines the calling thread and those it will start, and no other.
+    pub fn confine_thread(&self) -> Result<Landlock, Error> {
         prctl::set_no_new_privs().map_err(Error::NoNewPrivileges)?;
         let kernel = Release::of_this_kernel();
         // While the privileges last, as a directory may be closed to whoever has none.

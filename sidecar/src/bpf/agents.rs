@@ -1,0 +1,71 @@
+//! What agents of the node have pinned, as other agents find it.
+
+use std::path::Path;
+
+use sidecar_common::Owner;
+
+use super::{
+    Error, Pins,
+    listening::Listening,
+    ownership::{self, Ownership},
+    removal,
+    sys::{Link, Target},
+};
+
+/// Who has a pod.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Holder {
+    /// Nobody, or somebody who serves no more and has left nothing to keep.
+    Nobody,
+    /// A sidecar of its own, or `sidecar init` for one.
+    Sidecar,
+    /// An agent of the node, which serves it or did.
+    Agent {
+        /// Does one serve it now?
+        is_served: bool,
+    },
+}
+
+impl Holder {
+    /// Who has the pod whose pins these are. Call it in the pod's network namespace.
+    pub fn of(pins: &Pins) -> Result<Self, Error> {
+        let Ok(owner) = Ownership::open(pins).and_then(|owner| owner.current()) else {
+            // Nothing is pinned, or half of it: a start decides what becomes of that.
+            return Ok(Self::Nobody);
+        };
+        let is_served = Listening::is_any_open(&[owner.cookie])?;
+        Ok(match owner.kept {
+            Owner::KEPT_BY_AGENT => Self::Agent { is_served },
+            Owner::KEPT_BY_INIT => Self::Sidecar,
+            _ if is_served => Self::Sidecar,
+            _ => Self::Nobody,
+        })
+    }
+}
+
+/// What agents have pinned on this BPF file system.
+pub fn all(bpffs: &Path) -> Result<Vec<Pins>, Error> {
+    let mut all = Pins::all(bpffs)?;
+    all.retain(|pins| ownership::kept(pins) == Some(Owner::KEPT_BY_AGENT));
+    Ok(all)
+}
+
+/// Has the pod gone for which this is pinned? Its cgroup has, to which links were attached.
+pub fn is_of_the_past(pins: &Pins) -> bool {
+    let links = pins.links().unwrap_or_default();
+    let mut cgroups = links.iter().filter(|link| !link.ends_with("sc_sk_lookup"));
+    cgroups.any(|link| {
+        Link::open(link)
+            .and_then(|link| link.target())
+            .is_ok_and(|target| target == Target::Gone)
+    })
+}
+
+/// Removes what is pinned for a pod, unless somebody changes it just now.
+pub fn remove(pins: &Pins) -> Result<(), Error> {
+    let _lock = pins.lock()?;
+    removal::remove(&[pins.directory().to_owned()]).into_result()?;
+    // Of all pods, where it was the last.
+    let _ = pins.directory().parent().map(std::fs::remove_dir);
+    Ok(())
+}

@@ -1,0 +1,195 @@
+use std::path::PathBuf;
+
+use anyhow::Context;
+use nix::sys::signal::{SigSet, Signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+
+use crate::{
+    config::{self, AccessLog, Settings, Source},
+    identity::Origin,
+    logging::{self, LogFile, OpenLines},
+    node::{self, Agent, Parts, Pods},
+    pod,
+    telemetry::Collector,
+};
+
+/// Options of `sidecar node`.
+#[derive(clap::Args, Debug)]
+pub struct Node {
+    #[command(flatten)]
+    config: config::Args,
+
+    /// The name of this node, as the Kubernetes API has it
+    #[arg(long, env = "SIDECAR_NODE", value_name = "NAME", help_heading = "Node")]
+    node: String,
+
+    /// The root of the host's cgroup v2 tree [default: /run/sidecar/cgroup, or else where it is
+    /// mounted]
+    #[arg(
+        long,
+        env = "SIDECAR_CGROUP_ROOT",
+        value_name = "PATH",
+        help_heading = "Node"
+    )]
+    cgroup_root: Option<PathBuf>,
+
+    /// Until the API is asked: a file of pods
+    #[arg(long, hide = true)]
+    pods: PathBuf,
+}
+
+impl Node {
+    /// Captures and serves the pods of the node until SIGTERM or SIGINT; they stay closed for the next
+    /// agent.
+    pub fn run(self) -> anyhow::Result<()> {
+        let source = self.config.over(Settings::default());
+        let config = source.load()?;
+        let of_one_pod = [
+            ("cgroup", config.cgroup.is_some()),
+            ("netns", config.netns.is_some()),
+        ];
+        if let Some((key, _)) = of_one_pod.into_iter().find(|(_, is_set)| *is_set) {
+            anyhow::bail!(
+                "setting {key} is of one pod, and `sidecar node` serves all that ask for it; leave it out"
+            );
+        }
+        let missing = pod::missing_capabilities();
+        anyhow::ensure!(
+            missing.is_empty(),
+            "`sidecar node` lacks {}, which attaching programs takes; run it as root with CAP_BPF, CAP_NET_ADMIN, CAP_SYS_ADMIN and CAP_SYS_PTRACE",
+            missing.join(" and ")
+        );
+        let messages = logging::init(&config.log, config.log_format);
+        let root = match self.cgroup_root {
+            Some(root) => root,
+            None => node::root()?,
+        };
+        let own = pod::own_cgroup()?;
+        pod::ensure_bpffs(&config.bpffs)?;
+        if let Err(error) = pod::raise_descriptor_limit() {
+            tracing::warn!(
+                "cannot raise the limit of open files: {error}; each pod takes some forty, and each connection two"
+            );
+        }
+        let log_file = config.access_log_file.as_deref();
+        let log_file = log_file
+            .filter(|_| config.access_log != AccessLog::Off)
+            .map(LogFile::open)
+            .transpose()?;
+        let collector = config.traces.as_ref().map(Collector::resolve).transpose()?;
+        config.trust_files.check()?;
+
+        let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
+        signals.thread_block()?;
+        let _flush = messages.queue();
+        super::run::runtime(config.workers.min(WORKERS))?.block_on(async {
+            let mut terminate = signal(SignalKind::terminate())?;
+            let mut interrupt = signal(SignalKind::interrupt())?;
+            let _heard = signal(SignalKind::hangup())?;
+            signals.thread_unblock()?;
+            let OpenLines {
+                lines,
+                flush: _flush_lines,
+                reopener,
+            } = logging::access_log_lines(config.access_log, log_file);
+            if let Some(reopener) = reopener {
+                tokio::spawn(reopener.keep());
+            }
+            let settings = follow(source.clone(), config.settings.clone());
+            let identity = config.identity.clone();
+            let agent = Agent::new(Parts {
+                config,
+                source,
+                root,
+                own,
+                identities: Box::new(move |account| {
+                    let Origin::DevCa { dir, id } = &identity else {
+                        anyhow::bail!("only the development CA has identities of many");
+                    };
+                    let id = account
+                        .identity(&id.trust_domain())
+                        .context("no identity")?;
+                    Ok(Origin::DevCa {
+                        dir: dir.clone(),
+                        id,
+                    })
+                }),
+                lines,
+                collector,
+                pods: Pods::default(),
+            })
+            .context("cannot tell the agent's network namespace")?;
+            let known = pods_of(self.pods);
+            let stop = async move {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+            };
+            tracing::info!(node = self.node, "the agent serves the pods of this node");
+            agent.run(known, settings, stop).await;
+            Ok(())
+        })
+    }
+}
+
+fn pods_of(file: PathBuf) -> watch::Receiver<node::Known> {
+    use crate::kubernetes::{PodFacts, PodUid, WorkloadName};
+    use crate::naming::ServiceAccount;
+    let (sender, known) = watch::channel(None);
+    tokio::spawn(async move {
+        let mut last = String::new();
+        loop {
+            let text = std::fs::read_to_string(&file).unwrap_or_default();
+            if text != last
+                && let Ok(pods) = serde_json::from_str::<Vec<serde_json::Value>>(&text)
+            {
+                last = text;
+                let strings = |value: &serde_json::Value| {
+                    let map = value.as_object().into_iter().flatten();
+                    map.map(|(k, v)| (k.clone(), v.as_str().unwrap_or_default().to_owned()))
+                        .collect()
+                };
+                let pods = pods.iter().map(|pod| {
+                    let text = |key: &str| pod[key].as_str().unwrap_or_default().to_owned();
+                    let facts = PodFacts {
+                        uid: PodUid(text("uid")),
+                        name: text("name"),
+                        service_account: ServiceAccount {
+                            namespace: text("namespace"),
+                            name: text("account"),
+                        },
+                        workload: WorkloadName {
+                            kind: "pod".to_owned(),
+                            name: text("name"),
+                        },
+                        labels: strings(&pod["labels"]),
+                        annotations: strings(&pod["annotations"]),
+                        host_network: pod["host_network"].as_bool().unwrap_or_default(),
+                        ended: false,
+                        grace_seconds: 30,
+                        addresses: Vec::new(),
+                        probe_ports: Vec::new(),
+                    };
+                    (facts.uid.clone(), facts)
+                });
+                sender.send_replace(Some(std::sync::Arc::new(pods.collect())));
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    });
+    known
+}
+
+/// Threads for what is of no pod: the API, identities, spans. Connections have the lanes.
+const WORKERS: usize = 2;
+
+/// The agent's settings, whenever their file changes, and on SIGHUP.
+fn follow(source: Source, started: Settings) -> watch::Receiver<Settings> {
+    let (sender, receiver) = watch::channel(started);
+    drop((source, sender));
+    receiver
+}

@@ -1,0 +1,631 @@
+//! The agent: keeps a lane for each pod of the node that asks for one.
+//!
+//! It looks at what the API says, at the cgroup tree and at its lanes, and does what is missing; again
+//! whenever one of them changes. What it missed it sees at the next look.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    net::SocketAddr,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{mpsc, watch};
+
+use super::{
+    lane::{Ending, Lane, News, Order, Purpose, Start, Wanted, What},
+    process::{self, Namespace},
+    registry::{Pods, Served, State},
+    settings,
+    slot::{Refused, Running, Slot},
+    threads::{self, ThreadCgroup},
+    tree::Tree,
+    watch::TreeWatch,
+};
+use crate::{
+    bpf::agents,
+    config::{Config, Settings, Source},
+    identity::Origin,
+    kubernetes::{Enrolment, LABEL, PodFacts, PodUid},
+    logging::Lines,
+    naming::ServiceAccount,
+    policy::Mode,
+    proxy::Drain,
+    telemetry::{self, Telemetry, Traces},
+    tls,
+};
+
+/// How often the tree is looked at although nobody has told of a change.
+const POLL: Duration = Duration::from_secs(5);
+/// How often a pod is looked for whose first process is about to come.
+const EXPECTANT: Duration = Duration::from_millis(50);
+/// How often it is looked whether another agent still serves a pod.
+const ELSEWHERE: Duration = Duration::from_secs(1);
+/// How often it is looked whether a pod still has a sidecar of its own.
+const OWN_SIDECAR: Duration = Duration::from_secs(30);
+/// How many lanes begin at once: each has the kernel verify programs meanwhile.
+const BEGINNING: usize = 4;
+/// How long after the drain what is left of a lane may take.
+const AFTERWARDS: Duration = Duration::from_secs(3);
+
+/// The pods as the API has them; `None` until it has told.
+pub type Known = Option<Arc<BTreeMap<PodUid, PodFacts>>>;
+
+/// Where the identity of a service account comes from.
+pub type Identities = Box<dyn Fn(&ServiceAccount) -> anyhow::Result<Origin> + Send>;
+
+/// What an agent is made of.
+pub struct Parts {
+    /// Its own settings, which are those of its pods where these say nothing.
+    pub config: Config,
+    /// Where they came from.
+    pub source: Source,
+    /// The root of the host's cgroup tree.
+    pub root: PathBuf,
+    /// The agent's own cgroup in it.
+    pub own: PathBuf,
+    /// Where the identity of a service account comes from.
+    pub identities: Identities,
+    /// Where lines of access logs go.
+    pub lines: Lines,
+    /// Where spans go.
+    pub collector: Option<SocketAddr>,
+    /// What shows the pods.
+    pub pods: Pods,
+}
+
+/// Captures and serves the pods of a node.
+pub struct Agent {
+    parts: Parts,
+    /// The settings of the agent as of now.
+    settings: Settings,
+    own_netns: u64,
+    slots: BTreeMap<PodUid, Slot>,
+    /// Lanes that finish what is open while another one serves their pod, by number.
+    leaving: BTreeMap<u64, Lane>,
+    /// The number of the next lane.
+    next: u64,
+    news: mpsc::UnboundedReceiver<News>,
+    tell: mpsc::UnboundedSender<News>,
+    /// When it was last looked for what other agents have left.
+    swept: Option<Instant>,
+}
+
+impl Agent {
+    /// Prepares; captures nothing yet. Removes cgroups that an agent that was killed has left.
+    pub fn new(parts: Parts) -> io::Result<Self> {
+        threads::sweep(&parts.own);
+        let (tell, news) = mpsc::unbounded_channel();
+        Ok(Self {
+            settings: parts.config.settings.clone(),
+            own_netns: process::own_namespace()?,
+            parts,
+            slots: BTreeMap::new(),
+            leaving: BTreeMap::new(),
+            next: 1,
+            news,
+            tell,
+            swept: None,
+        })
+    }
+
+    /// Serves pods until told to stop; then open connections may go on for a while, and the pods stay
+    /// closed for the next agent.
+    ///
+    /// Settings of the agent's own that are told anew hold for its pods from then on.
+    pub async fn run(
+        mut self,
+        mut known: watch::Receiver<Known>,
+        mut settings: watch::Receiver<Settings>,
+        stop: impl Future<Output = ()>,
+    ) {
+        let mut stop = std::pin::pin!(stop);
+        let mut watch = TreeWatch::new(&self.parts.root);
+        loop {
+            let now = known.borrow_and_update().clone();
+            let wake = self.look(now.as_deref(), &mut watch);
+            tokio::select! {
+                () = &mut stop => break,
+                () = changed(&mut known) => {}
+                () = changed(&mut settings) => {
+                    self.settings = settings.borrow_and_update().clone();
+                }
+                Some(news) = self.news.recv() => self.hear_all(news),
+                () = watch.changed() => {}
+                () = tokio::time::sleep(wake) => {}
+            }
+        }
+        self.stop().await;
+    }
+
+    /// Looks at everything, does what is missing, and tells when to look again at the latest.
+    fn look(
+        &mut self,
+        known: Option<&BTreeMap<PodUid, PodFacts>>,
+        watch: &mut TreeWatch,
+    ) -> Duration {
+        let tree = Tree::read(&self.parts.root);
+        watch.follow(&tree);
+        let Some(known) = known else {
+            return POLL;
+        };
+        self.parts.pods.known();
+        for facts in known.values() {
+            if enrolment(facts) == Enrolment::Node && !facts.ended {
+                self.want(facts, &tree);
+            }
+        }
+        let unwanted: Vec<_> = self
+            .slots
+            .keys()
+            .filter(|uid| {
+                let facts = known.get(*uid);
+                facts.is_none_or(|facts| enrolment(facts) != Enrolment::Node || facts.ended)
+            })
+            .cloned()
+            .collect();
+        for uid in unwanted {
+            self.let_go(&uid, known.get(&uid), &tree);
+        }
+        if self.swept.is_none_or(|swept| swept.elapsed() >= POLL) {
+            self.swept = Some(Instant::now());
+            self.sweep(known, &tree);
+        }
+        self.next_look()
+    }
+
+    fn next_look(&self) -> Duration {
+        let now = Instant::now();
+        let of_slot = |slot: &Slot| match (&slot.state, slot.retry) {
+            (_, Some(retry)) => retry.saturating_duration_since(now),
+            (State::Waiting(why), None) if *why == NO_PROCESS => EXPECTANT,
+            _ => POLL,
+        };
+        let soonest = self.slots.values().map(of_slot).min();
+        soonest.unwrap_or(POLL).min(POLL)
+    }
+
+    /// Has a pod captured.
+    fn want(&mut self, facts: &PodFacts, tree: &Tree) {
+        let uid = &facts.uid;
+        let mut slot = match self.slots.remove(uid) {
+            Some(slot) => slot,
+            None => Slot::new(Arc::new(facts.clone())),
+        };
+        if *slot.facts != *facts {
+            slot.facts = Arc::new(facts.clone());
+        }
+        if facts.host_network {
+            self.set(&mut slot, State::Skipped(HOST_NETWORK.to_owned()));
+        } else {
+            match tree.pods.get(uid) {
+                Some(cgroup) => self.want_in(&mut slot, cgroup),
+                None if slot.running.is_some() => self.release(&mut slot),
+                None => {
+                    let why = "its cgroup is not there yet".to_owned();
+                    self.set(&mut slot, State::Waiting(why));
+                }
+            }
+        }
+        self.slots.insert(uid.clone(), slot);
+    }
+
+    fn want_in(&mut self, slot: &mut Slot, cgroup: &Path) {
+        let settings = self.settings_of(&slot.facts).map_err(|error| Refused {
+            why: error.to_string(),
+        });
+        if let Some(running) = &slot.running {
+            if running.order != Order::Serve {
+                return;
+            }
+            // What cannot be told now is told at the next look.
+            if running.netns.is_of(cgroup).unwrap_or(true) {
+                self.settle(slot, &settings);
+                return;
+            }
+            tracing::info!("{} has a new network namespace", slot.facts);
+            if let Some(running) = slot.running.take() {
+                self.leaving.insert(running.lane.number, running.lane);
+            }
+        }
+        if slot.retry.is_some_and(|retry| retry > Instant::now()) {
+            return;
+        }
+        if let (Err(refused), Some(before)) = (&settings, &slot.refused)
+            && refused == before
+        {
+            return;
+        }
+        self.start(slot, cgroup, settings);
+    }
+
+    fn settings_of(&self, facts: &PodFacts) -> anyhow::Result<Box<Config>> {
+        let settings = settings::of_pod(&facts.annotations, &self.settings)?;
+        Ok(Box::new(self.parts.source.config(settings)?))
+    }
+
+    /// Tells a lane by which settings to go on.
+    fn settle(&self, slot: &mut Slot, settings: &Result<Box<Config>, Refused>) {
+        let Some(running) = &slot.running else {
+            return;
+        };
+        match settings {
+            Ok(config) => {
+                slot.refused = None;
+                running.lane.settle(&config.settings);
+            }
+            Err(refused) if slot.refused.as_ref() != Some(refused) => {
+                tracing::error!(
+                    outcome = "refused",
+                    "{}: {}; kept its settings as they were",
+                    slot.facts,
+                    refused.why
+                );
+                slot.refused = Some(refused.clone());
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn start(&mut self, slot: &mut Slot, cgroup: &Path, settings: Result<Box<Config>, Refused>) {
+        let beginning = self
+            .slots
+            .values()
+            .filter(|slot| slot.is_starting())
+            .count();
+        if beginning >= BEGINNING {
+            if !matches!(slot.state, State::Failed(_)) {
+                self.set(slot, State::Waiting("others are captured first".to_owned()));
+            }
+            return;
+        }
+        let netns = match Namespace::of(cgroup) {
+            Ok(Some(netns)) => netns,
+            Ok(None) => {
+                self.set(slot, State::Waiting(NO_PROCESS.to_owned()));
+                return;
+            }
+            Err(error) => {
+                let why = format!(
+                    "its network namespace cannot be opened: {error}; the agent takes CAP_SYS_PTRACE, and the host's process namespace"
+                );
+                self.failed(slot, why);
+                return;
+            }
+        };
+        if netns.inode == self.own_netns {
+            self.set(slot, State::Skipped(HOST_NETWORK.to_owned()));
+            return;
+        }
+        if let Err(error) = self.start_in(slot, cgroup, netns, settings) {
+            self.failed(slot, format!("{error:#}"));
+        }
+    }
+
+    fn start_in(
+        &mut self,
+        slot: &mut Slot,
+        cgroup: &Path,
+        netns: Namespace,
+        settings: Result<Box<Config>, Refused>,
+    ) -> anyhow::Result<()> {
+        let number = self.next;
+        self.next += 1;
+        let in_force = settings.as_ref().ok().map(|config| config.settings.clone());
+        let (purpose, served) = match settings {
+            Ok(config) => {
+                slot.refused = None;
+                let origin = (self.parts.identities)(&slot.facts.service_account)?;
+                let (wanted, served) = self.wanted(&config, origin)?;
+                (Purpose::Serve(Box::new(wanted)), Some(served))
+            }
+            Err(refused) => {
+                tracing::error!(
+                    outcome = "refused",
+                    "{}: {}; its connections are refused until that is mended",
+                    slot.facts,
+                    refused.why
+                );
+                slot.refused = Some(refused);
+                (Purpose::Close(self.strict()?), None)
+            }
+        };
+        let start = Start {
+            uid: slot.facts.uid.clone(),
+            number,
+            cgroup: cgroup.to_owned(),
+            netns: netns.file.try_clone()?,
+            beside: ThreadCgroup::new(&self.parts.own, number)?,
+            bpffs: self.parts.config.bpffs.clone(),
+            takes_over: !slot.is_elsewhere,
+            purpose,
+            news: self.tell.clone(),
+        };
+        let lane = Lane::start(start, in_force.unwrap_or_default())?;
+        slot.retry = None;
+        slot.running = Some(Running {
+            lane,
+            netns,
+            served,
+            order: Order::Serve,
+            is_captured: false,
+        });
+        Ok(())
+    }
+
+    /// How a pod is to be served, and what shows that.
+    fn wanted(&self, config: &Config, origin: Origin) -> anyhow::Result<(Wanted, Served)> {
+        let drain = Drain::default();
+        let (traces, export) = self.parts.collector.map(Traces::to).unzip();
+        let telemetry = Telemetry::new(telemetry::Options {
+            access_log: self.parts.lines.log(config.access_log_choice.clone()),
+            observing: config.observing.clone(),
+            series: config.series,
+            traces: traces.unwrap_or_default(),
+        })?;
+        // It goes on without us, and ends with the drain.
+        let _exporting = export.map(|export| export.start(drain.clone()));
+        let identity = tls::keep(origin, config.trust_files.clone(), telemetry.clone());
+        let served = Served {
+            telemetry: telemetry.clone(),
+            identity: identity.clone(),
+            drain: drain.clone(),
+        };
+        let wanted = Wanted {
+            config: config.clone(),
+            source: self.parts.source.clone(),
+            telemetry,
+            identity,
+            drain,
+        };
+        Ok((wanted, served))
+    }
+
+    /// What a pod is closed by of which nobody knows how strict it is to be.
+    fn strict(&self) -> anyhow::Result<crate::policy::Policy> {
+        let strict = Settings {
+            inbound: Some(Mode::Strict),
+            outbound: Some(Mode::Strict),
+            ..Settings::default()
+        };
+        Ok(self.parts.source.config(strict)?.policy)
+    }
+
+    /// A pod is not to be captured, or not any more.
+    fn let_go(&mut self, uid: &PodUid, facts: Option<&PodFacts>, tree: &Tree) {
+        let Some(mut slot) = self.slots.remove(uid) else {
+            return;
+        };
+        let is_disenrolled = facts.is_some_and(|facts| enrolment(facts) != Enrolment::Node);
+        let has_gone = !tree.pods.contains_key(uid);
+        if slot.running.is_some() {
+            // One that the API has forgotten goes on until it is gone from the node too.
+            if is_disenrolled || has_gone {
+                self.release(&mut slot);
+            }
+            self.slots.insert(uid.clone(), slot);
+        } else {
+            self.parts.pods.remove(uid);
+            // What is pinned, if anything is, goes with the next sweep.
+            self.swept = None;
+        }
+    }
+
+    fn release(&self, slot: &mut Slot) {
+        slot.order(Order::Release);
+        self.set(slot, State::Leaving);
+    }
+
+    /// Removes what agents have pinned for pods that have gone, or ask for none any more.
+    fn sweep(&self, known: &BTreeMap<PodUid, PodFacts>, tree: &Tree) {
+        let all = match agents::all(&self.parts.config.bpffs) {
+            Ok(all) => all,
+            Err(error) => {
+                tracing::warn!("{error}");
+                return;
+            }
+        };
+        let by_id: BTreeMap<u64, &PodUid> = tree
+            .pods
+            .iter()
+            .filter_map(|(uid, path)| Some((fs::metadata(path).ok()?.ino(), uid)))
+            .collect();
+        for pins in all {
+            let uid = by_id.get(&pins.cgroup()).copied();
+            if uid.is_some_and(|uid| self.slots.contains_key(uid)) {
+                continue;
+            }
+            let is_disenrolled = uid
+                .and_then(|uid| known.get(uid))
+                .is_some_and(|facts| enrolment(facts) != Enrolment::Node);
+            if is_disenrolled || (uid.is_none() && agents::is_of_the_past(&pins)) {
+                match agents::remove(&pins) {
+                    Ok(()) => tracing::info!(
+                        "removed what was pinned at {} for a pod that has gone or does not ask for it any more",
+                        pins.directory().display()
+                    ),
+                    Err(error) => tracing::warn!("{error}"),
+                }
+            }
+        }
+    }
+
+    /// Hears what lanes have told, all of it at once.
+    fn hear_all(&mut self, first: News) {
+        self.hear(first);
+        while let Ok(news) = self.news.try_recv() {
+            self.hear(news);
+        }
+    }
+
+    fn hear(&mut self, news: News) {
+        let News { uid, number, what } = news;
+        if self.leaving.contains_key(&number) {
+            if let (What::Ended(_), Some(lane)) = (what, self.leaving.remove(&number)) {
+                join(lane);
+            }
+            return;
+        }
+        let Some(mut slot) = self.slots.remove(&uid) else {
+            return;
+        };
+        match what {
+            What::Captured => self.captured(&mut slot),
+            What::Replaced => {
+                tracing::info!(
+                    "another agent serves {} now: finishing what is open",
+                    slot.facts
+                );
+                if let Some(running) = slot.running.take() {
+                    if running.order != Order::Serve {
+                        running.lane.order(running.order);
+                    }
+                    self.leaving.insert(number, running.lane);
+                }
+                self.elsewhere(&mut slot);
+            }
+            What::Ended(ending) => {
+                let order = slot.running.as_ref().map(|running| running.order);
+                if let Some(running) = slot.running.take() {
+                    join(running.lane);
+                }
+                self.ended(&mut slot, ending, order);
+            }
+        }
+        self.slots.insert(uid, slot);
+    }
+
+    fn captured(&self, slot: &mut Slot) {
+        slot.backoff.worked();
+        slot.is_elsewhere = false;
+        if let Some(running) = &mut slot.running {
+            running.is_captured = true;
+            if running.order == Order::Serve {
+                self.set(slot, State::Captured);
+            }
+        }
+    }
+
+    fn ended(&self, slot: &mut Slot, ending: Ending, order: Option<Order>) {
+        match ending {
+            Ending::Done => {
+                if order == Some(Order::Release) {
+                    tracing::info!("{} is not captured any more", slot.facts);
+                }
+                self.set(slot, State::Waiting("its lane has ended".to_owned()));
+            }
+            Ending::Closed => {
+                let why = slot.refused.as_ref().map(|refused| refused.why.clone());
+                self.set(slot, State::Failed(why.unwrap_or_default()));
+            }
+            Ending::OwnSidecar => {
+                slot.retry = Some(Instant::now() + OWN_SIDECAR);
+                let why =
+                    format!("it has a sidecar of its own; remove that, or the label {LABEL}: node");
+                self.set(slot, State::Skipped(why));
+            }
+            Ending::Elsewhere => self.elsewhere(slot),
+            Ending::Removed => {
+                let why = "what was pinned for it has been removed by somebody else";
+                self.failed(slot, why.to_owned());
+            }
+            Ending::Failed(why) => self.failed(slot, why),
+        }
+    }
+
+    fn elsewhere(&self, slot: &mut Slot) {
+        slot.is_elsewhere = true;
+        slot.retry = Some(Instant::now() + ELSEWHERE);
+        self.set(slot, State::Skipped("another agent serves it".to_owned()));
+    }
+
+    fn failed(&self, slot: &mut Slot, why: String) {
+        let wait = slot.backoff.failed();
+        slot.retry = Some(Instant::now() + wait);
+        // Also where it has failed like that before: it is tried again, and that is to be seen.
+        tracing::error!(
+            "{} cannot be captured: {why}; trying again in {wait:.0?}, and if it was captured before, its connections are refused meanwhile",
+            slot.facts
+        );
+        slot.state = State::Failed(why);
+        self.show(slot);
+    }
+
+    /// Notes how far a pod has got, and says it once.
+    fn set(&self, slot: &mut Slot, state: State) {
+        if slot.state != state {
+            match &state {
+                State::Captured => tracing::info!("captured {}", slot.facts),
+                State::Skipped(why) => tracing::warn!("{} is not captured: {why}", slot.facts),
+                _ => tracing::debug!("{} is {state}", slot.facts),
+            }
+            slot.state = state;
+        }
+        self.show(slot);
+    }
+
+    fn show(&self, slot: &Slot) {
+        let running = slot.running.as_ref().filter(|running| running.is_captured);
+        let served = running.and_then(|running| running.served.clone());
+        self.parts.pods.put(&slot.facts, slot.state.clone(), served);
+    }
+
+    /// Ends all lanes, and leaves their pods closed.
+    async fn stop(mut self) {
+        let grace = self.parts.config.drain_timeout;
+        tracing::info!(
+            "stopping: {} pods stay closed until the next agent; draining for at most {grace:?}",
+            self.slots
+                .values()
+                .filter(|slot| slot.running.is_some())
+                .count()
+        );
+        for slot in self.slots.values_mut() {
+            slot.order(Order::Stop);
+            if slot.running.is_some() {
+                slot.state = State::Leaving;
+            }
+        }
+        for lane in self.leaving.values() {
+            lane.order(Order::Stop);
+        }
+        for slot in self.slots.values() {
+            self.show(slot);
+        }
+        let ended = async {
+            while !self.leaving.is_empty() || self.slots.values().any(|slot| slot.running.is_some())
+            {
+                let Some(news) = self.news.recv().await else {
+                    return;
+                };
+                self.hear_all(news);
+            }
+        };
+        // The longest that a pod may have for itself is not known here: it is bounded by whoever kills us.
+        let _ = tokio::time::timeout(grace.max(Duration::from_secs(60)) + AFTERWARDS, ended).await;
+    }
+}
+
+/// Why a pod waits that is expected any moment.
+const NO_PROCESS: &str = "no process of it runs yet";
+/// Why a pod is skipped.
+const HOST_NETWORK: &str = "it shares the node's network, where all processes would be captured";
+
+fn enrolment(facts: &PodFacts) -> Enrolment {
+    Enrolment::of(facts.labels.get(LABEL).map(String::as_str))
+}
+
+/// Takes leave of a lane whose thread ends.
+fn join(lane: Lane) {
+    drop(tokio::task::spawn_blocking(move || lane.join()));
+}
+
+/// Waits for a change. Where nobody will ever tell of one, for ever.
+async fn changed<T>(receiver: &mut watch::Receiver<T>) {
+    if receiver.changed().await.is_err() {
+        std::future::pending().await
+    }
+}

@@ -1,0 +1,64 @@
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::Notify;
+
+use super::tree::Tree;
+
+/// Tells when pods may have come to the cgroup tree or gone from it. It is a help to be fast: what it
+/// misses is seen at the next look.
+pub(super) struct TreeWatch {
+    watcher: Option<RecommendedWatcher>,
+    sign: Arc<Notify>,
+    watched: BTreeSet<PathBuf>,
+    root: PathBuf,
+}
+
+impl TreeWatch {
+    pub(super) fn new(root: &Path) -> Self {
+        let sign = Arc::new(Notify::new());
+        let told = Arc::clone(&sign);
+        let watcher = notify::recommended_watcher(move |_| told.notify_one())
+            .inspect_err(|error| {
+                tracing::warn!("cannot watch {} for pods: {error}; they are looked for every few seconds instead", root.display());
+            })
+            .ok();
+        Self {
+            watcher,
+            sign,
+            watched: BTreeSet::new(),
+            root: root.to_owned(),
+        }
+    }
+
+    /// Watches the directories in which pods come and go.
+    pub(super) fn follow(&mut self, tree: &Tree) {
+        let Some(watcher) = &mut self.watcher else {
+            return;
+        };
+        let mut wanted = tree.shared.clone();
+        // There the first of them come.
+        wanted.insert(self.root.clone());
+        for gone in self.watched.difference(&wanted) {
+            // It goes with its directory.
+            let _ = watcher.unwatch(gone);
+        }
+        self.watched.retain(|path| wanted.contains(path));
+        for new in wanted {
+            if !self.watched.contains(&new)
+                && watcher.watch(&new, RecursiveMode::NonRecursive).is_ok()
+            {
+                self.watched.insert(new);
+            }
+        }
+    }
+
+    /// Waits for a sign. Cancelling it loses none.
+    pub(super) async fn changed(&self) {
+        self.sign.notified().await;
+    }
+}

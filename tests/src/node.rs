@@ -1,0 +1,299 @@
+//! A node: pods whose cgroups are shaped as the kubelet makes them, and the agent that captures them.
+
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    ffi::OsStr,
+    fs,
+    path::{Path, PathBuf},
+    rc::Rc,
+    sync::Arc,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use nix::{
+    mount::{MsFlags, mount},
+    sys::signal::Signal,
+};
+use serde_json::{Value, json};
+
+use crate::{
+    Connection, Network, Output, Pod, Process, Program, Sandbox, access_log, access_log::Line,
+    cgroup::Container, sidecar, wait,
+};
+
+/// Who makes cgroups for the kubelet.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Driver {
+    /// `kubepods/burstable/pod<uid>`.
+    Cgroupfs,
+    /// `kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod<uid>.slice`.
+    Systemd,
+}
+
+impl Driver {
+    fn place(self, uid: &str) -> String {
+        match self {
+            Self::Cgroupfs => format!("kubepods/burstable/pod{uid}"),
+            Self::Systemd => format!(
+                "kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{}.slice",
+                uid.replace('-', "_")
+            ),
+        }
+    }
+}
+
+/// A node without pods at first, and what the API says of it.
+pub struct Node {
+    /// Where the agent runs, and below which the pods' cgroups are.
+    sandbox: Sandbox,
+    /// What joins the pods.
+    pub network: Arc<Network>,
+    /// The pods that the API knows, by uid.
+    told: Rc<RefCell<BTreeMap<String, Value>>>,
+    next: AtomicU32,
+}
+
+/// A pod on a node; gone with its cgroup when dropped.
+#[derive(Debug)]
+pub struct NodePod {
+    /// What holds its namespace, as the runtime has it.
+    pub pause: Process,
+    /// The pod itself.
+    pub pod: Pod,
+    /// What tells it from all others.
+    pub uid: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl Node {
+    /// A node on a network of its own.
+    pub fn new() -> Self {
+        Self::on(&Arc::new(Network::new()))
+    }
+
+    /// A node on a network that others are on as well.
+    pub fn on(network: &Arc<Network>) -> Self {
+        let node = Self {
+            sandbox: Sandbox::new("node"),
+            network: Arc::clone(network),
+            told: Rc::default(),
+            next: AtomicU32::new(1),
+        };
+        let bpffs = node.bpffs();
+        fs::create_dir(&bpffs).expect("making a mount point");
+        mount(
+            None::<&str>,
+            &bpffs,
+            Some("bpf"),
+            MsFlags::empty(),
+            None::<&str>,
+        )
+        .expect("mounting a BPF file system");
+        node.publish();
+        node
+    }
+
+    /// Where agents pin.
+    pub fn bpffs(&self) -> PathBuf {
+        self.sandbox.directory().join("bpf")
+    }
+
+    /// Where the agent runs.
+    pub fn sandbox(&self) -> &Sandbox {
+        &self.sandbox
+    }
+
+    /// The directory of the development CA.
+    pub fn dev_ca(&self) -> PathBuf {
+        self.network.sandbox().directory().join("dev-ca")
+    }
+
+    /// A pod that nobody has told the API of yet, with the process that holds its namespace.
+    pub fn start_pod(&self, name: &str, driver: Driver) -> NodePod {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let uid = format!("{:08x}-0000-4000-8000-{number:012x}", std::process::id());
+        let place = self.sandbox.cgroup().path().join(driver.place(&uid));
+        let role = format!("{name}{number}");
+        let sandbox = Sandbox::in_cgroup(&role, |_| place);
+        let number = u8::try_from(number).expect("a few pods");
+        let pod = Pod::on(&self.network, sandbox, &role, number);
+        let pause = pod.program("/bin/sleep").arg("infinity").start();
+        NodePod {
+            pause,
+            pod,
+            uid,
+            name: name.to_owned(),
+        }
+    }
+
+    /// Tells the API of a pod that asks to be captured, with these annotations.
+    pub fn enrol(&self, pod: &NodePod, annotations: &[(&str, &str)]) {
+        self.tell(pod, &[("sidecar.mesh/inject", "node")], annotations);
+    }
+
+    /// Tells the API of a pod.
+    pub fn tell(&self, pod: &NodePod, labels: &[(&str, &str)], annotations: &[(&str, &str)]) {
+        let map = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+            let pairs = pairs.iter();
+            pairs
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+                .collect()
+        };
+        let told = json!({
+            "uid": pod.uid,
+            "name": pod.name,
+            "namespace": "default",
+            "account": pod.name,
+            "labels": map(labels),
+            "annotations": map(annotations),
+        });
+        self.told.borrow_mut().insert(pod.uid.clone(), told);
+        self.publish();
+    }
+
+    /// Tells the API that a pod is no more.
+    pub fn forget(&self, uid: &str) {
+        self.told.borrow_mut().remove(uid);
+        self.publish();
+    }
+
+    fn api(&self) -> PathBuf {
+        self.sandbox.directory().join("pods.json")
+    }
+
+    fn publish(&self) {
+        let told: Vec<_> = self.told.borrow().values().cloned().collect();
+        let new = self.api().with_extension("new");
+        fs::write(&new, Value::from(told).to_string()).expect("writing the pods");
+        fs::rename(new, self.api()).expect("writing the pods");
+    }
+
+    /// The command line of an agent, to which flags can be added.
+    pub fn agent_run(&self) -> Program<'_> {
+        self.agent_by(Program::new(&self.sandbox, sidecar::binary()))
+    }
+
+    /// The same, of an agent that another program runs: `program … sidecar node …`.
+    pub fn agent_by<'a>(&'a self, program: Program<'a>) -> Program<'a> {
+        program
+            .container(Container::Sidecar)
+            .outside()
+            .args(["node", "--node", "node-1", "--access-log", "json"])
+            .args([OsStr::new("--pods"), self.api().as_os_str()])
+            .args([
+                OsStr::new("--cgroup-root"),
+                self.sandbox.cgroup().path().as_os_str(),
+            ])
+            .args([OsStr::new("--bpffs"), self.bpffs().as_os_str()])
+            .args([OsStr::new("--dev-ca"), self.dev_ca().as_os_str()])
+    }
+
+    /// Starts an agent with these flags.
+    pub fn agent(&self, flags: &[&str]) -> Agent {
+        Agent {
+            process: self.agent_run().args(flags).start(),
+            bpffs: self.bpffs(),
+        }
+    }
+
+    /// The cgroups of lanes that there are.
+    pub fn lanes(&self) -> Vec<PathBuf> {
+        self.sandbox.cgroup().below(Container::Sidecar)
+    }
+
+    /// Everything that is pinned for pods of the node.
+    pub fn pins(&self) -> Vec<PathBuf> {
+        sidecar::pins(&self.bpffs())
+    }
+}
+
+impl Default for Node {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A `sidecar node`; killed when dropped.
+#[derive(Debug)]
+pub struct Agent {
+    process: Process,
+    bpffs: PathBuf,
+}
+
+impl Agent {
+    /// Waits until it says that it has captured a pod.
+    #[track_caller]
+    pub fn wait_for(&mut self, pod: &NodePod) {
+        self.process
+            .wait_for_stderr(&format!("captured pod default/{}\n", pod.name));
+    }
+
+    /// Waits until it has said something.
+    #[track_caller]
+    pub fn says(&mut self, words: &str) {
+        self.process.wait_for_stderr(words);
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        self.process.stderr()
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Where it pins.
+    pub fn bpffs(&self) -> &Path {
+        &self.bpffs
+    }
+
+    /// The connections that have ended, of all its pods.
+    pub fn connections(&self) -> Vec<Connection> {
+        let lines = access_log::parse(&self.process.stdout()).into_iter();
+        lines.filter_map(Line::connection).collect()
+    }
+
+    /// Waits for a connection that has ended.
+    #[track_caller]
+    pub fn connection(&self, fits: impl Fn(&Connection) -> bool) -> Connection {
+        let found = wait::within(wait::DEADLINE, || {
+            self.connections().into_iter().find(|entry| fits(entry))
+        });
+        found.unwrap_or_else(|| {
+            panic!(
+                "no such connection: {:#?}\nlog:\n{}",
+                self.connections(),
+                self.log()
+            )
+        })
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    /// Stops it with SIGTERM, and waits for its end.
+    #[track_caller]
+    pub fn stop(self) -> Output {
+        self.signal(Signal::SIGTERM);
+        self.wait()
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub fn wait(self) -> Output {
+        let output = self.process.wait().success();
+        assert!(!output.stderr.contains("panicked"), "{output}");
+        output
+    }
+
+    /// Kills it.
+    pub fn kill(self) {
+        drop(self);
+    }
+}
