@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::{future::pending, path::PathBuf};
 
 use anyhow::Context;
 use nix::sys::signal::{SigSet, Signal};
@@ -8,9 +8,11 @@ use tokio::{
 };
 
 use crate::{
+    changes::Changes,
     config::{self, AccessLog, Settings, Source},
-    identity::Origin,
+    identity::Accounts,
     logging::{self, LogFile, OpenLines},
+    naming::Directory,
     node::{self, Agent, Parts, Pods},
     pod,
     telemetry::Collector,
@@ -99,27 +101,18 @@ impl Node {
                 tokio::spawn(reopener.keep());
             }
             let settings = follow(source.clone(), config.settings.clone());
-            let identity = config.identity.clone();
+            let accounts = Accounts::new(&config.identity, config.trust_domain.clone())?;
             let agent = Agent::new(Parts {
-                config,
-                source,
-                root,
-                own,
-                identities: Box::new(move |account| {
-                    let Origin::DevCa { dir, id } = &identity else {
-                        anyhow::bail!("only the development CA has identities of many");
-                    };
-                    let id = account
-                        .identity(&id.trust_domain())
-                        .context("no identity")?;
-                    Ok(Origin::DevCa {
-                        dir: dir.clone(),
-                        id,
-                    })
-                }),
-                lines,
+                accounts,
                 collector,
+                config,
+                directory: Directory::default(),
+                lines,
+                node: self.node,
+                own,
                 pods: Pods::default(),
+                root,
+                source,
             })
             .context("cannot tell the agent's network namespace")?;
             let known = pods_of(self.pods);
@@ -129,7 +122,6 @@ impl Node {
                     _ = interrupt.recv() => {}
                 }
             };
-            tracing::info!(node = self.node, "the agent serves the pods of this node");
             agent.run(known, settings, stop).await;
             Ok(())
         })
@@ -187,9 +179,43 @@ fn pods_of(file: PathBuf) -> watch::Receiver<node::Known> {
 /// Threads for what is of no pod: the API, identities, spans. Connections have the lanes.
 const WORKERS: usize = 2;
 
-/// The agent's settings, whenever their file changes, and on SIGHUP.
+/// The agent's settings, whenever their file changes, and on SIGHUP. What is wrong changes nothing.
 fn follow(source: Source, started: Settings) -> watch::Receiver<Settings> {
-    let (sender, receiver) = watch::channel(started);
-    drop((source, sender));
+    let (sender, receiver) = watch::channel(started.clone());
+    tokio::spawn(async move {
+        let mut hangup = signal(SignalKind::hangup()).ok();
+        let mut changes = source.path().map(|path| Changes::of([path]));
+        let mut last = Ok(started);
+        loop {
+            tokio::select! {
+                () = async { match &mut changes {
+                    Some(changes) => changes.next().await,
+                    None => pending().await,
+                } } => {}
+                () = async { match &mut hangup {
+                    Some(hangup) => drop(hangup.recv().await),
+                    None => pending().await,
+                } } => {}
+                () = sender.closed() => return,
+            }
+            let read = source.reread().and_then(|settings| source.config(settings));
+            let read = read
+                .map(|config| config.settings)
+                .map_err(|error| error.to_string());
+            if read == last {
+                continue;
+            }
+            match &read {
+                Ok(settings) => drop(sender.send_replace(settings.clone())),
+                Err(error) => {
+                    tracing::error!(
+                        outcome = "refused",
+                        "kept the settings as they were: {error}"
+                    );
+                }
+            }
+            last = read;
+        }
+    });
     receiver
 }

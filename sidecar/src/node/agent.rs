@@ -28,13 +28,14 @@ use super::{
 use crate::{
     bpf::agents,
     config::{Config, Settings, Source},
-    identity::Origin,
+    identity::{Accounts, Origin},
     kubernetes::{Enrolment, LABEL, PodFacts, PodUid},
     logging::Lines,
-    naming::ServiceAccount,
-    policy::Mode,
+    naming::Directory,
+    pod,
+    policy::{Cidr, Mode, Port},
     proxy::Drain,
-    telemetry::{self, Telemetry, Traces},
+    telemetry::{self, PodLabels, Telemetry, Traces},
     tls,
 };
 
@@ -54,21 +55,22 @@ const AFTERWARDS: Duration = Duration::from_secs(3);
 /// The pods as the API has them; `None` until it has told.
 pub type Known = Option<Arc<BTreeMap<PodUid, PodFacts>>>;
 
-/// Where the identity of a service account comes from.
-pub type Identities = Box<dyn Fn(&ServiceAccount) -> anyhow::Result<Origin> + Send>;
-
 /// What an agent is made of.
 pub struct Parts {
     /// Its own settings, which are those of its pods where these say nothing.
     pub config: Config,
     /// Where they came from.
     pub source: Source,
+    /// The name of the node.
+    pub node: String,
     /// The root of the host's cgroup tree.
     pub root: PathBuf,
     /// The agent's own cgroup in it.
     pub own: PathBuf,
-    /// Where the identity of a service account comes from.
-    pub identities: Identities,
+    /// The identities of service accounts.
+    pub accounts: Accounts,
+    /// Who is behind addresses.
+    pub directory: Directory,
     /// Where lines of access logs go.
     pub lines: Lines,
     /// Where spans go.
@@ -217,12 +219,15 @@ impl Agent {
         let settings = self.settings_of(&slot.facts).map_err(|error| Refused {
             why: error.to_string(),
         });
-        if let Some(running) = &slot.running {
+        if let Some(running) = &mut slot.running {
             if running.order != Order::Serve {
                 return;
             }
-            // What cannot be told now is told at the next look.
-            if running.netns.is_of(cgroup).unwrap_or(true) {
+            // What cannot be told now is told at a later look.
+            if running.checked.elapsed() < POLL || running.netns.is_of(cgroup).unwrap_or(true) {
+                if running.checked.elapsed() >= POLL {
+                    running.checked = Instant::now();
+                }
                 self.settle(slot, &settings);
                 return;
             }
@@ -243,7 +248,8 @@ impl Agent {
     }
 
     fn settings_of(&self, facts: &PodFacts) -> anyhow::Result<Box<Config>> {
-        let settings = settings::of_pod(&facts.annotations, &self.settings)?;
+        let agent = probes(facts).or(self.settings.clone());
+        let settings = settings::of_pod(&facts.annotations, &agent)?;
         Ok(Box::new(self.parts.source.config(settings)?))
     }
 
@@ -318,8 +324,8 @@ impl Agent {
         let (purpose, served) = match settings {
             Ok(config) => {
                 slot.refused = None;
-                let origin = (self.parts.identities)(&slot.facts.service_account)?;
-                let (wanted, served) = self.wanted(&config, origin)?;
+                let origin = self.parts.accounts.origin(&slot.facts.service_account)?;
+                let (wanted, served) = self.wanted(&slot.facts, &config, origin)?;
                 (Purpose::Serve(Box::new(wanted)), Some(served))
             }
             Err(refused) => {
@@ -352,16 +358,30 @@ impl Agent {
             served,
             order: Order::Serve,
             is_captured: false,
+            checked: Instant::now(),
         });
         Ok(())
     }
 
     /// How a pod is to be served, and what shows that.
-    fn wanted(&self, config: &Config, origin: Origin) -> anyhow::Result<(Wanted, Served)> {
+    fn wanted(
+        &self,
+        facts: &PodFacts,
+        config: &Config,
+        origin: Origin,
+    ) -> anyhow::Result<(Wanted, Served)> {
         let drain = Drain::default();
         let (traces, export) = self.parts.collector.map(Traces::to).unzip();
         let telemetry = Telemetry::new(telemetry::Options {
             access_log: self.parts.lines.log(config.access_log_choice.clone()),
+            directory: self.parts.directory.clone(),
+            labels: PodLabels {
+                namespace: facts.namespace().into(),
+                node: self.parts.node.as_str().into(),
+                pod: facts.name.as_str().into(),
+                service_account: facts.service_account.name.as_str().into(),
+                workload: facts.workload.to_string().into(),
+            },
             observing: config.observing.clone(),
             series: config.series,
             traces: traces.unwrap_or_default(),
@@ -613,6 +633,28 @@ impl Agent {
 const NO_PROCESS: &str = "no process of it runs yet";
 /// Why a pod is skipped.
 const HOST_NETWORK: &str = "it shares the node's network, where all processes would be captured";
+
+/// Has the node's kubelet ask the pod whether it lives, as far as the pod says on which ports: from
+/// the addresses that the node has towards it.
+fn probes(facts: &PodFacts) -> Settings {
+    let ports: Vec<Port> = facts
+        .probe_ports
+        .iter()
+        .filter_map(|port| port.to_string().parse().ok())
+        .collect();
+    if ports.is_empty() {
+        return Settings::default();
+    }
+    let sources = facts.addresses.iter().filter_map(|address| {
+        let source = pod::source_towards(*address).ok()?;
+        source.to_string().parse::<Cidr>().ok()
+    });
+    Settings {
+        probe_ports: Some(ports),
+        probe_sources: Some(sources.collect()),
+        ..Settings::default()
+    }
+}
 
 fn enrolment(facts: &PodFacts) -> Enrolment {
     Enrolment::of(facts.labels.get(LABEL).map(String::as_str))

@@ -11,7 +11,7 @@ mod tree;
 mod watch;
 
 pub use self::{
-    agent::{Agent, Identities, Known, Parts},
+    agent::{Agent, Known, Parts},
     registry::{Listed, Pods, Served, State},
     tree::root,
 };

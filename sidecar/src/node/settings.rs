@@ -11,7 +11,7 @@ use crate::{
 
 /// The settings that a pod may have for itself. All others are the node's: whoever may make a pod must
 /// not choose what the agent opens or says for others.
-const OF_PODS: [&str; 20] = [
+const OF_PODS: [&str; 23] = [
     "access-log-events",
     "access-log-sampling",
     "connect-timeout",
@@ -27,11 +27,14 @@ const OF_PODS: [&str; 20] = [
     "inbound-failure",
     "max-handshakes",
     "max-peers",
+    "naming",
     "observe",
     "opaque-ports",
     "outbound",
     "outbound-failure",
     "overrides",
+    "probe-ports",
+    "probe-sources",
 ];
 
 /// Annotations that are no settings, and of no concern to the agent.

@@ -35,6 +35,8 @@ pub(super) struct Running {
     pub(super) served: Option<Served>,
     pub(super) order: Order,
     pub(super) is_captured: bool,
+    /// When it was last looked whether the pod is still in that namespace.
+    pub(super) checked: Instant,
 }
 
 impl Slot {
