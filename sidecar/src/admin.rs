@@ -9,12 +9,15 @@
 //! | `/readyz` | 200 while new connections are taken and the workload has a valid identity, else 503 |
 //! | `/tap` | a line about each event that fits the query, as it happens |
 //!
+//! The agent of a node, which serves many pods, has pages for each of them: [`pods`].
+//!
 //! Whoever can connect may ask, so nothing here changes anything, nothing secret is shown, and
 //! callers can take no more than a bounded share of the daemon: connections, memory and, but for
 //! taps, which are few, time. What names addresses and paths is for callers on loopback alone: the
 //! endpoint may be open to a Prometheus elsewhere.
 
 mod caller;
+mod pods;
 mod tap;
 
 use std::{
@@ -44,7 +47,9 @@ use tokio::{
 };
 
 use self::caller::{Caller, Local};
+pub use self::pods::PodSnapshot;
 use crate::{
+    node::Pods,
     proxy::Drain,
     telemetry::{Graph, Snapshot, Telemetry},
     tls::Tls,
@@ -94,14 +99,23 @@ pub async fn serve(
         identity,
         telemetry,
     };
+    serve_by(listener, router(shown)).await;
+}
+
+/// Serves the endpoint of an agent until the task ends; callers end with it. `drain` is that of the
+/// agent as a whole.
+pub async fn serve_pods(listener: std::net::TcpListener, pods: Pods, drain: Drain) {
+    serve_by(listener, pods::router(pods::Shown::new(pods, drain))).await;
+}
+
+async fn serve_by(listener: std::net::TcpListener, router: Router) {
     match TcpListener::from_std(listener) {
-        Ok(listener) => serve_callers(listener, shown, PATIENCE).await,
+        Ok(listener) => serve_callers(listener, router, PATIENCE).await,
         Err(error) => tracing::error!("the admin endpoint cannot be served: {error}"),
     }
 }
 
-async fn serve_callers(listener: TcpListener, shown: Shown, patience: Patience) {
-    let router = router(shown);
+async fn serve_callers(listener: TcpListener, router: Router, patience: Patience) {
     let room = Arc::new(Semaphore::new(CALLERS));
     // Those that are served end with this task.
     let mut calls = JoinSet::new();
@@ -166,7 +180,11 @@ async fn healthz() -> &'static str {
 }
 
 async fn metrics(State(shown): State<Shown>) -> Response {
-    match shown.telemetry.render() {
+    metrics_page(shown.telemetry.render())
+}
+
+fn metrics_page(rendered: Result<String, prometheus::Error>) -> Response {
+    match rendered {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => {
             tracing::error!("cannot render the metrics: {error}");

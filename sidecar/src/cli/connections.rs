@@ -10,7 +10,7 @@ use crate::{policy::Direction, telemetry::Snapshot};
 #[derive(clap::Args, Debug)]
 pub struct Connections {
     #[command(flatten)]
-    endpoint: endpoint::Args,
+    endpoint: endpoint::OfPod,
 
     /// How to show it
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]

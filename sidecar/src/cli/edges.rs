@@ -15,7 +15,7 @@ const SELF: &str = "self";
 #[derive(clap::Args, Debug)]
 pub struct Edges {
     #[command(flatten)]
-    endpoint: endpoint::Args,
+    endpoint: endpoint::OfPod,
 
     /// How to show it
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]

@@ -1,6 +1,6 @@
 //! The admin endpoint of a running sidecar, as its client.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{borrow::Cow, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use anyhow::{Context as _, anyhow, bail};
 use axum::body::Bytes;
@@ -45,6 +45,44 @@ pub(super) struct Args {
     place: Place,
 }
 
+/// Where to find a running sidecar, and which of its pods is meant.
+#[derive(clap::Args, Debug)]
+pub(super) struct OfPod {
+    #[command(flatten)]
+    endpoint: Args,
+
+    /// Of the agent of a node: which of its pods
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    pod: Option<PodName>,
+}
+
+/// A pod as users name it: `NAMESPACE/NAME`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct PodName(String);
+
+impl FromStr for PodName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        /// Of a name (RFC 1123).
+        const LONGEST: usize = 253;
+        let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c);
+        let is_name = |name: &str| {
+            (1..=LONGEST).contains(&name.len())
+                && name.chars().all(is_plain)
+                && !name.contains("..")
+        };
+        match text.split_once('/') {
+            Some((namespace, name)) if is_name(namespace) && is_name(name) => {
+                Ok(Self(text.to_owned()))
+            }
+            _ => Err(format!(
+                "`{text}` is not a pod; write its namespace and its name, such as shop/web-0"
+            )),
+        }
+    }
+}
+
 /// Where to find several, as seen from one place.
 #[derive(clap::Args, Debug)]
 pub(super) struct Several {
@@ -70,23 +108,35 @@ fn address(text: &str) -> Result<SocketAddr, impl std::error::Error + use<>> {
 }
 
 /// A sidecar to ask. Each question is a connection of its own.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Endpoint {
     address: SocketAddr,
+    /// The pod that is meant, where there are many.
+    pod: Option<PodName>,
 }
 
 impl Args {
     /// Enters the pod's network namespace, and makes what is needed to ask there.
     pub(super) fn enter(self) -> anyhow::Result<(Runtime, Endpoint)> {
-        let address = self.admin;
-        Ok((self.place.enter()?, Endpoint { address }))
+        let (address, pod) = (self.admin, None);
+        Ok((self.place.enter()?, Endpoint { address, pod }))
+    }
+}
+
+impl OfPod {
+    /// Enters the pod's network namespace, and makes what is needed to ask there.
+    pub(super) fn enter(self) -> anyhow::Result<(Runtime, Endpoint)> {
+        let (runtime, endpoint) = self.endpoint.enter()?;
+        let pod = self.pod;
+        Ok((runtime, Endpoint { pod, ..endpoint }))
     }
 }
 
 impl Several {
     /// Enters the pod's network namespace, and makes what is needed to ask there.
     pub(super) fn enter(self) -> anyhow::Result<(Runtime, Vec<Endpoint>)> {
-        let endpoints = self.admin.into_iter().map(|address| Endpoint { address });
+        let endpoint = |address| Endpoint { address, pod: None };
+        let endpoints = self.admin.into_iter().map(endpoint);
         Ok((self.place.enter()?, endpoints.collect()))
     }
 }
@@ -105,12 +155,24 @@ impl Place {
 }
 
 impl Endpoint {
-    pub(super) const fn address(self) -> SocketAddr {
-        self.address
+    /// Who is asked, in words.
+    pub(super) fn name(&self) -> String {
+        match &self.pod {
+            Some(PodName(pod)) => format!("{} {pod}", self.address),
+            None => self.address.to_string(),
+        }
+    }
+
+    /// Where a page of the pod is that is meant.
+    fn path<'a>(&self, page: &'a str) -> Cow<'a, str> {
+        match &self.pod {
+            Some(PodName(pod)) => format!("/pods/{pod}{page}").into(),
+            None => page.into(),
+        }
     }
 
     /// What a page of JSON says.
-    pub(super) async fn get<T: DeserializeOwned>(self, path: &str) -> anyhow::Result<T> {
+    pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
         serde_json::from_slice(&self.bytes(path).await?).with_context(|| {
             format!(
                 "what {} answers to {path} is of another version of sidecar",
@@ -120,13 +182,13 @@ impl Endpoint {
     }
 
     /// What a page of text says.
-    pub(super) async fn text(self, path: &str) -> anyhow::Result<String> {
+    pub(super) async fn text(&self, path: &str) -> anyhow::Result<String> {
         let bytes = self.bytes(path).await?;
         String::from_utf8(bytes.into())
             .with_context(|| format!("what {} answers to {path} is no text", self.address))
     }
 
-    async fn bytes(self, path: &str) -> anyhow::Result<Bytes> {
+    async fn bytes(&self, path: &str) -> anyhow::Result<Bytes> {
         let page = async {
             let page = Limited::new(self.open(path).await?, LARGEST)
                 .collect()
@@ -141,14 +203,15 @@ impl Endpoint {
     }
 
     /// A page that comes bit by bit.
-    pub(super) async fn open(self, path: &str) -> anyhow::Result<Incoming> {
+    pub(super) async fn open(&self, path: &str) -> anyhow::Result<Incoming> {
+        let path = &*self.path(path);
         match timeout(PATIENCE, self.ask(path)).await {
             Ok(answer) => answer,
             Err(_) => Err(self.silent(path)),
         }
     }
 
-    async fn ask(self, path: &str) -> anyhow::Result<Incoming> {
+    async fn ask(&self, path: &str) -> anyhow::Result<Incoming> {
         let address = self.address;
         let stream = TcpStream::connect(address).await.map_err(|error| {
             anyhow!(
@@ -175,7 +238,7 @@ impl Endpoint {
             let sentence = String::from_utf8_lossy(&sentence);
             let sentence = harmless_line(sentence.trim());
             match (head.status, &*sentence) {
-                (StatusCode::NOT_FOUND, _) => {
+                (StatusCode::NOT_FOUND, "") => {
                     bail!("{address} has no page {path}: is it a sidecar, and of this version?")
                 }
                 (status, "") => bail!("{address} answers {path} with {status}"),
@@ -185,11 +248,52 @@ impl Endpoint {
         Ok(body)
     }
 
-    fn broken(self, path: &str, error: &dyn std::error::Error) -> anyhow::Error {
+    fn broken(&self, path: &str, error: &dyn std::error::Error) -> anyhow::Error {
         anyhow!("{} broke off its answer to {path}: {error}", self.address)
     }
 
-    fn silent(self, path: &str) -> anyhow::Error {
+    fn silent(&self, path: &str) -> anyhow::Error {
         anyhow!("{} does not answer {path} in {PATIENCE:?}", self.address)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_of_a_pod_are_below_its_name() {
+        let endpoint = |pod: Option<&str>| Endpoint {
+            address: ADMIN,
+            pod: pod.map(|pod| pod.parse().expect(pod)),
+        };
+        assert_eq!(endpoint(None).path("/edges"), "/edges");
+        let web = endpoint(Some("shop/web-0"));
+        assert_eq!(
+            web.path("/tap?kind=denied"),
+            "/pods/shop/web-0/tap?kind=denied"
+        );
+        assert_eq!(web.name(), "127.0.0.1:4195 shop/web-0");
+    }
+
+    #[test]
+    fn what_names_no_pod_is_refused() {
+        for text in [
+            "",
+            "web-0",
+            "/web-0",
+            "shop/",
+            "shop/web/0",
+            "shop/..",
+            "shop/web?",
+            "a b/c",
+        ] {
+            assert_eq!(
+                text.parse::<PodName>(),
+                Err(format!(
+                    "`{text}` is not a pod; write its namespace and its name, such as shop/web-0"
+                ))
+            );
+        }
     }
 }

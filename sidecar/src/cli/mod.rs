@@ -16,6 +16,7 @@ mod inject;
 mod injection;
 mod node;
 mod output;
+mod pods;
 mod policy;
 mod report;
 mod run;
@@ -59,6 +60,8 @@ enum Command {
     Inject(inject::Inject),
     /// Capture the connections of all pods of this node that ask for it, and serve them
     Node(node::Node),
+    /// Show the pods of a node that ask its agent to be captured, and how far each has got
+    Pods(pods::Pods),
     /// Say what settings mean for a client, or whether they are valid; changes nothing
     Policy(policy::Args),
     /// Draw who talks to whom, how fast and how encrypted, as a page to open in a browser
@@ -98,6 +101,7 @@ pub fn main() -> ExitCode {
         Command::Init(args) => args.run().map(|()| ExitCode::SUCCESS),
         Command::Inject(args) => args.run().map(|()| ExitCode::SUCCESS),
         Command::Node(args) => args.run().map(|()| ExitCode::SUCCESS),
+        Command::Pods(args) => args.run().map(|()| ExitCode::SUCCESS),
         Command::Policy(args) => args.run(),
         Command::Report(args) => args.run().map(|()| ExitCode::SUCCESS),
         Command::Run(args) => args.run().map(|()| ExitCode::SUCCESS),

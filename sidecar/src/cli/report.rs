@@ -64,14 +64,14 @@ impl Report {
 async fn scraped(endpoints: &[Endpoint], interval: Duration) -> anyhow::Result<Drawn> {
     let mut first = Vec::new();
     for endpoint in endpoints {
-        first.push(scrape(*endpoint).await?);
+        first.push(scrape(endpoint).await?);
     }
     let mut pairs = Vec::new();
     for (endpoint, (before, at)) in endpoints.iter().zip(first) {
         sleep_until(at + interval).await;
-        let (after, later) = scrape(*endpoint).await?;
+        let (after, later) = scrape(endpoint).await?;
         pairs.push(Pair {
-            source: endpoint.address().to_string(),
+            source: endpoint.name(),
             before,
             after,
             interval: later - at,
@@ -84,11 +84,11 @@ async fn scraped(endpoints: &[Endpoint], interval: Duration) -> anyhow::Result<D
 }
 
 /// A scrape, and when it came.
-async fn scrape(endpoint: Endpoint) -> anyhow::Result<(Scrape, Instant)> {
+async fn scrape(endpoint: &Endpoint) -> anyhow::Result<(Scrape, Instant)> {
     let text = endpoint.text("/metrics").await?;
     let at = Instant::now();
     let scrape = Scrape::parse(&text)
-        .with_context(|| format!("what {} answers is no scrape", endpoint.address()))?;
+        .with_context(|| format!("what {} answers is no scrape", endpoint.name()))?;
     Ok((scrape, at))
 }
 

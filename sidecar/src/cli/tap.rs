@@ -16,7 +16,7 @@ use crate::{config::Timeout, telemetry::Filter};
 #[derive(clap::Args, Debug)]
 pub struct Tap {
     #[command(flatten)]
-    endpoint: endpoint::Args,
+    endpoint: endpoint::OfPod,
 
     #[command(flatten)]
     filter: Filter,
@@ -43,7 +43,7 @@ impl Tap {
         runtime.block_on(async {
             let lines = endpoint.open(&path).await?;
             // Standard output has the lines alone.
-            eprintln!("watching {}; Ctrl-C ends it", endpoint.address());
+            eprintln!("watching {}; Ctrl-C ends it", endpoint.name());
             let enough = async {
                 match period {
                     Some(period) => sleep(period).await,
@@ -51,7 +51,7 @@ impl Tap {
                 }
             };
             tokio::select! {
-                ended = print(endpoint, lines, self.max, self.output) => ended,
+                ended = print(&endpoint, lines, self.max, self.output) => ended,
                 () = enough => Ok(()),
                 interrupted = ctrl_c() => interrupted.context("cannot wait for Ctrl-C"),
             }
@@ -73,7 +73,7 @@ fn path(filter: &Filter, output: Output) -> String {
 
 /// Prints whole lines as they come, at most `max`.
 async fn print(
-    endpoint: Endpoint,
+    endpoint: &Endpoint,
     mut lines: Incoming,
     max: Option<NonZeroU64>,
     output: Output,
@@ -102,7 +102,7 @@ async fn print(
             return Ok(());
         }
     }
-    anyhow::bail!("the sidecar on {} has ended", endpoint.address())
+    anyhow::bail!("the sidecar on {} has ended", endpoint.name())
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ use crate::{config::Timeout, telemetry::Graph};
 #[derive(clap::Args, Debug)]
 pub struct Top {
     #[command(flatten)]
-    endpoint: endpoint::Args,
+    endpoint: endpoint::OfPod,
 
     /// How long to wait between one look and the next
     #[arg(long, value_name = "TIME", default_value = "2s")]
@@ -47,16 +47,16 @@ impl Top {
         let (runtime, endpoint) = self.endpoint.enter()?;
         let interval = self.interval.duration();
         let width = || room().filter(|_| !self.wide);
-        let mut before = runtime.block_on(look(endpoint))?;
+        let mut before = runtime.block_on(look(&endpoint))?;
         if !self.once && can_draw() {
             return screen::run(runtime, endpoint, interval, before);
         }
         loop {
             sleep(interval);
-            let now = runtime.block_on(look(endpoint))?;
+            let now = runtime.block_on(look(&endpoint))?;
             let mut text = table(&rows(&before, &now), width());
             if !self.once {
-                text = format!("{:.0} {}\n{text}\n", Timestamp::now(), endpoint.address());
+                text = format!("{:.0} {}\n{text}\n", Timestamp::now(), endpoint.name());
             }
             if print(&text, Output::Text)?.is_break() || self.once {
                 return Ok(());
@@ -66,7 +66,7 @@ impl Top {
     }
 }
 
-async fn look(endpoint: Endpoint) -> anyhow::Result<Graph> {
+async fn look(endpoint: &Endpoint) -> anyhow::Result<Graph> {
     endpoint.get("/edges").await
 }
 

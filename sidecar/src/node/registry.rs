@@ -56,6 +56,9 @@ pub enum State {
 }
 
 impl State {
+    /// Every word, in their order.
+    pub const WORDS: [&str; 5] = ["captured", "failed", "leaving", "skipped", "waiting"];
+
     /// The word for it.
     pub const fn as_str(&self) -> &'static str {
         match self {
@@ -130,12 +133,12 @@ impl Pods {
     }
 
     /// The API has told which pods there are.
-    pub(super) fn known(&self) {
+    pub(crate) fn known(&self) {
         self.write(|shared| shared.is_known = true);
     }
 
     /// A pod has got this far.
-    pub(super) fn put(&self, facts: &Arc<PodFacts>, state: State, served: Option<Served>) {
+    pub(crate) fn put(&self, facts: &Arc<PodFacts>, state: State, served: Option<Served>) {
         let listed = Listed {
             facts: Arc::clone(facts),
             state,

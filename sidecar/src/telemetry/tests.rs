@@ -290,7 +290,7 @@ fn metrics_of_many_pods_are_one_exposition() {
         });
         assert_eq!(opened.count(), 1, "{text}");
     }
-    let of_process = |series: &&&str| series.starts_with("sidecar_trace_spans_exported_total");
+    let of_process = |series: &&&str| series.starts_with("sidecar_access_log_dropped_lines_total");
     assert_eq!(all.iter().filter(of_process).count(), 1, "{text}");
 }
 

@@ -55,6 +55,7 @@ pub(super) fn run(
         let signals: Result<Vec<_>, _> = kinds.into_iter().map(signal).collect();
         signals.context("cannot wait for signals")?
     };
+    let name = endpoint.name();
     // Keys are heard also while a sidecar takes its time to answer.
     let (sender, news) = channel();
     thread::spawn(move || {
@@ -62,7 +63,7 @@ pub(super) fn run(
             loop {
                 let look = async {
                     sleep(interval).await;
-                    look(endpoint).await
+                    look(&endpoint).await
                 };
                 let stop = poll_fn(|context| {
                     let mut signals = signals.iter_mut();
@@ -88,7 +89,7 @@ pub(super) fn run(
         Some(value) if !value.is_empty() => Palette::Plain,
         _ => Palette::Colours,
     };
-    let mut view = View::new(endpoint.address().to_string(), palette);
+    let mut view = View::new(name, palette);
     view.show(rows(&first, &first), first.uptime);
     let terminal = ratatui::try_init().context("cannot take over the terminal")?;
     let ended = draw(terminal, &mut view, &news, first);
