@@ -25,6 +25,7 @@ mod table;
 mod tap;
 mod top;
 mod units;
+mod validate;
 
 use std::process::ExitCode;
 
@@ -74,6 +75,8 @@ enum Command {
     Tap(tap::Tap),
     /// Show who talks to the workload or is talked to, how fast, and how encrypted, as it changes
     Top(top::Top),
+    /// Prove inside a pod that its connections go through the sidecar; waits until they do
+    Validate(validate::Validate),
 }
 
 /// Exit code for a command line that cannot be understood, as shells use it.
@@ -108,6 +111,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => args.run().map(|()| ExitCode::SUCCESS),
         Command::Tap(args) => args.run().map(|()| ExitCode::SUCCESS),
         Command::Top(args) => args.run().map(|()| ExitCode::SUCCESS),
+        Command::Validate(args) => args.run(),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("sidecar: {}", sentence(&error));
