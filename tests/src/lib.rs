@@ -59,7 +59,7 @@ pub use access_log::Connection;
 pub use app::{App, Behaviour};
 pub use capture::Capture;
 pub use collector::Collector;
-pub use container::{ContainerPod, Node};
+pub use container::ContainerPod;
 pub use flow::Flow;
 pub use kube_api::KubeApi;
 pub use metrics::Metrics;

@@ -1,8 +1,9 @@
 //! The daemon in containers, with the privileges that a cluster would give it.
 
 use sidecar_tests::{
-    Connection, ContainerPod, Node, SECRET,
+    Connection, ContainerPod, SECRET,
     access_log::{self, Line},
+    container::Node,
     forge::Holder,
     wait,
 };
