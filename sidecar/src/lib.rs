@@ -29,3 +29,4 @@ pub mod report;
 pub mod sandbox;
 pub mod telemetry;
 pub mod tls;
+pub mod webhook;

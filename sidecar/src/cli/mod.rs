@@ -26,6 +26,7 @@ mod tap;
 mod top;
 mod units;
 mod validate;
+mod webhook;
 
 use std::process::ExitCode;
 
@@ -77,6 +78,8 @@ enum Command {
     Top(top::Top),
     /// Prove inside a pod that its connections go through the sidecar; waits until they do
     Validate(validate::Validate),
+    /// Serve the API server of a cluster: pods that ask for a sidecar get one when they are made
+    Webhook(webhook::Webhook),
 }
 
 /// Exit code for a command line that cannot be understood, as shells use it.
@@ -112,6 +115,7 @@ pub fn main() -> ExitCode {
         Command::Tap(args) => args.run().map(|()| ExitCode::SUCCESS),
         Command::Top(args) => args.run().map(|()| ExitCode::SUCCESS),
         Command::Validate(args) => args.run(),
+        Command::Webhook(args) => args.run().map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("sidecar: {}", sentence(&error));

@@ -50,3 +50,9 @@ impl Addition {
         spec
     }
 }
+
+/// Does a pod have a sidecar of ours, whatever it was added with?
+pub fn has_sidecar(spec: &Value) -> bool {
+    let containers = spec["initContainers"].as_array();
+    containers.is_some_and(|containers| containers.iter().any(is_ours))
+}

@@ -17,7 +17,7 @@ mod text;
 mod yaml;
 
 pub use self::{
-    addition::Addition,
+    addition::{Addition, has_sidecar},
     identity::IdentitySource,
     options::{ANNOTATIONS, Options, OptionsError, trust_domain},
     resources::Resources,

@@ -1,0 +1,235 @@
+use std::fmt;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use thiserror::Error;
+
+use crate::inject::{Addition, Decision, Options, Reason, Unasked, decide, has_sidecar};
+
+/// The version of reviews that is spoken.
+const VERSION: &str = "admission.k8s.io/v1";
+/// The longest warning that the API server passes on whole, in bytes.
+const WARNING: usize = 256;
+
+/// What is no review.
+#[derive(Debug, Error)]
+pub enum ReviewError {
+    /// Something else, or half of one.
+    #[error("it is no AdmissionReview: {0}")]
+    Json(#[from] serde_json::Error),
+    /// Another kind of object, or another version.
+    #[error("it is {kind} of {version}, and not an AdmissionReview of {VERSION}")]
+    Kind {
+        /// What it says it is.
+        kind: String,
+        /// Of which API.
+        version: String,
+    },
+    /// Somebody's answer.
+    #[error("it is an AdmissionReview without a request")]
+    NoRequest,
+}
+
+/// What the API server asks.
+#[derive(Debug)]
+pub struct Review {
+    request: Request,
+}
+
+/// As it comes. Nothing that is added to it later is refused.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Envelope {
+    #[serde(default)]
+    api_version: String,
+    #[serde(default)]
+    kind: String,
+    request: Option<Request>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Request {
+    uid: String,
+    kind: Kind,
+    #[serde(default)]
+    namespace: String,
+    #[serde(default)]
+    operation: String,
+    #[serde(default)]
+    sub_resource: String,
+    #[serde(default)]
+    object: Value,
+}
+
+#[derive(Debug, Deserialize)]
+struct Kind {
+    #[serde(default)]
+    group: String,
+    kind: String,
+}
+
+/// What became of a pod.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Verdict {
+    /// It gets a sidecar.
+    Injected,
+    /// It has one.
+    Unchanged,
+    /// It gets none.
+    Skipped,
+    /// It is no pod, or none that is being made.
+    Ignored,
+    /// It is not let in: what it says of its sidecar cannot be used.
+    Denied,
+}
+
+impl Verdict {
+    pub(super) const ALL: [Self; 5] = [
+        Self::Injected,
+        Self::Unchanged,
+        Self::Skipped,
+        Self::Ignored,
+        Self::Denied,
+    ];
+
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Injected => "injected",
+            Self::Unchanged => "unchanged",
+            Self::Skipped => "skipped",
+            Self::Ignored => "ignored",
+            Self::Denied => "denied",
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// What the API server is told.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// What became of it.
+    pub verdict: Verdict,
+    /// Why, to whoever made the pod, if there is something to say.
+    pub message: String,
+    /// Operations of a JSON patch (RFC 6902).
+    pub patch: Vec<Value>,
+}
+
+impl Review {
+    /// Understands what was posted.
+    pub fn parse(body: &[u8]) -> Result<Self, ReviewError> {
+        let envelope: Envelope = serde_json::from_slice(body)?;
+        if envelope.kind != "AdmissionReview" || envelope.api_version != VERSION {
+            return Err(ReviewError::Kind {
+                kind: envelope.kind,
+                version: envelope.api_version,
+            });
+        }
+        let request = envelope.request.ok_or(ReviewError::NoRequest)?;
+        Ok(Self { request })
+    }
+
+    /// What it is about: `pod namespace/name`.
+    pub fn name(&self) -> String {
+        let metadata = &self.request.object["metadata"];
+        let word = |key: &str| metadata[key].as_str().filter(|word| !word.is_empty());
+        format!(
+            "{} {}/{}",
+            self.request.kind.kind.to_lowercase(),
+            self.request.namespace,
+            word("name")
+                .or_else(|| word("generateName"))
+                .unwrap_or("(without a name)")
+        )
+    }
+
+    /// Decides. What is not understood is let in as it is.
+    pub fn answer(&self, options: &Options, unasked: Unasked) -> Answer {
+        let request = &self.request;
+        let answer = |verdict, message: String| Answer {
+            verdict,
+            message,
+            patch: Vec::new(),
+        };
+        let is_pod = (request.kind.group.as_str(), request.kind.kind.as_str()) == ("", "Pod");
+        if !is_pod || request.operation != "CREATE" || !request.sub_resource.is_empty() {
+            let message = format!(
+                "sidecar: asked about {} of {}, and adds to pods alone, when they are created",
+                request.operation, request.kind.kind
+            );
+            return answer(Verdict::Ignored, message);
+        }
+        match decide(&request.object, options, unasked) {
+            Err(error) => answer(Verdict::Denied, error.to_string()),
+            // It is as whoever made the pod wants it.
+            Ok(Decision::Skip(Reason::Disabled | Reason::NotAsked | Reason::Node)) => {
+                answer(Verdict::Skipped, String::new())
+            }
+            Ok(Decision::Skip(reason)) => answer(
+                Verdict::Skipped,
+                format!("sidecar: the pod gets no sidecar: {reason}"),
+            ),
+            // Whoever added it may have had other options.
+            Ok(Decision::Inject(_)) if has_sidecar(&request.object["spec"]) => {
+                answer(Verdict::Unchanged, String::new())
+            }
+            Ok(Decision::Inject(addition)) => Answer {
+                verdict: Verdict::Injected,
+                message: String::new(),
+                patch: patch(&request.object["spec"], &addition),
+            },
+        }
+    }
+}
+
+impl Answer {
+    /// As the API server understands it.
+    pub fn value(&self, review: &Review) -> Value {
+        let mut response = json!({
+            "uid": review.request.uid,
+            "allowed": self.verdict != Verdict::Denied,
+        });
+        if self.verdict == Verdict::Denied {
+            let message = format!("sidecar: {}", self.message);
+            response["status"] = json!({"code": 422, "message": message, "reason": "Invalid"});
+        } else if !self.message.is_empty() {
+            let mut warning = self.message.clone();
+            warning.truncate(warning.floor_char_boundary(WARNING));
+            response["warnings"] = json!([warning]);
+        }
+        if !self.patch.is_empty() {
+            response["patchType"] = json!("JSONPatch");
+            response["patch"] = STANDARD
+                .encode(Value::from(self.patch.clone()).to_string())
+                .into();
+        }
+        json!({"apiVersion": VERSION, "kind": "AdmissionReview", "response": response})
+    }
+}
+
+/// Puts each list's additions before what is there, touching nothing of it.
+fn patch(spec: &Value, addition: &Addition) -> Vec<Value> {
+    let lists = [
+        ("initContainers", &addition.init_containers),
+        ("volumes", &addition.volumes),
+    ];
+    let mut patch = Vec::new();
+    for (list, items) in lists {
+        let path = format!("/spec/{list}");
+        if spec[list].is_array() {
+            let first = items.iter().rev();
+            let add = |item| json!({"op": "add", "path": format!("{path}/0"), "value": item});
+            patch.extend(first.map(add));
+        } else {
+            patch.push(json!({"op": "add", "path": path, "value": items}));
+        }
+    }
+    patch
+}
