@@ -70,16 +70,16 @@ pub struct NodePod {
 impl Node {
     /// A node on a network of its own.
     pub fn new() -> Self {
-        Self::on(&Arc::new(Network::new()))
+        Self::numbered_from(&Arc::new(Network::new()), 1)
     }
 
-    /// A node on a network that others are on as well.
-    pub fn on(network: &Arc<Network>) -> Self {
+    /// A node on a network that others are on as well; its pods are numbered from here on.
+    pub fn numbered_from(network: &Arc<Network>, first: u32) -> Self {
         let node = Self {
             sandbox: Sandbox::new("node"),
             network: Arc::clone(network),
             told: Rc::default(),
-            next: AtomicU32::new(1),
+            next: AtomicU32::new(first),
         };
         let bpffs = node.bpffs();
         fs::create_dir(&bpffs).expect("making a mount point");
@@ -126,6 +126,18 @@ impl Node {
             uid,
             name: name.to_owned(),
         }
+    }
+
+    /// A pod that shares the network of the node, with a process in it.
+    pub fn start_host_network_pod(&self, name: &str) -> NodePod {
+        let mut pod = self.start_pod(name, Driver::Cgroupfs);
+        pod.pause = pod
+            .pod
+            .program("/bin/sleep")
+            .arg("infinity")
+            .outside()
+            .start();
+        pod
     }
 
     /// Tells the API of a pod that asks to be captured, with these annotations.
@@ -192,8 +204,13 @@ impl Node {
 
     /// Starts an agent with these flags.
     pub fn agent(&self, flags: &[&str]) -> Agent {
+        self.agent_of(self.agent_run().args(flags))
+    }
+
+    /// Starts an agent by a command line of [`Self::agent_run`] or [`Self::agent_by`].
+    pub fn agent_of(&self, run: Program<'_>) -> Agent {
         Agent {
-            process: self.agent_run().args(flags).start(),
+            process: run.start(),
             bpffs: self.bpffs(),
         }
     }
@@ -212,6 +229,19 @@ impl Node {
 impl Default for Node {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+impl NodePod {
+    /// What somebody in the pod hears from an echo server at another one.
+    #[track_caller]
+    pub fn asks(&self, server: &Self, port: u16) -> String {
+        self.pod.converse(server.pod.v4(), port, crate::SECRET)
+    }
+
+    /// Has everything in the pod end, as when the kubelet removes it, and its cgroup go.
+    pub fn end(self) {
+        drop(self);
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use nix::sys::signal::Signal;
 use serde::Deserialize;
-use sidecar_tests::{Pod, Pods, Process, SECRET, Sidecar, servers, wait};
+use sidecar_tests::{Load, Pod, Pods, SECRET, Sidecar, servers, wait};
 
 /// How many connections are opened at a time, over and over.
 const WORKERS: usize = 16;
@@ -23,7 +23,7 @@ fn an_upgrade_loses_no_connection_and_breaks_no_stream() {
     let impatient = ["--drain-timeout", "200ms"];
     let mut pods = Pods::meshed_with(&impatient, &impatient);
     let capture = pods.client.capture_starts();
-    let mut load = Load::start(&pods);
+    let mut load = Load::start(&pods.client, &pods.server, WORKERS, STREAMS);
     load.wait_for(0, 300);
     let dev_ca = pods.dev_ca();
     let old = [&mut pods.client, &mut pods.server].map(|pod| pod.upgrade(&dev_ca, &[]));
@@ -121,7 +121,7 @@ report(end=end, received=received.decode())
 #[test]
 fn a_handshake_that_began_before_an_upgrade_is_completed_after_it() {
     let mut pods = Pods::server_meshed(&[]);
-    let _server = server(&pods.server);
+    let _server = Load::server(&pods.server);
     let pipe = pods.client.sandbox().directory().join("pipe");
     pods.client.program("mkfifo").arg(&pipe).succeed();
     let (own, peer) = ("198.18.0.77", pods.server.v4().to_string());
@@ -144,7 +144,7 @@ fn a_handshake_that_began_before_an_upgrade_is_completed_after_it() {
 fn a_kill_and_a_restart_lose_what_was_open_and_nothing_after() {
     let mut pods = Pods::meshed();
     let capture = pods.client.capture_starts();
-    let mut load = Load::start(&pods);
+    let mut load = Load::start(&pods.client, &pods.server, WORKERS, STREAMS);
     load.wait_for(0, 200);
     let dev_ca = pods.dev_ca();
     for pod in [&mut pods.client, &mut pods.server] {
@@ -175,7 +175,7 @@ fn a_kill_and_a_restart_lose_what_was_open_and_nothing_after() {
 #[test]
 fn a_sidecar_that_is_told_to_stop_after_it_was_replaced_leaves_all_to_the_new_one() {
     let mut pods = Pods::meshed();
-    let _server = server(&pods.server);
+    let _server = Load::server(&pods.server);
     let dev_ca = pods.dev_ca();
     let old = pods.server.upgrade(&dev_ca, &[]);
     // At once: it may not have noticed yet.
@@ -224,7 +224,7 @@ fn programs_are_replaced_where_they_are_attached() {
 #[test]
 fn a_state_of_another_layout_is_replaced_and_its_sidecar_told() {
     let mut pods = Pods::meshed();
-    let _server = server(&pods.server);
+    let _server = Load::server(&pods.server);
     set_layout(&pods.server, 4711);
     let dev_ca = pods.dev_ca();
     let old = pods.server.upgrade(&dev_ca, &[]);
@@ -244,7 +244,7 @@ fn a_start_that_fails_over_another_layout_leaves_the_pod_to_the_sidecar_that_ser
     /// Far above the time in which a sidecar that is replaced notices.
     const NOTICED: Duration = Duration::from_secs(2);
     let mut pods = Pods::meshed();
-    let _server = server(&pods.server);
+    let _server = Load::server(&pods.server);
     set_layout(&pods.server, 4711);
     let pins = pods.server.pins();
     let started = Instant::now();
@@ -279,71 +279,6 @@ struct Link {
     program_id: u32,
     #[serde(rename = "link_id")]
     id: u32,
-}
-
-/// New connections without end, and streams that stay.
-struct Load {
-    client: Process,
-    _server: Process,
-}
-
-/// What the load has seen, by phase.
-#[derive(Debug, Deserialize)]
-struct Seen {
-    done: Vec<u64>,
-    failed: Vec<BTreeMap<String, usize>>,
-    broken: BTreeMap<String, usize>,
-    lines: u64,
-}
-
-impl Load {
-    #[track_caller]
-    fn start(pods: &Pods) -> Self {
-        // The ends of connections that are over must not run out.
-        for pod in [&pods.client, &pods.server] {
-            let namespace = pod.sandbox().namespace();
-            namespace.sysctl("net/ipv4/ip_local_port_range", "1024 65535");
-        }
-        let server = server(&pods.server);
-        let client = pods.client.script("churn.py").arg("load");
-        let numbers = [WORKERS, STREAMS, 8080].map(|number| number.to_string());
-        let mut client = client
-            .args(numbers)
-            .arg(pods.server.v4().to_string())
-            .start();
-        client.wait_for_stdout("open");
-        Self {
-            client,
-            _server: server,
-        }
-    }
-
-    /// Waits until so many connections of a phase have gone well.
-    #[track_caller]
-    fn wait_for(&mut self, phase: usize, done: usize) {
-        self.client
-            .wait_for_stdout(&format!("\"phase\": {phase}, \"done\": {done}}}"));
-    }
-
-    fn next_phase(&self) {
-        self.client.signal(Signal::SIGUSR1);
-    }
-
-    #[track_caller]
-    fn finish(self) -> Seen {
-        self.client.signal(Signal::SIGTERM);
-        let output = self.client.wait_within(Duration::from_mins(1)).success();
-        let last = output.stdout.lines().last().expect("a report");
-        let seen: Seen =
-            serde_json::from_str(last).unwrap_or_else(|error| panic!("{error}: {last}"));
-        assert!(seen.done.iter().all(|done| *done > 0), "{seen:?}");
-        seen
-    }
-}
-
-#[track_caller]
-fn server(pod: &Pod) -> Process {
-    pod.script("churn.py").args(["server", "8080"]).listen(8080)
 }
 
 /// Has what is pinned for a pod look as if a version with another layout had made it.
