@@ -14,7 +14,7 @@ use axum::{
     Json, Router,
     extract::{Path, RawQuery, State},
     http::StatusCode,
-    response::{IntoResponse, Response},
+    response::Response,
     routing::get,
 };
 use prometheus::{GaugeVec, Opts, core::Collector as _, proto::MetricFamily};
@@ -74,6 +74,9 @@ impl From<&Listed> for PodSnapshot {
     }
 }
 
+/// Why there is no answer.
+type Refusal = (StatusCode, String);
+
 /// What the endpoint of an agent shows.
 #[derive(Clone)]
 pub(super) struct Shown {
@@ -93,11 +96,11 @@ impl Shown {
     }
 
     /// What serves the pod of this name, or why nothing is told of it.
-    fn served(&self, (namespace, name): &(String, String)) -> Result<Telemetry, Response> {
+    fn served(&self, (namespace, name): &(String, String)) -> Result<Telemetry, Refusal> {
         let pod = self.pods.named(namespace, name);
         let refused = |why: &str| {
             let sentence = format!("{why}; /pods lists what there is\n");
-            (StatusCode::NOT_FOUND, sentence).into_response()
+            (StatusCode::NOT_FOUND, sentence)
         };
         let pod = pod.ok_or_else(|| refused("no such pod of this node asks to be captured"))?;
         match &pod.served {
@@ -135,7 +138,7 @@ async fn connections(
     _: Local,
     State(shown): State<Shown>,
     Path(name): Path<(String, String)>,
-) -> Result<Json<Vec<Snapshot>>, Response> {
+) -> Result<Json<Vec<Snapshot>>, Refusal> {
     Ok(Json(shown.served(&name)?.open_connections()))
 }
 
@@ -143,7 +146,7 @@ async fn edges(
     _: Local,
     State(shown): State<Shown>,
     Path(name): Path<(String, String)>,
-) -> Result<Json<Graph>, Response> {
+) -> Result<Json<Graph>, Refusal> {
     Ok(Json(shown.served(&name)?.graph()))
 }
 
@@ -152,16 +155,12 @@ async fn lines(
     State(shown): State<Shown>,
     Path(name): Path<(String, String)>,
     RawQuery(query): RawQuery,
-) -> Result<Response, Response> {
+) -> Result<Response, Refusal> {
     let telemetry = shown.served(&name)?;
-    let room = Arc::clone(&shown.taps).try_acquire_owned();
-    let room = room.map_err(|_| tap::no_room())?;
-    Ok(tap::lines(
-        &caller,
-        &telemetry,
-        query.as_deref(),
-        Some(room),
-    ))
+    Ok(match Arc::clone(&shown.taps).try_acquire_owned() {
+        Ok(room) => tap::lines(&caller, &telemetry, query.as_deref(), Some(room)),
+        Err(_) => tap::no_room(),
+    })
 }
 
 /// What a page says that is about one pod where there are many.
