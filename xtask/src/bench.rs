@@ -83,7 +83,10 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
 
 /// Builds the daemon as it is shipped, and starts this command again with that.
 fn with_release_build() -> anyhow::Result<()> {
-    build::run(build::Options { release: true })?;
+    build::run(build::Options {
+        release: true,
+        ..build::Options::default()
+    })?;
     run_command(
         Command::new(env::current_exe().context("cannot find this program")?)
             .args(env::args_os().skip(1))

@@ -10,6 +10,7 @@ use anyhow::Context as _;
 
 use crate::{
     command::{run as run_command, step},
+    remap,
     setup::{self, KernelSide},
     toolchain::TARGET,
     workspace,
@@ -60,7 +61,8 @@ fn directory() -> PathBuf {
 fn rustflags() -> String {
     let host = std::env::consts::ARCH;
     let linker = "-C link-arg=--btf -C link-arg=--disable-expand-memcpy-in-order";
-    format!(r#"-C debuginfo=2 {linker} --cfg=bpf_target_arch="{host}""#)
+    let remap = remap::rustflags();
+    format!(r#"-C debuginfo=2 {linker} --cfg=bpf_target_arch="{host}" {remap}"#)
 }
 
 fn linker_variable() -> String {

@@ -11,7 +11,8 @@ use crate::{command::path_with, debian, tool::Tool};
 /// one.
 pub const LLVM: u32 = 22;
 
-const LINKER: Tool = Tool {
+/// The program itself.
+pub const LINKER: Tool = Tool {
     name: "bpf-linker",
     version: "0.13.0",
 };

@@ -9,10 +9,12 @@ mod command;
 mod debian;
 mod demo;
 mod fuzz;
+mod image;
 mod linker;
 mod lint;
 mod nginx;
 mod python;
+mod remap;
 mod setup;
 mod test;
 mod tool;
@@ -46,6 +48,7 @@ enum Command {
     Fuzz(fuzz::Options),
     Demo(demo::Options),
     Bench(bench::Options),
+    Image(image::Options),
 }
 
 fn main() -> ExitCode {
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Demo(options) => demo::run(options),
         Command::Bench(options) => bench::run(&options),
+        Command::Image(options) => image::run(options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
