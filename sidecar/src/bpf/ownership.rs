@@ -15,7 +15,7 @@ use crate::pod;
 /// Name of the map.
 const OWNER: &str = "SC_OWNER";
 /// Name of the map.
-const LAYOUT: &str = "SC_ABI";
+pub(super) const LAYOUT: &str = "SC_ABI";
 /// Each of the two maps has a single entry.
 const ONLY: u32 = 0;
 

@@ -1,11 +1,12 @@
 //! Where links and maps are pinned on the BPF file system.
 //!
-//! Layout: `<bpffs>/sidecar/<cgroup id>/{links,maps}/NAME`, one state for each pod, which whoever
-//! serves it hands on to the next. A pinned link stays attached when the daemon dies: the pod then
+//! Layout: `<bpffs>/sidecar/<pod>/{links,maps}/NAME`, one state for each pod, which whoever
+//! serves it hands on to the next. The pod is named by its uid, as the name of its cgroup has it, so that a container can be
+//! given the directory of its own pod alone; what is no pod of Kubernetes' or Podman's, by the id of its cgroup. A pinned link stays attached when the daemon dies: the pod then
 //! fails closed instead of falling back to plaintext.
 
 use std::{
-    fs::{self, DirBuilder, File},
+    fs::{self, DirBuilder, File, TryLockError},
     io::{
         self,
         ErrorKind::{AlreadyExists, NotFound, WouldBlock},
@@ -18,8 +19,13 @@ use std::{
 
 use sidecar_common::ABI;
 
-use super::{Error, ownership, removal};
-use crate::pod::Cgroup;
+use super::{
+    Error, ownership,
+    programs::SOCK_OPS,
+    removal,
+    sys::{Link, Target},
+};
+use crate::pod::{Cgroup, PodName};
 
 /// Directory on the BPF file system under which everything of ours is pinned.
 const ROOT: &str = "sidecar";
@@ -41,15 +47,24 @@ const ENTER: u32 = 0o711;
 /// Where the links and maps of one pod are pinned.
 #[derive(Clone, Debug)]
 pub struct Pins {
-    /// `<bpffs>/sidecar/<cgroup id>`.
+    /// `<bpffs>/sidecar/<pod>`, or all of a mount that shows no more than that.
     pod: PathBuf,
 }
 
 impl Pins {
     /// Those of a pod, whether or not anything is pinned; `bpffs` must be a BPF file system.
     pub fn of(bpffs: &Path, cgroup: &Cgroup) -> Self {
+        let id = cgroup.id().to_string();
+        Self::named(bpffs, cgroup.pod().map_or(&id, PodName::id))
+    }
+
+    fn named(bpffs: &Path, pod: &str) -> Self {
+        let alone = Self { pod: bpffs.into() };
+        if alone.map(ownership::LAYOUT).exists() {
+            return alone;
+        }
         Self {
-            pod: bpffs.join(ROOT).join(cgroup.id().to_string()),
+            pod: bpffs.join(ROOT).join(pod),
         }
     }
 
@@ -64,9 +79,41 @@ impl Pins {
         &self.pod
     }
 
-    /// Id of the pod's cgroup; 0 for a directory that is not named by one.
+    /// Id of the pod's cgroup, as it is named or as what is pinned is attached to it; 0 if neither tells.
     pub fn cgroup(&self) -> u64 {
-        number(&self.pod)
+        let named = self.name().parse().ok();
+        named.unwrap_or_else(|| match self.target() {
+            Some(Target::Cgroup(id)) => id,
+            _ => 0,
+        })
+    }
+
+    /// Uid or id of the pod, or id of the cgroup.
+    pub fn name(&self) -> &str {
+        let name = self.pod.file_name().and_then(|name| name.to_str());
+        name.unwrap_or_default()
+    }
+
+    /// Has the cgroup gone to which it was attached?
+    pub(super) fn is_of_the_gone(&self) -> bool {
+        self.target() == Some(Target::Gone)
+    }
+
+    /// What follows the pod's sockets, and is attached first.
+    fn target(&self) -> Option<Target> {
+        let link = Link::open(&self.link(SOCK_OPS)).ok()?;
+        link.target().ok()
+    }
+
+    /// Does a sidecar serve the pod? Whoever does has its turn to read what the kernel side tells, whatever namespaces it is in;
+    /// `None` if we may not know.
+    pub fn are_served(&self) -> Option<bool> {
+        let turn = File::open(self.reader_directory()).ok()?;
+        match turn.try_lock_shared() {
+            Ok(()) => Some(false),
+            Err(TryLockError::WouldBlock) => Some(true),
+            Err(TryLockError::Error(_)) => None,
+        }
     }
 
     /// The pinned links.
@@ -296,13 +343,6 @@ pub(super) fn children(directory: &Path) -> Result<Vec<PathBuf>, Error> {
     }
 }
 
-fn number(path: &Path) -> u64 {
-    path.file_name()
-        .and_then(|name| name.to_str())
-        .and_then(|name| name.parse().ok())
-        .unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -322,6 +362,36 @@ mod tests {
                 .expect("a readable directory")
                 .is_empty()
         );
+    }
+
+    #[test]
+    fn a_mount_that_shows_one_pod_is_taken_for_that() {
+        let bpffs = tempfile::tempdir().expect("a temporary directory");
+        let pod = bpffs.path().join(ROOT).join("1f");
+        assert_eq!(Pins::named(bpffs.path(), "1f").directory(), pod);
+        let maps = pod.join(MAPS);
+        fs::create_dir_all(&maps).expect("a writable directory");
+        assert_eq!(
+            Pins::named(&pod, "1f").directory(),
+            pod.join(ROOT).join("1f")
+        );
+        fs::write(maps.join(ownership::LAYOUT), "").expect("a writable directory");
+        assert_eq!(Pins::named(&pod, "1f").directory(), pod);
+        assert_eq!(Pins::named(bpffs.path(), "2f").name(), "2f");
+    }
+
+    #[test]
+    fn a_pod_is_served_while_somebody_has_the_turn_to_read() {
+        let bpffs = tempfile::tempdir().expect("a temporary directory");
+        let pins = pod(&bpffs);
+        assert_eq!(pins.are_served(), None);
+        drop(pins.create().expect("a writable directory"));
+        assert_eq!(pins.are_served(), Some(false));
+        let turn = File::open(pins.reader_directory()).expect("made");
+        turn.lock().expect("nobody else holds it");
+        assert_eq!(pins.are_served(), Some(true));
+        drop(turn);
+        assert_eq!(pins.are_served(), Some(false));
     }
 
     #[test]

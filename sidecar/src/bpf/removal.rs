@@ -46,6 +46,21 @@ pub fn remove_all(bpffs: &Path) -> Result<Removal, Error> {
     Ok(removal)
 }
 
+/// Removes what is pinned for pods whose cgroup has gone. The kernel has detached it, and nobody else comes to remove it: the maps
+/// would take memory until the machine restarts.
+pub fn remove_gone(bpffs: &Path) -> Result<Removal, Error> {
+    let mut gone = Pins::all(bpffs)?;
+    gone.retain(Pins::is_of_the_gone);
+    let _locks: Vec<_> = gone.iter().map(Pins::lock).collect();
+    // A pod that is made anew may have got there first.
+    gone.retain(Pins::is_of_the_gone);
+    let pods: Vec<_> = gone.iter().map(|pod| pod.directory().to_owned()).collect();
+    Ok(Removal {
+        failures: remove(&pods).failures,
+        pods,
+    })
+}
+
 /// Removes these trees as far as possible, the `connect` hooks in them first.
 pub(super) fn remove(trees: &[PathBuf]) -> Removal {
     let mut removal = Removal::default();

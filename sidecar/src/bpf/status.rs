@@ -13,8 +13,6 @@ use super::{
     Error, Pins, maps,
     ownership::{self, Ownership},
 };
-use crate::pod;
-
 /// How often the kernel side decided what, summed over all CPUs.
 pub struct Events {
     /// One counter for each event and CPU.
@@ -50,14 +48,16 @@ impl Events {
 /// What is pinned for one pod.
 #[derive(Debug, Serialize)]
 pub struct PodStatus {
-    /// Id of the pod's cgroup.
+    /// Id of the pod's cgroup; 0 if that has gone.
     pub cgroup: u64,
+    /// Uid of Kubernetes' pod, or id of Podman's; none for a cgroup that is not named by one.
+    pub pod: Option<String>,
     /// Version of the layout of what is pinned; none for what earlier versions have pinned, or a
     /// start that was killed.
     pub abi: Option<u32>,
-    /// Process id of the sidecar that served last, as it saw itself; none if none has yet.
+    /// Process id of the sidecar that served last, as it saw itself: a container has ids of its own; none if none has yet.
     pub pid: Option<u32>,
-    /// Does that process still run? If not, the pod is closed until the next start or a clean-up.
+    /// Does a sidecar serve the pod? If not, the pod is closed until the next start or a clean-up.
     pub alive: bool,
     /// Does all this stay when that process ends, because `sidecar init` has made it?
     pub kept: bool,
@@ -137,9 +137,12 @@ fn pod_status(pins: &Pins) -> Result<PodStatus, Error> {
     let owner = owner.unwrap_or_default();
     Ok(PodStatus {
         cgroup: pins.cgroup(),
+        pod: Some(pins.name())
+            .filter(|name| name.parse::<u64>().is_err())
+            .map(ToOwned::to_owned),
         abi: ownership::layout(pins).ok(),
         pid: (owner.pid != 0).then_some(owner.pid),
-        alive: pod::is_running(owner.pid),
+        alive: pins.are_served().unwrap_or(false),
         kept: owner.kept != 0,
         links,
         maps,

@@ -1,8 +1,10 @@
+use std::path::Path;
+
 use anyhow::Context;
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::{
-    bpf::{Access, Datapath, Pins, Place, Rules, Size},
+    bpf::{Access, Datapath, Pins, Place, Rules, Size, removal},
     config::{self, Settings},
     logging,
     pod::{self, Cgroup},
@@ -75,6 +77,22 @@ impl Init {
         datapath.follow()?;
         datapath.close()?;
         tracing::info!("{cgroup} is closed until a sidecar runs for it");
+        sweep(&config.bpffs);
         Ok(())
+    }
+}
+
+/// Removes what pods have left that are gone: of those closed by `init`, nobody else is there in the end who may.
+fn sweep(bpffs: &Path) {
+    match removal::remove_gone(bpffs) {
+        Ok(removal) => {
+            for pod in removal.pods {
+                tracing::info!("removed {}, whose pod has gone", pod.display());
+            }
+            for failure in removal.failures {
+                tracing::warn!("{failure}");
+            }
+        }
+        Err(error) => tracing::warn!("{error}"),
     }
 }

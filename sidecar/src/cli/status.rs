@@ -33,7 +33,7 @@ fn text(pods: &[PodStatus]) -> String {
     let mut text = String::new();
     for pod in pods {
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "cgroup {}: {}", pod.cgroup, state(pod));
+        let _ = writeln!(text, "{}: {}", place(pod), state(pod));
         for link in &pod.links {
             let _ = writeln!(
                 text,
@@ -52,6 +52,15 @@ fn text(pods: &[PodStatus]) -> String {
         }
     }
     text
+}
+
+fn place(status: &PodStatus) -> String {
+    let PodStatus { cgroup, pod, .. } = status;
+    match (pod, cgroup) {
+        (Some(pod), 0) => format!("pod {pod}, whose cgroup has gone"),
+        (Some(pod), cgroup) => format!("pod {pod}, cgroup {cgroup}"),
+        (None, cgroup) => format!("cgroup {cgroup}"),
+    }
 }
 
 /// What happens to connections of a pod that nobody serves.
@@ -79,6 +88,7 @@ mod tests {
     fn served_by(pid: Option<u32>) -> PodStatus {
         PodStatus {
             cgroup: 42,
+            pod: None,
             abi: Some(1),
             pid,
             alive: false,
@@ -110,6 +120,17 @@ mod tests {
              \x20 counted dropped_no_listener      6\n"
         );
         assert_eq!(text(&[]), "nothing of ours is attached\n");
+    }
+
+    #[test]
+    fn a_pod_is_named_by_its_uid() {
+        let named = |cgroup| PodStatus {
+            cgroup,
+            pod: Some("1f-2e".into()),
+            ..served_by(None)
+        };
+        assert_eq!(place(&named(42)), "pod 1f-2e, cgroup 42");
+        assert_eq!(place(&named(0)), "pod 1f-2e, whose cgroup has gone");
     }
 
     #[test]

@@ -10,7 +10,6 @@ mod descriptors;
 pub mod kubelet;
 mod netns;
 mod own_cgroup;
-mod process;
 
 pub use self::{
     addresses::{own_addresses, source_towards},
@@ -22,5 +21,4 @@ pub use self::{
     kubelet::PodName,
     netns::{NetnsError, enter_netns, enter_open_netns, netns_cookie},
     own_cgroup::own_cgroup,
-    process::is_running,
 };

@@ -37,7 +37,7 @@ pub(super) fn left_over(context: &Context) -> Outcome {
         return Outcome::NO_SETTINGS;
     };
     match pinned(config) {
-        Ok(pinned) => of_the_dead(context, &pinned),
+        Ok(pinned) => of_the_dead(&pinned),
         // Whoever was handed one pod's maps may not look at others.
         Err(_) if may_be_used(context) => Outcome::PASS,
         Err(error) => Outcome::error(&error),
@@ -63,42 +63,44 @@ pub(super) fn rival(context: &Context) -> Outcome {
     }
 }
 
-/// The process that serves the pod already.
+/// The process that serves the pod already, as it sees itself.
 pub(super) fn serving(context: &Context) -> Option<u32> {
     let config = context.config()?;
     let cgroup = cgroup::of_pod(config).ok()?;
-    let pinned = pinned(config).ok()?;
-    serving_of(context, &pinned, cgroup.id())
+    let pins = Pins::of(&config.bpffs, &cgroup);
+    let is_served = pins.are_served().unwrap_or(false);
+    last_served(&pins).filter(|_| is_served)
 }
 
 /// What is pinned for one pod.
 struct Pinned {
-    /// Id of the pod's cgroup.
-    cgroup: u64,
     /// Where it is.
     path: PathBuf,
-    /// Process id of the sidecar that served last, if one has and we may know.
-    served_by: Option<u32>,
+    /// Process id of the sidecar that served last, as it saw itself, if one has and we may know.
+    last: Option<u32>,
+    /// Does a sidecar serve the pod?
+    is_served: bool,
 }
 
 fn pinned(config: &Config) -> Result<Vec<Pinned>, Error> {
     let pods = Pins::all(&config.bpffs)?;
-    Ok(pods
-        .into_iter()
-        .map(|pins| Pinned {
-            cgroup: pins.cgroup(),
-            path: pins.directory().to_owned(),
-            served_by: last_served(&pins),
-        })
-        .collect())
+    Ok(pods.iter().map(Pinned::of).collect())
 }
 
-fn of_the_dead(context: &Context, pinned: &[Pinned]) -> Outcome {
-    let dead = pinned.iter().find_map(|pod| {
-        let pid = pod.served_by.filter(|pid| !is_alive(context, *pid))?;
-        Some((pid, &pod.path))
-    });
-    match dead {
+impl Pinned {
+    fn of(pins: &Pins) -> Self {
+        Self {
+            path: pins.directory().to_owned(),
+            last: last_served(pins),
+            // Whoever may not know does not say that it is dead.
+            is_served: pins.are_served().unwrap_or(true),
+        }
+    }
+}
+
+fn of_the_dead(pinned: &[Pinned]) -> Outcome {
+    let mut dead = pinned.iter().filter(|pod| !pod.is_served);
+    match dead.find_map(|pod| Some((pod.last?, &pod.path))) {
         None => Outcome::PASS,
         Some((pid, path)) => Outcome::warn(
             format!(
@@ -108,13 +110,6 @@ fn of_the_dead(context: &Context, pinned: &[Pinned]) -> Outcome {
             "start its sidecar again, which takes over, or remove the pins: sidecar cleanup",
         ),
     }
-}
-
-fn serving_of(context: &Context, pinned: &[Pinned], cgroup: u64) -> Option<u32> {
-    pinned
-        .iter()
-        .filter(|pod| pod.cgroup == cgroup)
-        .find_map(|pod| pod.served_by.filter(|pid| is_alive(context, *pid)))
 }
 
 /// May we serve the pod by what `sidecar init` has pinned?
@@ -133,56 +128,40 @@ pub(super) fn is_mounted(context: &Context, path: &Path) -> bool {
     })
 }
 
-/// Does the process still run?
-fn is_alive(context: &Context, pid: u32) -> bool {
-    context.path(format!("/proc/{pid}")).exists()
-}
-
 #[cfg(test)]
 mod tests {
-    use std::process;
-
     use super::*;
     use crate::cli::check::fixture::Fixture;
 
-    /// What these processes have served by, and a machine on which only this one still runs.
-    fn pinned_by(pids: &[u32]) -> (Vec<Pinned>, Fixture) {
-        let pinned = pids
-            .iter()
-            .map(|pid| Pinned {
-                cgroup: 7,
-                path: "/sys/fs/bpf/sidecar/7".into(),
-                served_by: Some(*pid),
-            })
-            .collect();
-        let fixture = Fixture::with(&[(&format!("proc/{}/comm", process::id()), "sidecar")]);
-        (pinned, fixture)
+    /// What process 7 has served by.
+    fn pinned(is_served: bool) -> Pinned {
+        Pinned {
+            path: "/sys/fs/bpf/sidecar/7".into(),
+            last: Some(7),
+            is_served,
+        }
     }
 
     #[test]
     fn what_a_dead_sidecar_left_is_named() {
-        let own = process::id();
-        let (pinned, fixture) = pinned_by(&[own, own + 1]);
-        let Outcome::Warn { reason, .. } = of_the_dead(&fixture, &pinned) else {
+        let Outcome::Warn { reason, .. } = of_the_dead(&[pinned(true), pinned(false)]) else {
             panic!("a dead sidecar passes");
         };
-        assert!(
-            reason.contains(&format!("process {} is gone", own + 1)),
-            "{reason}"
-        );
+        assert!(reason.contains("process 7 is gone"), "{reason}");
     }
 
     #[test]
     fn what_a_living_sidecar_holds_is_no_left_over() {
-        let (pinned, fixture) = pinned_by(&[process::id()]);
-        assert_eq!(of_the_dead(&fixture, &pinned), Outcome::PASS);
+        assert_eq!(of_the_dead(&[pinned(true)]), Outcome::PASS);
     }
 
     #[test]
-    fn a_living_sidecar_serves_its_own_pod_alone() {
-        let (pinned, fixture) = pinned_by(&[process::id()]);
-        assert_eq!(serving_of(&fixture, &pinned, 7), Some(process::id()));
-        assert_eq!(serving_of(&fixture, &pinned, 8), None);
+    fn what_nobody_has_served_yet_is_no_left_over() {
+        let pinned = Pinned {
+            last: None,
+            ..pinned(false)
+        };
+        assert_eq!(of_the_dead(&[pinned]), Outcome::PASS);
     }
 
     #[test]
