@@ -6,7 +6,7 @@
 //! | `/edges` | who has talked to whom since the start, as JSON |
 //! | `/healthz` | 200 while the process serves |
 //! | `/metrics` | all metrics, in Prometheus' text format |
-//! | `/readyz` | 200 while new connections are taken and the workload has a valid identity, else 503 |
+//! | `/readyz` | 200 while new connections are taken and the workload has a valid identity, else 503 and a [code](crate::codes) |
 //! | `/tap` | a line about each event that fits the query, as it happens |
 //!
 //! The agent of a node, which serves many pods, has pages for each of them: [`pods`].
@@ -18,14 +18,10 @@
 
 mod caller;
 mod pods;
+mod readiness;
 mod tap;
 
-use std::{
-    net::SocketAddr,
-    pin::pin,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use axum::{
     Extension, Json, Router,
@@ -47,7 +43,7 @@ use tokio::{
 };
 
 use self::caller::{Caller, Local};
-pub use self::pods::PodSnapshot;
+pub use self::{pods::PodSnapshot, readiness::Unready};
 use crate::{
     node::Pods,
     proxy::Drain,
@@ -193,16 +189,13 @@ fn metrics_page(rendered: Result<String, prometheus::Error>) -> Response {
     }
 }
 
-async fn readyz(State(shown): State<Shown>) -> (StatusCode, &'static str) {
-    let not_after = shown.identity.borrow().as_ref().map(|tls| tls.not_after());
-    match not_after {
-        _ if shown.drain.has_begun() => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
-        None => (StatusCode::SERVICE_UNAVAILABLE, "no identity yet\n"),
-        Some(end) if end <= SystemTime::now() => (
+async fn readyz(State(shown): State<Shown>) -> (StatusCode, String) {
+    match shown.unready() {
+        None => (StatusCode::OK, "ready\n".into()),
+        Some(why) => (
             StatusCode::SERVICE_UNAVAILABLE,
-            "the identity has expired\n",
+            format!("{}\n", why.as_str()),
         ),
-        Some(_) => (StatusCode::OK, "ready\n"),
     }
 }
 

@@ -105,7 +105,7 @@ fn a_wrong_file_is_named_and_waited_for() {
         pod.start_sidecar(&svid.flags());
         let wrong = wrong.to_str().expect("the names are ASCII");
         pod.sidecar().logs(&[wrong, "the workload has no identity"]);
-        let unready = (503, "no identity yet\n".to_owned());
+        let unready = (503, "awaiting_identity\n".to_owned());
         assert_eq!(pod.sidecar().readiness(), unready);
         pod.stop_sidecar();
     }
@@ -196,7 +196,7 @@ fn an_expired_certificate_is_refused_by_the_peer() {
     app.only_session();
     // The one thing here that only time brings about. Its clock has whole seconds.
     thread::sleep((LIFETIME + Duration::from_secs(1)).saturating_sub(issued.elapsed()));
-    let unready = (503, "the identity has expired\n".to_owned());
+    let unready = (503, "identity_expired\n".to_owned());
     assert_eq!(pods.server.sidecar().readiness(), unready);
     pods.server
         .sidecar()

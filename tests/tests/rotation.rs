@@ -148,7 +148,7 @@ fn a_connection_that_comes_before_the_certificate_waits_for_it() {
     };
     pods.client.mesh_with(&client.flags());
     pods.server.start_sidecar(&there.flags());
-    let unready = (503, "no identity yet\n".to_owned());
+    let unready = (503, "awaiting_identity\n".to_owned());
     assert_eq!(pods.server.sidecar().readiness(), unready);
 
     let mut asking = pods
@@ -307,7 +307,7 @@ fn an_agent_is_called_and_waited_for() {
         .start_sidecar(&["--workload-api", &endpoint, "--inbound", "strict"]);
     let sidecar = pods.client.sidecar();
     sidecar.logs(&["agent.sock", "check that the agent runs", "no identity"]);
-    assert_eq!(sidecar.readiness(), (503, "no identity yet\n".to_owned()));
+    assert_eq!(sidecar.readiness(), (503, "awaiting_identity\n".to_owned()));
 
     // No agent, but enough of one to see that the confined sidecar gets there.
     let listen = "server = socket.socket(socket.AF_UNIX)\n\

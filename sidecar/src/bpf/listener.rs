@@ -81,8 +81,17 @@ pub struct OwnListener {
 impl OwnListener {
     /// Binds to the address.
     pub fn bind(sockets: &Sockets, address: SocketAddr) -> Result<Self, Error> {
-        let bound = bind(sockets, Role::OWN, address)?;
-        Ok(Self { bound, address })
+        match bind(sockets, Role::OWN, address) {
+            Err(error) => match error
+                .is_family_unknown()
+                .then(|| without_ipv6(address))
+                .flatten()
+            {
+                Some(address) => Self::bind(sockets, address),
+                None => Err(error),
+            },
+            Ok(bound) => Ok(Self { bound, address }),
+        }
     }
 
     /// Listens on an address as soon as the sidecar that is being replaced lets go of it.
@@ -110,6 +119,12 @@ impl OwnListener {
     pub fn listen(self) -> Result<std::net::TcpListener, Error> {
         listen(self.bound, self.address)
     }
+}
+
+/// All of IPv4's addresses for all addresses: on a kernel without IPv6 they are the same.
+fn without_ipv6(address: SocketAddr) -> Option<SocketAddr> {
+    let all = address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    all.then(|| SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port()))
 }
 
 /// IPv4 first, as the slots have it. Without IPv6 in the kernel nothing can arrive over it.
@@ -145,6 +160,10 @@ fn bind(sockets: &Sockets, role: Role, address: SocketAddr) -> Result<Socket, Er
             save_syn(socket.as_fd())?;
         }
         socket.set_reuse_address(true)?;
+        if domain == Domain::IPV6 {
+            // Whatever `net.ipv6.bindv6only` says: `::` means every address.
+            socket.set_only_v6(false)?;
+        }
         socket.bind(&address.into())?;
         io::Result::Ok(socket)
     };
@@ -182,5 +201,28 @@ fn save_syn(socket: BorrowedFd<'_>) -> io::Result<()> {
         Ok(())
     } else {
         Err(io::Error::last_os_error())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_addresses_are_those_of_ipv4_where_there_is_no_other() {
+        let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
+        assert_eq!(
+            without_ipv6(address("[::]:4195")),
+            Some(address("0.0.0.0:4195"))
+        );
+        for particular in ["[::1]:4195", "0.0.0.0:4195", "127.0.0.1:4195"] {
+            assert_eq!(without_ipv6(address(particular)), None);
+        }
+        let error = |code| Error::Listener {
+            address: address("[::]:1"),
+            source: io::Error::from_raw_os_error(code),
+        };
+        assert!(error(libc::EAFNOSUPPORT).is_family_unknown());
+        assert!(!error(libc::EADDRINUSE).is_family_unknown());
     }
 }

@@ -7,6 +7,7 @@ mod connections;
 mod events;
 mod identity;
 mod opaque;
+mod readiness;
 mod settings;
 mod statistics;
 mod tls;
@@ -42,6 +43,8 @@ pub enum Group {
     Identity,
     /// Why requests are not followed.
     Opaque,
+    /// Why the sidecar is not ready.
+    Readiness,
     /// What becomes of settings.
     Settings,
     /// Why what TCP measures is not counted.
@@ -52,11 +55,12 @@ pub enum Group {
 
 impl Group {
     /// Every group, in the order in which they are listed.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Connections,
         Self::Tls,
         Self::Opaque,
         Self::Identity,
+        Self::Readiness,
         Self::Settings,
         Self::Events,
         Self::Statistics,
@@ -69,6 +73,7 @@ impl Group {
             Self::Events => "What the kernel side decides",
             Self::Identity => "Where identities and trust fail to come from",
             Self::Opaque => "Why requests are not followed",
+            Self::Readiness => "Why the sidecar is not ready",
             Self::Settings => "What becomes of changed settings",
             Self::Statistics => "Why what TCP measures is not counted",
             Self::Tls => "Why a connection is not encrypted",
@@ -87,6 +92,7 @@ impl Group {
             Self::Opaque => {
                 "`opaque` in the access log, `reason` in `sidecar_opaque_connections_total`"
             }
+            Self::Readiness => "what `/readyz` of the admin endpoint answers",
             Self::Settings => "`outcome` in the log and in `sidecar_config_reloads_total`",
             Self::Statistics => "`reason` in `sidecar_kernel_statistics_lost_total`",
             Self::Tls => "`tls` in the access log and in metrics",
@@ -100,6 +106,7 @@ impl Group {
             Self::Events => events::texts(),
             Self::Identity => identity::texts(),
             Self::Opaque => opaque::texts(),
+            Self::Readiness => readiness::texts(),
             Self::Settings => settings::texts(),
             Self::Statistics => statistics::texts(),
             Self::Tls => tls::texts(),

@@ -128,7 +128,7 @@ impl Trouble {
                 "see that no exclusion or mode `off` is about connections from the pod itself; if one is meant to be, give `sidecar validate` the same settings"
             }
             Self::Foreign(_) => "see what else redirects connections of this pod, and take it away",
-            Self::Held(_) => "see what /readyz of the sidecar says, such as `no identity yet`",
+            Self::Held(_) => "see what /readyz of the sidecar says, such as `awaiting_identity`",
             Self::Ended => {
                 "see the log of the sidecar, such as for a rule that keeps the workload from reaching itself"
             }
