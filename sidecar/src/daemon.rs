@@ -215,7 +215,8 @@ impl Daemon {
         }
     }
 
-    /// Stops taking connections, lets those that are open end until `grace` is over, and detaches.
+    /// Stops taking connections, lets those that are open end until `grace` is over, or until nobody is left in the pod to hear
+    /// what comes on them, and detaches.
     ///
     /// New connections are refused while it lasts: nothing travels in plaintext that should not.
     pub async fn stop(self, grace: Duration) -> anyhow::Result<()> {
@@ -226,7 +227,10 @@ impl Daemon {
         if let Some(exporting) = &self.exporting {
             exporting.flush().await;
         }
-        self.serving.drain.run(grace).await;
+        tokio::select! {
+            () = self.serving.drain.run(grace) => {}
+            () = self.app_done() => self.serving.drain.run(Duration::ZERO).await,
+        }
         // While the pod is still captured: what leaves it now leaves it as before, or not at all.
         if let Some(exporting) = self.exporting {
             exporting.finish().await;
@@ -235,6 +239,23 @@ impl Daemon {
         self.serving.datapath.leave()?;
         drop(self.flush);
         Ok(())
+    }
+
+    /// Waits until the app has ended and all that it has said has arrived. What peers say then is for nobody: a peer that waits
+    /// for a request on a connection that is kept would hold the pod until `grace` is over.
+    async fn app_done(&self) {
+        const PERIOD: Duration = Duration::from_millis(100);
+        let sockets = self.serving.datapath.sockets();
+        let mut seen = false;
+        loop {
+            // Twice: what has been read from one leg may not be written to the other yet.
+            let done = sockets.is_app_done();
+            if done && seen {
+                return;
+            }
+            seen = done;
+            tokio::time::sleep(PERIOD).await;
+        }
     }
 
     /// Finishes what is open after we have lost the service of the pod; leaves everything attached.

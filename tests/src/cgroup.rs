@@ -11,8 +11,36 @@ use crate::wait;
 /// A pod's cgroup, with a child for each of its containers.
 #[derive(Debug)]
 pub struct Cgroup {
+    /// What was made at the root of the cgroup v2 tree: the pod's directory, or one above it.
+    top: PathBuf,
     /// The pod's directory in the cgroup v2 tree.
     path: PathBuf,
+}
+
+/// Who names the cgroup of a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Naming {
+    /// Nobody but the tests.
+    Own,
+    /// The kubelet, with its driver `cgroupfs`.
+    Cgroupfs,
+    /// The kubelet, with its driver `systemd`.
+    Systemd,
+}
+
+impl Naming {
+    /// The path of a pod's cgroup, below what holds all pods of a run.
+    fn path(self, uid: &str) -> PathBuf {
+        let path = match self {
+            Self::Own => String::new(),
+            Self::Cgroupfs => format!("kubepods/burstable/pod{uid}"),
+            Self::Systemd => format!(
+                "kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{}.slice",
+                uid.replace('-', "_")
+            ),
+        };
+        path.into()
+    }
 }
 
 /// Which of a pod's child cgroups a process belongs to.
@@ -35,14 +63,20 @@ impl Container {
 }
 
 impl Cgroup {
-    /// Makes a cgroup and its children at the root of the v2 tree.
-    pub fn new(name: &str) -> Self {
-        Self::at(root().join(name))
+    /// Makes a cgroup and its children, alone at the root of the v2 tree or as the kubelet would, for a pod with this uid.
+    pub fn new(name: &str, naming: Naming, uid: &str) -> Self {
+        let top = root().join(name);
+        let path = naming.path(uid);
+        Self::made({ top.components() }.chain(path.components()).collect(), top)
     }
 
     /// Makes a cgroup and its children at this place of the v2 tree.
     pub fn at(path: PathBuf) -> Self {
-        let cgroup = Self { path };
+        Self::made(path.clone(), path)
+    }
+
+    fn made(path: PathBuf, top: PathBuf) -> Self {
+        let cgroup = Self { top, path };
         for container in [Container::App, Container::Sidecar] {
             fs::create_dir_all(cgroup.path.join(container.name())).expect("making a cgroup");
         }
@@ -83,7 +117,7 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        remove(&self.path);
+        remove(&self.top);
     }
 }
 

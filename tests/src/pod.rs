@@ -17,7 +17,7 @@ use serde::Deserialize;
 
 use crate::{
     Capture, Network, Program, Sandbox, Sidecar,
-    cgroup::Container,
+    cgroup::{Container, Naming},
     network::{address_v4, address_v6, hardware_address},
     rules::Rules,
     sidecar,
@@ -41,12 +41,19 @@ pub struct Pod {
     number: u8,
     /// The firewall and routing rules before any sidecar came.
     rules: Rules,
+    /// Whether `sidecar init` has made what is pinned, which then stays.
+    keeps_pins: bool,
 }
 
 impl Pod {
     /// Makes a pod without a sidecar. Its addresses end in `number`, unique on the network.
     pub fn new(network: &Arc<Network>, role: &str, number: u8) -> Self {
-        Self::on(network, Sandbox::new(role), role, number)
+        Self::named_by(Naming::Own, network, role, number)
+    }
+
+    /// The same, with a cgroup that somebody else would have named.
+    pub fn named_by(naming: Naming, network: &Arc<Network>, role: &str, number: u8) -> Self {
+        Self::on(network, Sandbox::named_by(naming, role), role, number)
     }
 
     /// Makes a pod of a sandbox that nothing is plugged into yet.
@@ -54,6 +61,7 @@ impl Pod {
         network.plug(&sandbox, role, number);
         let pod = Self {
             rules: Rules::of(&sandbox),
+            keeps_pins: false,
             sidecar: None,
             sandbox,
             network: Arc::clone(network),
@@ -245,6 +253,45 @@ impl Pod {
         old
     }
 
+    /// A program as the first process of a container of this name, which sees nothing of the machine's cgroups but what it is
+    /// given: `own-tree`, `host-tree`; and of BPF file systems `bpffs=PATH`.
+    pub fn container(&self, name: &str, given: &[&str], program: impl AsRef<OsStr>) -> Program<'_> {
+        let cgroup = self.sandbox.cgroup().path().join(name);
+        let container = self.script("container.py").arg(cgroup).args(given);
+        container.arg("--").arg(program)
+    }
+
+    /// A command of the sidecar's in such a container, with the privileges that `setpriv` leaves. It has no settings.
+    pub fn sidecar_container(
+        &self,
+        name: &str,
+        given: &[&str],
+        setpriv: &[&str],
+        command: &str,
+    ) -> Program<'_> {
+        let program = self
+            .container(name, given, "/usr/bin/setpriv")
+            .args(setpriv);
+        program.arg("--").arg(sidecar::binary()).arg(command)
+    }
+
+    /// Starts a sidecar in such a container, after `sidecar init` in another, with nothing but these flags, and waits until it
+    /// answers.
+    #[track_caller]
+    pub fn start_container(
+        &mut self,
+        name: &str,
+        given: &[&str],
+        setpriv: &[&str],
+        flags: &[&str],
+    ) {
+        let run = self.sidecar_container(name, given, setpriv, "run");
+        let run = run.args(["--access-log", "json"]).args(flags);
+        let sidecar = Sidecar::start(run, &self.sandbox, self.bpffs());
+        self.keeps_pins = true;
+        self.sidecar.insert(sidecar).readiness();
+    }
+
     fn start_confined(&mut self, setpriv: &[&str], flags: &[&str]) {
         let run = self.sidecar_run_confined(setpriv).args(flags);
         let sidecar = Sidecar::start(run, &self.sandbox, self.bpffs());
@@ -314,6 +361,12 @@ impl Pod {
     /// Whether a sidecar runs in the pod.
     pub fn is_meshed(&self) -> bool {
         self.sidecar.is_some()
+    }
+
+    /// Whether the pod's sidecar has ended, without being asked for here.
+    pub fn sidecar_has_ended(&mut self) -> bool {
+        let sidecar = self.sidecar.as_mut().expect("this pod has no sidecar");
+        sidecar.has_ended()
     }
 
     /// Stops the pod's sidecar with SIGTERM, and checks that it leaves nothing.
@@ -415,7 +468,11 @@ impl Drop for Pod {
         }
         if self.is_meshed() {
             self.assert_rules_untouched();
-            self.stop_sidecar();
+            if self.keeps_pins {
+                self.stop_sidecar_of_init();
+            } else {
+                self.stop_sidecar();
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use crate::{Connection, Network, Pod};
+use crate::{Connection, Network, Pod, cgroup::Naming};
 
 /// Two pods on one network, and a development CA their sidecars share.
 ///
@@ -29,10 +29,15 @@ pub struct Pods {
 impl Pods {
     /// Two pods without sidecars.
     pub fn plain() -> Self {
+        Self::named_by(Naming::Own)
+    }
+
+    /// Two pods without sidecars, with cgroups that somebody else would have named.
+    pub fn named_by(naming: Naming) -> Self {
         let network = Arc::new(Network::new());
         Self {
-            client: Pod::new(&network, "client", 1),
-            server: Pod::new(&network, "server", 2),
+            client: Pod::named_by(naming, &network, "client", 1),
+            server: Pod::named_by(naming, &network, "server", 2),
             network,
             next: AtomicU8::new(3),
         }

@@ -18,7 +18,7 @@ use nix::{
 };
 
 use crate::{
-    cgroup::{self, Cgroup},
+    cgroup::{self, Cgroup, Naming},
     namespace::{self, Namespace},
 };
 
@@ -30,6 +30,8 @@ const PREFIX: &str = "sc-";
 pub struct Sandbox {
     /// Shared by namespace, cgroup and directory.
     name: String,
+    /// By which an API server would know the pod.
+    uid: String,
     /// First to go: nothing may run any more when the rest is taken away.
     cgroup: Cgroup,
     /// Goes after the processes in it.
@@ -45,11 +47,20 @@ impl Sandbox {
     ///
     /// Without root, which namespaces and cgroups need.
     pub fn new(role: &str) -> Self {
-        Self::in_cgroup(role, |name| cgroup::root().join(name))
+        Self::named_by(Naming::Own, role)
+    }
+
+    /// The same, with a cgroup that somebody else would have named.
+    pub fn named_by(naming: Naming, role: &str) -> Self {
+        Self::make(role, |name, uid| Cgroup::new(name, naming, uid))
     }
 
     /// Makes one whose cgroup is where `place` says for its name.
     pub fn in_cgroup(role: &str, place: impl FnOnce(&str) -> PathBuf) -> Self {
+        Self::make(role, |name, _| Cgroup::at(place(name)))
+    }
+
+    fn make(role: &str, cgroup: impl FnOnce(&str, &str) -> Cgroup) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         static SWEEP: Once = Once::new();
         assert!(
@@ -60,8 +71,10 @@ impl Sandbox {
         SWEEP.call_once(sweep);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("{PREFIX}{}-{count}-{role}", process::id());
+        let uid = format!("{:08x}-0000-4000-8000-{count:012x}", process::id());
         Self {
-            cgroup: Cgroup::at(place(&name)),
+            cgroup: cgroup(&name, &uid),
+            uid,
             namespace: Arc::new(Namespace::new(&name)),
             directory: Directory::new(&name),
             name,
@@ -71,6 +84,11 @@ impl Sandbox {
     /// The name that namespace, cgroup and directory share.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The uid of the pod, which no other has. Its cgroup is named by it where the kubelet would have named that.
+    pub fn uid(&self) -> &str {
+        &self.uid
     }
 
     /// The cgroup every program in the sandbox is in.

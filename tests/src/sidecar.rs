@@ -236,6 +236,11 @@ impl Sidecar {
         body
     }
 
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.process.status().is_some()
+    }
+
     /// Sends the daemon a signal.
     pub fn signal(&self, signal: Signal) {
         self.process.signal(signal);

@@ -157,7 +157,7 @@ fn a_sidecar_that_holds_connections_until_it_has_an_identity_proves_nothing_yet(
     pods.server.start_sidecar(&["--workload-api", &api]);
     let said = refusal(&pods.server, LONG);
     assert!(said.contains("in 5s nothing came of it"), "{said}");
-    assert!(said.contains("no identity yet"), "{said}");
+    assert!(said.contains("awaiting_identity"), "{said}");
 }
 
 #[test]

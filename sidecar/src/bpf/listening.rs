@@ -35,6 +35,8 @@ pub(super) struct Listening {
     map: Mutex<BpfHashMap<MapData, Endpoint, u64>>,
     /// The pod's cgroup: listeners outside it are nobody's business.
     cgroup: Cgroup,
+    /// Id of the cgroup of this process; none if it cannot be told.
+    own: Option<u64>,
 }
 
 impl Listening {
@@ -48,12 +50,13 @@ impl Listening {
         Ok(Self {
             map: Mutex::new(map),
             cgroup: cgroup.try_clone().map_err(Error::SockDiag)?,
+            own: Cgroup::of_this_process().ok().map(|own| own.id()),
         })
     }
 
     /// Does a socket with one of these cookies listen in this network namespace?
     pub(super) fn is_any_open(cookies: &[u64]) -> Result<bool, Error> {
-        let listeners = dump(AF_INET).map_err(Error::SockDiag)?;
+        let listeners = dump(AF_INET, StateFlags::LISTEN).map_err(Error::SockDiag)?;
         Ok(listeners
             .iter()
             .map(|listener| u64::from_ne_bytes(listener.header.socket_id.cookie))
@@ -113,12 +116,40 @@ impl Listening {
         }
     }
 
+    /// Has the app ended, as far as its sockets tell, and all that it has said arrived?
+    ///
+    /// No if it shares our cgroup, or before Linux 5.8: then its sockets cannot be told from ours.
+    pub(super) fn is_app_done(&self) -> io::Result<bool> {
+        let mut apps = self.cgroup.subtree_ids()?;
+        if !self
+            .own
+            .is_some_and(|own| own != self.cgroup.id() && apps.remove(&own))
+        {
+            return Ok(false);
+        }
+        for family in [AF_INET, AF_INET6] {
+            // What is left of a socket in TIME_WAIT belongs to nobody, and has nothing to send.
+            let sockets = dump(family, StateFlags::all() - StateFlags::TIME_WAIT)?;
+            let is_in_use = |socket| match cgroup_id(socket) {
+                // One that nobody holds any more is on its way out by itself, and has no inode.
+                Some(id) if apps.contains(&id) => socket.header.inode != 0,
+                Some(_) => has_bytes(socket),
+                // What is left of a socket that nobody holds may have no cgroup any more.
+                None => socket.header.inode != 0,
+            };
+            if sockets.iter().any(is_in_use) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// The sockets of the pod that listen now, counted by address and port.
     fn listeners(&self) -> io::Result<HashMap<Endpoint, u64>> {
         let cgroups = self.cgroup.subtree_ids()?;
         let mut listeners = HashMap::new();
         for family in [AF_INET, AF_INET6] {
-            for response in dump(family)? {
+            for response in dump(family, StateFlags::LISTEN)? {
                 // Kernels before 5.8 do not say; then every listener of the namespace counts.
                 if cgroup_id(&response).is_none_or(|id| cgroups.contains(&id)) {
                     *listeners.entry(endpoint(&response)).or_default() += 1;
@@ -139,6 +170,14 @@ fn endpoint(response: &InetResponse) -> Endpoint {
     endpoint
 }
 
+/// Are there bytes in it that have not been read, or not been acknowledged?
+fn has_bytes(response: &InetResponse) -> bool {
+    /// `TCP_LISTEN`: one that listens counts connections there.
+    const LISTEN: u8 = 10;
+    let header = &response.header;
+    header.state != LISTEN && (header.recv_queue, header.send_queue) != (0, 0)
+}
+
 fn cgroup_id(response: &InetResponse) -> Option<u64> {
     response.nlas.iter().find_map(|nla| match nla {
         Nla::Other(attribute) => {
@@ -154,8 +193,8 @@ fn cgroup_id(response: &InetResponse) -> Option<u64> {
     })
 }
 
-/// Lists the TCP sockets of one family that listen in this network namespace.
-fn dump(family: u8) -> io::Result<Vec<InetResponse>> {
+/// Lists the TCP sockets of one family in this network namespace that are in one of these states.
+fn dump(family: u8, states: StateFlags) -> io::Result<Vec<InetResponse>> {
     let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
     socket.bind_auto()?;
     socket.connect(&netlink_sys::SocketAddr::new(0, 0))?;
@@ -173,7 +212,7 @@ fn dump(family: u8) -> io::Result<Vec<InetResponse>> {
             family,
             protocol: IPPROTO_TCP,
             extensions: ExtensionFlags::empty(),
-            states: StateFlags::LISTEN,
+            states,
             socket_id,
         })
         .into(),
@@ -237,7 +276,7 @@ mod tests {
     fn a_listener_of_this_process_is_listed_once() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = listener.local_addr().expect("a bound socket").port();
-        let found = dump(AF_INET)
+        let found = dump(AF_INET, StateFlags::LISTEN)
             .expect("sock_diag needs no privileges")
             .iter()
             .filter(|response| response.header.socket_id.source_port == port)
@@ -249,7 +288,7 @@ mod tests {
     fn the_two_wildcards_are_told_apart() {
         let listener = TcpListener::bind("[::]:0").expect("IPv6");
         let port = listener.local_addr().expect("a bound socket").port();
-        let response = dump(AF_INET6)
+        let response = dump(AF_INET6, StateFlags::LISTEN)
             .expect("sock_diag needs no privileges")
             .into_iter()
             .find(|response| response.header.socket_id.source_port == port)

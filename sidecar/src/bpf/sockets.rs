@@ -40,6 +40,14 @@ impl Sockets {
             .is_some_and(|facts| facts.followed != 0))
     }
 
+    /// Has the app ended, as far as its sockets tell, and all that it has said arrived?
+    pub fn is_app_done(&self) -> bool {
+        self.listening.is_app_done().unwrap_or_else(|error| {
+            tracing::debug!("cannot tell whether the app has ended: {error}");
+            false
+        })
+    }
+
     pub(super) fn listening(&self) -> &Listening {
         &self.listening
     }

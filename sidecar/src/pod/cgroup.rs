@@ -22,7 +22,7 @@ use super::{
 pub enum CgroupError {
     /// No cgroup v2 file system is mounted.
     #[error(
-        "no cgroup v2 file system is mounted; mount one with `mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified`"
+        "no cgroup v2 file system is mounted; mount one with `mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified`, or into a container the host's /sys/fs/cgroup, read-only, at /run/sidecar/cgroup"
     )]
     NoMount,
     /// The directory is not a cgroup v2.

@@ -1,6 +1,6 @@
-use std::{fs::File, io, time::Duration};
+use std::{fs::File, io, net::SocketAddr, time::Duration};
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
 use super::{
     ClientAddr,
@@ -45,14 +45,7 @@ impl Acceptor {
     pub(super) async fn accept(&mut self, telemetry: &Telemetry) -> Accepted {
         loop {
             match self.listener.accept().await {
-                Ok((stream, client)) => {
-                    // Bytes are passed on as they come; waiting to fill segments is the apps' choice.
-                    let _ = stream.set_nodelay(true);
-                    return Accepted {
-                        stream: Tcp::new(stream),
-                        client: ClientAddr(canonical(client)),
-                    };
-                }
+                Ok((stream, client)) => return Accepted::new(stream, client),
                 Err(error) if is_descriptor_limit(&error) => {
                     telemetry.not_accepted(self.direction, Close::FdLimit);
                     tracing::error!(
@@ -72,6 +65,25 @@ impl Acceptor {
         }
     }
 
+    /// The connections that wait in the queue. Whoever comes later is refused.
+    pub(super) fn waiting(self) -> impl Iterator<Item = Accepted> {
+        /// Far above what waits in any queue, so that those who come meanwhile do not keep it open.
+        const MOST: usize = 4096;
+        // Not by the runtime's leave, which knows only of what it was told of.
+        let listener = self.listener.into_std().ok();
+        let next = move || {
+            let (stream, client) = loop {
+                match listener.as_ref()?.accept() {
+                    Err(error) if is_of_one_connection(&error) => {}
+                    accepted => break accepted.ok()?,
+                }
+            };
+            stream.set_nonblocking(true).ok()?;
+            Some(Accepted::new(TcpStream::from_std(stream).ok()?, client))
+        };
+        std::iter::from_fn(next).take(MOST)
+    }
+
     /// Takes one connection with the spare descriptor and resets it.
     fn refuse_one(&mut self) {
         self.spare = None;
@@ -79,6 +91,17 @@ impl Acceptor {
             drop(Tcp::new(stream));
         }
         self.spare = spare();
+    }
+}
+
+impl Accepted {
+    fn new(stream: TcpStream, client: SocketAddr) -> Self {
+        // Bytes are passed on as they come; waiting to fill segments is the apps' choice.
+        let _ = stream.set_nodelay(true);
+        Self {
+            stream: Tcp::new(stream),
+            client: ClientAddr(canonical(client)),
+        }
     }
 }
 

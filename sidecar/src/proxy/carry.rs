@@ -36,15 +36,18 @@ pub(super) async fn carry(
                 connection.decided(&decision);
             }
             connection.cut(lost.close, &lost.explanation);
+            client.tcp().failed();
+            server.tcp().failed();
             return;
         }
         ended = copy => ended,
     };
-    if ended.close == Close::Eof {
-        client.tcp().ended();
-        server.tcp().ended();
-    } else if let Some(error) = alert(&mut server, &connection, &ended).await {
-        ended.error = Some(error);
+    if ended.close != Close::Eof {
+        if let Some(error) = alert(&mut server, &connection, &ended).await {
+            ended.error = Some(error);
+        }
+        client.tcp().failed();
+        server.tcp().failed();
     }
     connection.closed(ended.close, ended.error);
 }

@@ -1,7 +1,10 @@
 use std::time::Duration;
 
 use tokio::time::timeout;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{TaskTracker, task_tracker::TaskTrackerToken},
+};
 
 /// Ends the proxy in good order: no new connections, a while for those that are open, then the
 /// rest is cut. Cheap to clone.
@@ -13,6 +16,8 @@ pub struct Drain {
     expired: CancellationToken,
     /// The connections that are open.
     connections: TaskTracker,
+    /// Those who accept connections, which become open ones.
+    acceptors: TaskTracker,
 }
 
 impl Drain {
@@ -22,6 +27,9 @@ impl Drain {
         /// For the records of the connections that were cut.
         const AFTERWARDS: Duration = Duration::from_millis(500);
         self.begun.cancel();
+        // What waited to be accepted has been told that it is connected, and may have ended already.
+        self.acceptors.close();
+        self.acceptors.wait().await;
         self.connections.close();
         if timeout(grace, self.connections.wait()).await.is_err() {
             self.expired.cancel();
@@ -38,6 +46,11 @@ impl Drain {
         self.connections.close();
         self.connections.wait().await;
         self.begun.cancel();
+    }
+
+    /// Who accepts connections says so: those that wait are taken before any are waited for.
+    pub(super) fn accepts(&self) -> TaskTrackerToken {
+        self.acceptors.token()
     }
 
     /// Has it begun?

@@ -100,31 +100,44 @@ impl<K: Kernel> Proxy<K> {
         }
     }
 
-    /// Serves one listener until the drain begins. Connections outlive it.
-    pub async fn serve(
+    /// Serves one listener until the drain begins, and then what waits in it: its app was told that it is connected, and may have
+    /// said all it has to say and ended. Connections outlive it.
+    pub fn serve(
         self: Arc<Self>,
         direction: Direction,
         listener: tokio::net::TcpListener,
         drain: Drain,
-    ) {
-        let mut acceptor = accept::Acceptor::new(listener, direction);
-        loop {
-            let accepted = tokio::select! {
-                accepted = acceptor.accept(&self.telemetry) => accepted,
-                () = drain.begun() => return,
-            };
-            let Some(permit) = self.establishing.admit(direction) else {
-                // Dropping the connection resets it.
-                self.telemetry.not_accepted(direction, Close::Overloaded);
-                continue;
-            };
-            let proxy = Arc::clone(&self);
-            drain.spawn(async move {
-                match direction {
-                    Direction::Inbound => inbound::serve(&proxy, accepted, permit).await,
-                    Direction::Outbound => outbound::serve(&proxy, accepted, permit).await,
-                }
-            });
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let accepts = drain.accepts();
+        async move {
+            let mut acceptor = accept::Acceptor::new(listener, direction);
+            loop {
+                let accepted = tokio::select! {
+                    accepted = acceptor.accept(&self.telemetry) => accepted,
+                    () = drain.begun() => break,
+                };
+                self.carry(direction, accepted, &drain);
+            }
+            for accepted in acceptor.waiting() {
+                self.carry(direction, accepted, &drain);
+            }
+            drop(accepts);
         }
+    }
+
+    /// Serves a connection in a task of its own, if there is room for it.
+    fn carry(self: &Arc<Self>, direction: Direction, accepted: accept::Accepted, drain: &Drain) {
+        let Some(permit) = self.establishing.admit(direction) else {
+            // Dropping the connection resets it.
+            self.telemetry.not_accepted(direction, Close::Overloaded);
+            return;
+        };
+        let proxy = Arc::clone(self);
+        drain.spawn(async move {
+            match direction {
+                Direction::Inbound => inbound::serve(&proxy, accepted, permit).await,
+                Direction::Outbound => outbound::serve(&proxy, accepted, permit).await,
+            }
+        });
     }
 }

@@ -16,9 +16,8 @@ use tokio::{
 
 /// A TCP connection with more than one owner, so that it can be watched while it is in use.
 ///
-/// It is reset when it is closed, unless it has ended in good order: whatever becomes of the task
-/// that serves it, or of the process, the peer never takes a failure for the end of what it was
-/// sent.
+/// It is reset when it is closed, unless the peer has been told the end of what it was sent: whatever becomes of the task that
+/// serves it, or of the process, the peer never takes a failure for that end, and never loses to a reset what it has not read yet.
 #[derive(Clone, Debug)]
 pub(super) struct Tcp(Arc<TcpStream>);
 
@@ -42,9 +41,9 @@ impl Tcp {
         let _ = SockRef::from(&*self.0).set_tcp_keepalive(&questions);
     }
 
-    /// Both directions have ended: closing may deliver in peace what is still under way.
-    pub(super) fn ended(&self) {
-        let _ = SockRef::from(&*self.0).set_linger(None);
+    /// The connection has failed, whatever the peer has been told: closing resets it.
+    pub(super) fn failed(&self) {
+        let _ = self.0.set_zero_linger();
     }
 
     /// Waits until the peer has reset the connection, whether or not anybody reads from it.
@@ -119,6 +118,12 @@ impl AsyncWrite for Tcp {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(SockRef::from(&*self.0).shutdown(Shutdown::Write))
+        let socket = SockRef::from(&*self.0);
+        let told = socket.shutdown(Shutdown::Write);
+        if told.is_ok() {
+            // Closing may deliver in peace what is still under way.
+            let _ = socket.set_linger(None);
+        }
+        Poll::Ready(told)
     }
 }

@@ -597,6 +597,26 @@ async fn connections_above_the_limit_are_reset_and_those_that_stand_go_on() {
 }
 
 #[tokio::test]
+async fn who_waits_to_be_accepted_when_the_drain_begins_is_served() {
+    let (own, _) = two_workloads();
+    let (app, address) = listen().await;
+    let (proxy, _) = proxy(FakeKernel::steered_to(address), Mode::Permissive, own);
+    let (listener, dialled) = listen().await;
+    let drain = Drain::default();
+    tokio::spawn(proxy.serve(Direction::Outbound, listener, drain.clone()));
+    // This thread runs nothing else meanwhile: the connection waits in the kernel's queue.
+    let mut job = std::net::TcpStream::connect(dialled).expect("a connection");
+    job.write_all(b"all there is to say")
+        .expect("an open connection");
+    drop(job);
+    let draining = tokio::spawn(async move { drain.run(Duration::from_mins(1)).await });
+    let mut server = accept(&app).await;
+    expect_bytes(&mut server, b"all there is to say").await;
+    drop(server);
+    draining.await.expect("no panic");
+}
+
+#[tokio::test]
 async fn peers_on_the_network_are_asked_whether_they_are_alive() {
     let (own, _) = two_workloads();
     let (app, address) = listen().await;
