@@ -1,6 +1,7 @@
+use anyhow::Context as _;
 use spiffe::TrustDomain;
 
-use crate::inject::{IdentitySource, Options, OptionsError};
+use crate::inject::{IdentitySource, Options};
 
 /// What is added to pods, for `sidecar inject` and `sidecar webhook`. A pod's annotations win.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -35,7 +36,7 @@ pub(super) struct Injection {
 
 impl Injection {
     /// What is chosen, with defaults for the rest, unless anything about it is wrong.
-    pub(super) fn options(self) -> Result<Options, OptionsError> {
+    pub(super) fn options(self) -> anyhow::Result<Options> {
         let default = Options::default();
         let options = Options {
             image: self.image.unwrap_or(default.image),
@@ -46,7 +47,9 @@ impl Injection {
             validate: self.validate,
             settings: self.set.into_iter().collect(),
         };
-        options.check()?;
+        options
+            .check()
+            .context("what is set cannot be added to pods")?;
         Ok(options)
     }
 }

@@ -194,3 +194,6 @@ async fn readyz(State(webhook): State<Webhook>) -> (StatusCode, &'static str) {
     }
     (StatusCode::OK, "ready\n")
 }
+
+#[cfg(test)]
+mod tests;
