@@ -1,0 +1,282 @@
+//! What the documents about Kubernetes tell to type, and where they point, is there.
+
+use std::{collections::BTreeSet, fs, process::Command};
+
+use clap::{Parser as _, error::ErrorKind};
+use sidecar::{
+    cli::Cli,
+    codes, inject,
+    kubernetes::{LABEL, annotations},
+};
+use sidecar_tests::manifests::{self, name, objects, overlays, render};
+
+/// The documents.
+const DOCUMENTS: [&str; 3] = [
+    "docs/kubernetes.md",
+    "docs/operations.md",
+    "deploy/README.md",
+];
+
+fn read(path: &str) -> String {
+    let path = manifests::root().join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The command lines of a document: what stands behind `$` in its console blocks.
+fn lines(document: &str) -> Vec<String> {
+    let mut is_console = false;
+    let mut lines = Vec::new();
+    for line in read(document).lines().map(str::trim) {
+        if let Some(kind) = line.strip_prefix("```") {
+            is_console = kind == "console";
+        } else if let Some(command) = line.strip_prefix("$ ").filter(|_| is_console) {
+            lines.push(command.to_owned());
+        }
+    }
+    lines
+}
+
+/// The commands of a line, which pass on what they print; each as its words.
+fn commands(line: &str) -> Vec<Vec<String>> {
+    let mut commands = vec![Vec::new()];
+    let mut word: Option<String> = None;
+    let mut quote = None;
+    let mut characters = line.chars();
+    while let Some(c) = characters.next() {
+        match (quote, c) {
+            (Some(end), c) if c == end => quote = None,
+            (Some('"') | None, '\\') => word.get_or_insert_default().extend(characters.next()),
+            (None, '\'' | '"') => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            (None, ' ') => commands.last_mut().expect("one").extend(word.take()),
+            (None, '|') => commands.push(Vec::new()),
+            (_, c) => word.get_or_insert_default().push(c),
+        }
+    }
+    assert_eq!(quote, None, "a quote without an end: {line}");
+    commands.last_mut().expect("one").extend(word);
+    commands
+}
+
+/// Words in code type, but for blocks.
+fn words(document: &str) -> Vec<String> {
+    let text = read(document);
+    let outside = text.split("```").step_by(2);
+    let words = outside.flat_map(|text| text.split('`').skip(1).step_by(2));
+    words.map(str::to_owned).collect()
+}
+
+/// Has the command line of ours be understood; `is_whole`: with all that it takes.
+#[track_caller]
+fn check_ours(words: &[String], is_whole: bool) {
+    let said = words.join(" ");
+    if let [_, command, code] = words
+        && command == "explain"
+    {
+        assert!(codes::all().any(|known| known.code == *code), "{said}");
+    }
+    let words = ["sidecar"]
+        .into_iter()
+        .chain(words[1..].iter().map(String::as_str));
+    match Cli::try_parse_from(words) {
+        Ok(_) => {}
+        Err(error)
+            if !is_whole
+                && matches!(
+                    error.kind(),
+                    ErrorKind::MissingRequiredArgument
+                        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+                ) => {}
+        Err(error) => panic!("{said}: {error}"),
+    }
+}
+
+/// Has kubectl understand a command line of its own, and looks for the objects that it names.
+#[track_caller]
+fn check_kubectl(words: &[String], known: &BTreeSet<String>) {
+    let said = words.join(" ");
+    let mut parts = words.splitn(2, |word| word == "--");
+    let own = parts.next().expect("kubectl itself");
+    if let Some(inside) = parts.next() {
+        assert_eq!(inside[0], "/sidecar", "{said}");
+        check_ours(inside, true);
+    }
+    let output = Command::new(manifests::tool("kubectl"))
+        .args(&own[1..])
+        .arg("--help")
+        .output()
+        .expect("kubectl starts");
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success() && complaint.is_empty(),
+        "{said}: {complaint}"
+    );
+    // It answers for the command that it has found, which may be the one above.
+    let help = String::from_utf8_lossy(&output.stdout);
+    let verbs: Vec<_> = own[1..]
+        .iter()
+        .skip_while(|word| *word == "-n" || known.contains(*word));
+    let usage = help
+        .split("Usage:")
+        .nth(1)
+        .unwrap_or_else(|| panic!("{said}: {help}"));
+    assert!(
+        usage.contains(&format!("kubectl {}", verbs[0])),
+        "{said}: {usage}"
+    );
+
+    for (index, word) in own.iter().enumerate() {
+        let next = || &own[index + 1];
+        match word.as_str() {
+            "-k" | "kustomize" => assert!(overlays().contains(next()), "{said}"),
+            "-n" => assert!(known.contains(next()), "{said}"),
+            "-c" => assert!(["agent", "sidecar"].contains(&&**next()), "{said}"),
+            "deployment" if !next().starts_with('-') => {
+                assert!(known.contains(&format!("deployment/{}", next())), "{said}");
+            }
+            word if word.starts_with("deployment/") || word.starts_with("daemonset/") => {
+                assert!(known.contains(word), "{said}");
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What the overlays have: `kind/name`, and the names of namespaces.
+fn deployed() -> BTreeSet<String> {
+    let objects = overlays()
+        .into_iter()
+        .flat_map(|overlay| objects(&render(&overlay)));
+    let mut known = BTreeSet::new();
+    for object in objects {
+        known.insert(name(&object));
+        let namespace = object["metadata"]["namespace"].as_str();
+        known.extend(namespace.map(str::to_owned));
+    }
+    known
+}
+
+#[test]
+fn every_command_is_one_that_there_is() {
+    let known = deployed();
+    let mut checked = 0;
+    for document in DOCUMENTS {
+        let mut said: Vec<_> = lines(document)
+            .iter()
+            .flat_map(|line| commands(line))
+            .collect();
+        let inline = words(document);
+        let inline = inline.iter().filter(|word| word.starts_with("kubectl "));
+        said.extend(
+            inline
+                .flat_map(|line| commands(line))
+                .filter(|words| words.len() > 2),
+        );
+        for words in said {
+            match &*words[0] {
+                "sidecar" => check_ours(&words, true),
+                "kubectl" => check_kubectl(&words, &known),
+                "openssl" | "podman" => {}
+                _ => panic!("{document}: who knows whether this is right: {words:?}"),
+            }
+            checked += 1;
+        }
+        for word in self::words(document) {
+            let words = commands(&word).remove(0);
+            if words.len() > 1 && words[0] == "sidecar" {
+                check_ours(&words, false);
+                checked += 1;
+            }
+        }
+    }
+    assert!(checked > 40, "only {checked} commands were found");
+}
+
+#[test]
+fn every_path_and_every_link_leads_somewhere() {
+    let mut checked = 0;
+    for document in DOCUMENTS {
+        let directory = document.rsplit_once('/').expect("it is in a directory").0;
+        for word in words(document) {
+            if ["deploy/", "docs/"]
+                .iter()
+                .any(|begin| word.starts_with(begin))
+            {
+                assert!(manifests::root().join(&word).exists(), "{document}: {word}");
+                checked += 1;
+            }
+        }
+        let text = read(document);
+        for link in text
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split(')').next())
+        {
+            let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let path = match path {
+                "" => document.to_owned(),
+                path => format!("{directory}/{path}"),
+            };
+            let target = manifests::root().join(&path);
+            assert!(target.exists(), "{document}: {link}");
+            if !anchor.is_empty() {
+                let anchors = anchors(&read(&path));
+                assert!(anchors.contains(anchor), "{document}: {link}: {anchors:?}");
+            }
+            checked += 1;
+        }
+    }
+    assert!(checked > 30, "only {checked} were found");
+}
+
+/// The names of a document's headings in links.
+fn anchors(document: &str) -> BTreeSet<String> {
+    let headings = document.lines().filter(|line| line.starts_with('#'));
+    let mut anchors = BTreeSet::new();
+    for heading in headings {
+        let kept = heading.trim_start_matches('#').trim().to_lowercase();
+        let kept = kept
+            .chars()
+            .filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+        let anchor = kept.collect::<String>().replace(' ', "-");
+        let times = (1..).map(|time| format!("{anchor}-{time}"));
+        let mut names = [anchor.clone()].into_iter().chain(times);
+        anchors.extend(names.find(|name| !anchors.contains(name)));
+    }
+    anchors
+}
+
+#[test]
+fn labels_and_annotations_are_ones_that_we_know() {
+    let mut checked = 0;
+    for document in DOCUMENTS {
+        for word in words(document) {
+            let (key, _) = word.split_once(": ").unwrap_or((&word, ""));
+            let Some(short) = key.strip_prefix(annotations::PREFIX) else {
+                continue;
+            };
+            checked += 1;
+            if key == LABEL || inject::ANNOTATIONS.contains(&short) {
+                continue;
+            }
+            let none = [(key.to_owned(), "\u{0}".to_owned())].into();
+            let error = annotations::settings(&none, &[]).expect_err("no value");
+            assert!(
+                !error.to_string().contains("no such setting"),
+                "{document}: {error}"
+            );
+        }
+    }
+    assert!(checked > 8, "only {checked} were found");
+}
+
+#[test]
+fn every_overlay_is_listed() {
+    let readme = words("deploy/README.md");
+    for overlay in overlays() {
+        let short = overlay.strip_prefix("deploy/").expect("it is below");
+        assert!(readme.iter().any(|word| word == short), "{overlay}");
+    }
+}
