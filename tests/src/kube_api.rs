@@ -120,6 +120,7 @@ struct State {
 struct Fault {
     verb: Verb,
     collection: String,
+    spared: usize,
     left: usize,
     answer: Answer,
 }
@@ -203,9 +204,22 @@ impl KubeApi {
 
     /// Answers the next so many requests of a kind like this; [`usize::MAX`] until [`Self::recover`].
     pub fn fail(&self, verb: Verb, collection: &str, times: usize, answer: Answer) {
+        self.fail_after(verb, collection, 0, times, answer);
+    }
+
+    /// Likewise, after so many that are answered as they should be.
+    pub fn fail_after(
+        &self,
+        verb: Verb,
+        collection: &str,
+        spared: usize,
+        times: usize,
+        answer: Answer,
+    ) {
         let fault = Fault {
             verb,
             collection: collection.to_owned(),
+            spared,
             left: times,
             answer,
         };
@@ -364,6 +378,10 @@ impl State {
             .iter()
             .position(|fault| fault.verb == asked.verb && fault.collection == asked.collection)?;
         let fault = &mut self.faults[position];
+        if fault.spared > 0 {
+            fault.spared -= 1;
+            return None;
+        }
         fault.left -= 1;
         if fault.left > 0 {
             return Some(fault.answer.clone());

@@ -1,9 +1,24 @@
 //! Kubernetes, as far as we know it. The only module that names `kube` and its objects.
 
 pub mod annotations;
+mod client;
+mod failure;
+mod follow;
+mod health;
+mod names;
 mod pod;
+mod pods;
+#[cfg(test)]
+mod testing;
+mod wire;
 
-pub use self::pod::{PodFacts, PodUid, WorkloadName};
+pub use self::{
+    client::{Client, ConnectError},
+    health::{Health, Of},
+    names::names,
+    pod::{PodFacts, PodUid, WorkloadName},
+    pods::{KnownPods, pods},
+};
 
 /// The label by which a pod asks to be captured by the agent of its node, or to be given a sidecar
 /// of its own, by its value ([`Enrolment`]).

@@ -1,5 +1,6 @@
 use std::{collections::BTreeMap, fmt, net::IpAddr};
 
+use super::wire::{self, Container, IntOrName};
 use crate::naming::ServiceAccount;
 
 /// What tells one pod from all others, also from one of the same name that comes later.
@@ -67,3 +68,125 @@ impl fmt::Display for PodFacts {
         write!(f, "pod {}/{}", self.namespace(), self.name)
     }
 }
+
+/// The time that pods have to end, in seconds, unless they say otherwise.
+const GRACE_SECONDS: u64 = 30;
+
+impl From<wire::Pod> for PodFacts {
+    fn from(pod: wire::Pod) -> Self {
+        let wire::Pod {
+            metadata,
+            spec,
+            status,
+        } = pod;
+        let containers: Vec<_> = spec
+            .init_containers
+            .iter()
+            .chain(&spec.containers)
+            .collect();
+        let mut probe_ports: Vec<_> = containers.iter().flat_map(|c| probed(c)).collect();
+        probe_ports.sort_unstable();
+        probe_ports.dedup();
+        let grace_seconds = metadata
+            .deletion_grace_period_seconds
+            .or(spec.termination_grace_period_seconds)
+            .unwrap_or(GRACE_SECONDS);
+        Self {
+            workload: WorkloadName::of(&metadata),
+            service_account: service_account(&metadata, &spec),
+            uid: PodUid(metadata.uid),
+            name: metadata.name,
+            labels: metadata.labels,
+            annotations: metadata.annotations,
+            host_network: spec.host_network,
+            ended: status.has_ended(),
+            grace_seconds,
+            addresses: status.addresses(),
+            probe_ports,
+        }
+    }
+}
+
+/// The service account of a pod; without a name it is the namespace's own.
+pub(super) fn service_account(metadata: &wire::Metadata, spec: &wire::PodSpec) -> ServiceAccount {
+    let name = match &*spec.service_account_name {
+        "" => "default",
+        name => name,
+    };
+    ServiceAccount {
+        namespace: metadata.namespace.clone(),
+        name: name.to_owned(),
+    }
+}
+
+/// The ports that the kubelet connects to. Names it looks up among the ports of the same container.
+fn probed(container: &Container) -> impl Iterator<Item = u16> {
+    let hooks = [
+        &container.lifecycle.post_start,
+        &container.lifecycle.pre_stop,
+    ];
+    let probes = [
+        &container.liveness_probe,
+        &container.readiness_probe,
+        &container.startup_probe,
+    ];
+    let all = probes.into_iter().chain(hooks);
+    let ports = all.flat_map(|probe| [&probe.grpc, &probe.http_get, &probe.tcp_socket]);
+    ports.flatten().filter_map(|asked| match &asked.port {
+        // Somebody else is asked.
+        _ if !asked.host.is_empty() => None,
+        IntOrName::Int(port) => Some(*port),
+        IntOrName::Name(name) => {
+            let named = container.ports.iter().find(|port| port.name == *name);
+            named.map(|port| port.container_port)
+        }
+    })
+}
+
+impl WorkloadName {
+    /// What a pod belongs to: who controls it, or who controls that.
+    ///
+    /// Who controls that is told by names alone: a `Deployment` names its `ReplicaSet`s after itself
+    /// and the hash that their pods are labelled with, a `CronJob` its `Job`s after itself and the
+    /// minute. A `Job` that somebody has named like that himself is taken for a `CronJob`'s.
+    pub(super) fn of(pod: &wire::Metadata) -> Self {
+        let owner = pod.owner_references.iter().find(|owner| owner.controller);
+        // The kubelet's own pods are controlled by the node, which is nobody's workload.
+        let Some(owner) = owner.filter(|owner| owner.kind != "Node") else {
+            return Self::new("pod", &pod.name);
+        };
+        match &*owner.kind {
+            "ReplicaSet" => {
+                let hash = pod.labels.get("pod-template-hash");
+                let deployment = hash.and_then(|hash| {
+                    let stem = owner.name.strip_suffix(hash.as_str())?;
+                    stem.strip_suffix('-')
+                });
+                match deployment {
+                    Some(name) => Self::new("deployment", name),
+                    None => Self::new("replicaset", &owner.name),
+                }
+            }
+            "Job" => match owner.name.rsplit_once('-') {
+                Some((name, minute))
+                    if (8..=10).contains(&minute.len())
+                        && minute.bytes().all(|byte| byte.is_ascii_digit()) =>
+                {
+                    Self::new("cronjob", name)
+                }
+                _ => Self::new("job", &owner.name),
+            },
+            kind => Self::new(&kind.to_lowercase(), &owner.name),
+        }
+    }
+
+    fn new(kind: &str, name: &str) -> Self {
+        Self {
+            kind: kind.to_owned(),
+            name: name.to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -124,7 +124,7 @@ fn draw<'a, Backend: DrawingBackend>(
         .x_labels(6)
         .y_labels(6)
         .x_label_formatter(&|bound| format::seconds(*bound))
-        .y_label_formatter(&|share| format!("{:.0} %", share * 100.0))
+        .y_label_formatter(&|share: &f64| format!("{:.0} %", share * 100.0))
         .label_style(text)
         .axis_style(GRID)
         .bold_line_style(GRID)
