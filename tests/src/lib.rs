@@ -66,7 +66,6 @@ pub use kube_api::KubeApi;
 pub use load::Load;
 pub use metrics::Metrics;
 pub use network::Network;
-pub use node::{Driver, Node, NodePod};
 pub use pod::Pod;
 pub use pods::Pods;
 pub use process::{Output, Process};

@@ -3,7 +3,11 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use nix::sys::signal::Signal;
-use sidecar_tests::{App, Behaviour, Driver, Load, Node, NodePod, Pod, SECRET, wait};
+use sidecar_tests::{
+    App, Behaviour, Load, Pod, SECRET,
+    node::{Driver, Node, NodePod},
+    wait,
+};
 
 /// A port on which apps of these tests send back what they read.
 const PORT: u16 = 8080;

@@ -1,13 +1,15 @@
-use std::{future::pending, path::PathBuf};
+use std::{future::pending, io, net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::Context;
 use nix::sys::signal::{SigSet, Signal};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
+    time::sleep,
 };
 
 use crate::{
+    admin,
     changes::Changes,
     config::{self, AccessLog, Settings, Source},
     identity::Accounts,
@@ -15,6 +17,7 @@ use crate::{
     naming::Directory,
     node::{self, Agent, Parts, Pods},
     pod,
+    proxy::Drain,
     telemetry::Collector,
 };
 
@@ -102,6 +105,7 @@ impl Node {
             }
             let settings = follow(source.clone(), config.settings.clone());
             let accounts = Accounts::new(&config.identity, config.trust_domain.clone())?;
+            let (pods, admin, drain) = (Pods::default(), config.admin, Drain::default());
             let agent = Agent::new(Parts {
                 accounts,
                 collector,
@@ -110,17 +114,19 @@ impl Node {
                 lines,
                 node: self.node,
                 own,
-                pods: Pods::default(),
+                pods: pods.clone(),
                 root,
                 source,
             })
             .context("cannot tell the agent's network namespace")?;
             let known = pods_of(self.pods);
+            tokio::spawn(show(admin, pods, drain.clone(), agent.succeeded()));
             let stop = async move {
                 tokio::select! {
                     _ = terminate.recv() => {}
                     _ = interrupt.recv() => {}
                 }
+                drain.run(Duration::ZERO).await;
             };
             agent.run(known, settings, stop).await;
             Ok(())
@@ -174,6 +180,36 @@ fn pods_of(file: PathBuf) -> watch::Receiver<node::Known> {
         }
     });
     known
+}
+
+/// Serves the admin endpoint for as long as no other agent has begun after this one: with the node's
+/// network, both have the same address.
+async fn show(address: SocketAddr, pods: Pods, drain: Drain, mut succeeded: watch::Receiver<bool>) {
+    const PERIOD: Duration = Duration::from_millis(100);
+    /// How often it is tried between two warnings.
+    const PATIENCE: u32 = 100;
+    let mut attempts = 0;
+    while succeeded.wait_for(|succeeded| !succeeded).await.is_ok() {
+        let bound = std::net::TcpListener::bind(address);
+        match bound.and_then(|bound| bound.set_nonblocking(true).map(|()| bound)) {
+            Ok(listener) => {
+                attempts = 0;
+                tokio::select! {
+                    () = admin::serve_pods(listener, pods.clone(), drain.clone()) => {}
+                    _ = succeeded.wait_for(|succeeded| *succeeded) => {}
+                }
+            }
+            Err(error) => {
+                attempts += 1;
+                if attempts % PATIENCE == 0 || error.kind() != io::ErrorKind::AddrInUse {
+                    tracing::warn!(
+                        "cannot open the admin endpoint on {address}: {error}; trying again"
+                    );
+                }
+            }
+        }
+        sleep(PERIOD).await;
+    }
 }
 
 /// Threads for what is of no pod: the API, identities, spans. Connections have the lanes.

@@ -13,7 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::MissedTickBehavior,
+};
 
 use super::{
     lane::{Ending, Lane, News, Order, Purpose, Start, Wanted, What},
@@ -21,6 +24,7 @@ use super::{
     registry::{Pods, Served, State},
     settings,
     slot::{Refused, Running, Slot},
+    term::Term,
     threads::{self, ThreadCgroup},
     tree::Tree,
     watch::TreeWatch,
@@ -49,6 +53,13 @@ const ELSEWHERE: Duration = Duration::from_secs(1);
 const OWN_SIDECAR: Duration = Duration::from_secs(30);
 /// How many lanes begin at once: each has the kernel verify programs meanwhile.
 const BEGINNING: usize = 4;
+/// How often it is looked for an agent that has begun later.
+const SUCCESSION: Duration = Duration::from_millis(250);
+/// How long one that is told to stop waits for an agent that has begun later to take the pods over.
+const HAND_OVER: Duration = Duration::from_secs(20);
+/// How long a pod that the API has forgotten may still run before it is set free. One that was removed
+/// by force is about to be killed; one that merely asks to be captured no more is not.
+const LINGER: Duration = Duration::from_secs(10);
 /// How long after the drain what is left of a lane may take.
 const AFTERWARDS: Duration = Duration::from_secs(3);
 
@@ -94,6 +105,11 @@ pub struct Agent {
     tell: mpsc::UnboundedSender<News>,
     /// When it was last looked for what other agents have left.
     swept: Option<Instant>,
+    /// When the API first told which pods there are.
+    known: Option<Instant>,
+    term: Term,
+    /// Tells whether another agent has begun after us.
+    succeeded: watch::Sender<bool>,
 }
 
 impl Agent {
@@ -104,14 +120,23 @@ impl Agent {
         Ok(Self {
             settings: parts.config.settings.clone(),
             own_netns: process::own_namespace()?,
-            parts,
             slots: BTreeMap::new(),
             leaving: BTreeMap::new(),
             next: 1,
             news,
             tell,
             swept: None,
+            known: None,
+            term: Term::begin(&parts.config.bpffs)?,
+            succeeded: watch::Sender::new(false),
+            parts,
         })
+    }
+
+    /// Tells whether another agent has begun after us, which is to have the pods and the address of the
+    /// admin endpoint.
+    pub fn succeeded(&self) -> watch::Receiver<bool> {
+        self.succeeded.subscribe()
     }
 
     /// Serves pods until told to stop; then open connections may go on for a while, and the pods stay
@@ -126,9 +151,15 @@ impl Agent {
     ) {
         let mut stop = std::pin::pin!(stop);
         let mut watch = TreeWatch::new(&self.parts.root);
+        let mut succession = tokio::time::interval(SUCCESSION);
+        succession.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut wake = Duration::ZERO;
+        let mut is_due = true;
         loop {
-            let now = known.borrow_and_update().clone();
-            let wake = self.look(now.as_deref(), &mut watch);
+            if std::mem::replace(&mut is_due, true) {
+                let now = known.borrow_and_update().clone();
+                wake = self.look(now.as_deref(), &mut watch);
+            }
             tokio::select! {
                 () = &mut stop => break,
                 () = changed(&mut known) => {}
@@ -138,6 +169,12 @@ impl Agent {
                 Some(news) = self.news.recv() => self.hear_all(news),
                 () = watch.changed() => {}
                 () = tokio::time::sleep(wake) => {}
+                _ = succession.tick() => {
+                    self.look_for_successor();
+                    // It is no reason to look, and shortens the sleep by little.
+                    wake = wake.saturating_sub(SUCCESSION);
+                    is_due = false;
+                }
             }
         }
         self.stop().await;
@@ -154,12 +191,13 @@ impl Agent {
         let Some(known) = known else {
             return POLL;
         };
-        self.parts.pods.known();
         for facts in known.values() {
             if enrolment(facts) == Enrolment::Node && !facts.ended {
                 self.want(facts, &tree);
             }
         }
+        self.parts.pods.known();
+        self.known.get_or_insert_with(Instant::now);
         let unwanted: Vec<_> = self
             .slots
             .keys()
@@ -182,6 +220,7 @@ impl Agent {
     fn next_look(&self) -> Duration {
         let now = Instant::now();
         let of_slot = |slot: &Slot| match (&slot.state, slot.retry) {
+            _ if slot.absent.is_some() => POLL / 5,
             (_, Some(retry)) => retry.saturating_duration_since(now),
             (State::Waiting(why), None) if *why == NO_PROCESS => EXPECTANT,
             _ => POLL,
@@ -197,6 +236,7 @@ impl Agent {
             Some(slot) => slot,
             None => Slot::new(Arc::new(facts.clone())),
         };
+        slot.absent = None;
         if *slot.facts != *facts {
             slot.facts = Arc::new(facts.clone());
         }
@@ -283,8 +323,9 @@ impl Agent {
             .filter(|slot| slot.is_starting())
             .count();
         if beginning >= BEGINNING {
+            // Others are captured first; the next look comes when one of them is.
             if !matches!(slot.state, State::Failed(_)) {
-                self.set(slot, State::Waiting("others are captured first".to_owned()));
+                self.set(slot, State::Beginning);
             }
             return;
         }
@@ -352,6 +393,10 @@ impl Agent {
         };
         let lane = Lane::start(start, in_force.unwrap_or_default())?;
         slot.retry = None;
+        // One that failed has yet to show that it does not do so again.
+        if !slot.is_elsewhere && !matches!(slot.state, State::Failed(_)) {
+            self.set(slot, State::Beginning);
+        }
         slot.running = Some(Running {
             lane,
             netns,
@@ -421,9 +466,13 @@ impl Agent {
         };
         let is_disenrolled = facts.is_some_and(|facts| enrolment(facts) != Enrolment::Node);
         let has_gone = !tree.pods.contains_key(uid);
+        let has_lingered = match facts {
+            // It has ended, and its cgroup goes soon.
+            Some(_) => false,
+            None => slot.absent.get_or_insert_with(Instant::now).elapsed() >= LINGER,
+        };
         if slot.running.is_some() {
-            // One that the API has forgotten goes on until it is gone from the node too.
-            if is_disenrolled || has_gone {
+            if is_disenrolled || has_gone || has_lingered {
                 self.release(&mut slot);
             }
             self.slots.insert(uid.clone(), slot);
@@ -461,7 +510,10 @@ impl Agent {
             let is_disenrolled = uid
                 .and_then(|uid| known.get(uid))
                 .is_some_and(|facts| enrolment(facts) != Enrolment::Node);
-            if is_disenrolled || (uid.is_none() && agents::is_of_the_past(&pins)) {
+            let is_forgotten = uid.is_some_and(|uid| !known.contains_key(uid))
+                && self.known.is_some_and(|known| known.elapsed() >= LINGER);
+            let has_gone = uid.is_none() && agents::is_of_the_past(&pins);
+            if is_disenrolled || is_forgotten || has_gone {
                 match agents::remove(&pins) {
                     Ok(()) => tracing::info!(
                         "removed what was pinned at {} for a pod that has gone or does not ask for it any more",
@@ -538,8 +590,9 @@ impl Agent {
                 self.set(slot, State::Waiting("its lane has ended".to_owned()));
             }
             Ending::Closed => {
+                // Nobody but whoever writes the annotations can help: the agent is as ready as it can be.
                 let why = slot.refused.as_ref().map(|refused| refused.why.clone());
-                self.set(slot, State::Failed(why.unwrap_or_default()));
+                self.set(slot, State::Skipped(why.unwrap_or_default()));
             }
             Ending::OwnSidecar => {
                 slot.retry = Some(Instant::now() + OWN_SIDECAR);
@@ -593,8 +646,27 @@ impl Agent {
         self.parts.pods.put(&slot.facts, slot.state.clone(), served);
     }
 
+    fn look_for_successor(&self) {
+        let has_successor = self.term.has_successor();
+        self.succeeded
+            .send_if_modified(|before| std::mem::replace(before, has_successor) != has_successor);
+    }
+
+    /// Waits for another agent that has begun to take the pods over, lest they are closed meanwhile.
+    async fn hand_over(&mut self) {
+        let until = Instant::now() + HAND_OVER;
+        let serves = |agent: &Self| agent.slots.values().any(|slot| slot.running.is_some());
+        while serves(self) && self.term.has_successor() && Instant::now() < until {
+            // Nobody tells when the other one dies.
+            if let Ok(Some(news)) = tokio::time::timeout(SUCCESSION, self.news.recv()).await {
+                self.hear_all(news);
+            }
+        }
+    }
+
     /// Ends all lanes, and leaves their pods closed.
     async fn stop(mut self) {
+        self.hand_over().await;
         let grace = self.parts.config.drain_timeout;
         tracing::info!(
             "stopping: {} pods stay closed until the next agent; draining for at most {grace:?}",

@@ -6,6 +6,7 @@ mod process;
 mod registry;
 mod settings;
 mod slot;
+mod term;
 mod threads;
 mod tree;
 mod watch;

@@ -44,6 +44,8 @@ pub struct Listed {
 pub enum State {
     /// It is not on this node yet, or not to be seen: why.
     Waiting(String),
+    /// It is about to be captured.
+    Beginning,
     /// Its connections are taken.
     Captured,
     /// It cannot be captured, and nobody tries: why.
@@ -57,12 +59,20 @@ pub enum State {
 
 impl State {
     /// Every word, in their order.
-    pub const WORDS: [&str; 5] = ["captured", "failed", "leaving", "skipped", "waiting"];
+    pub const WORDS: [&str; 6] = [
+        "beginning",
+        "captured",
+        "failed",
+        "leaving",
+        "skipped",
+        "waiting",
+    ];
 
     /// The word for it.
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Waiting(_) => "waiting",
+            Self::Beginning => "beginning",
             Self::Captured => "captured",
             Self::Skipped(_) => "skipped",
             Self::Failed(_) => "failed",
@@ -74,7 +84,7 @@ impl State {
     pub fn why(&self) -> Option<&str> {
         match self {
             Self::Waiting(why) | Self::Skipped(why) | Self::Failed(why) => Some(why),
-            Self::Captured | Self::Leaving => None,
+            Self::Beginning | Self::Captured | Self::Leaving => None,
         }
     }
 }
@@ -128,7 +138,7 @@ impl Pods {
                 && !shared
                     .pods
                     .values()
-                    .any(|pod| matches!(pod.state, State::Failed(_)))
+                    .any(|pod| matches!(pod.state, State::Beginning | State::Failed(_)))
         })
     }
 

@@ -17,6 +17,8 @@ pub(super) struct Slot {
     pub(super) backoff: Backoff,
     /// Does another agent serve it, which has taken it from us?
     pub(super) is_elsewhere: bool,
+    /// Since when the API does not tell of it.
+    pub(super) absent: Option<Instant>,
     /// What is wrong with its annotations, for which it is closed, and those.
     pub(super) refused: Option<Refused>,
 }
@@ -48,6 +50,7 @@ impl Slot {
             retry: None,
             backoff: Backoff::new(),
             is_elsewhere: false,
+            absent: None,
             refused: None,
         }
     }
