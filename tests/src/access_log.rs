@@ -44,6 +44,22 @@ pub struct Connection {
     pub close: String,
     /// A sentence about that, where there is one.
     pub reason: Option<String>,
+    /// The namespace of the pod, where that is known; so are all that follow.
+    pub namespace: Option<String>,
+    /// The pod.
+    pub pod: Option<String>,
+    /// The node.
+    pub node: Option<String>,
+    /// The pod's service account.
+    pub service_account: Option<String>,
+    /// What the pod belongs to.
+    pub workload: Option<String>,
+    /// The namespace of the other end.
+    pub peer_namespace: Option<String>,
+    /// The service that was dialled.
+    pub peer_service: Option<String>,
+    /// What the other end belongs to.
+    pub peer_workload: Option<String>,
 }
 
 /// One line of the JSON access log: a connection that was established.

@@ -5,7 +5,8 @@ use std::{
     collections::BTreeMap,
     ffi::OsStr,
     fs,
-    path::{Path, PathBuf},
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
     rc::Rc,
     sync::Arc,
     sync::atomic::{AtomicU32, Ordering},
@@ -19,7 +20,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Connection, Network, Output, Pod, Process, Program, Sandbox, access_log, access_log::Line,
-    cgroup::Container, sidecar, wait,
+    cgroup::Container, http, namespace::Namespace, sidecar, wait,
 };
 
 /// Who makes cgroups for the kubelet.
@@ -131,12 +132,10 @@ impl Node {
     /// A pod that shares the network of the node, with a process in it.
     pub fn start_host_network_pod(&self, name: &str) -> NodePod {
         let mut pod = self.start_pod(name, Driver::Cgroupfs);
-        pod.pause = pod
-            .pod
-            .program("/bin/sleep")
-            .arg("infinity")
-            .outside()
-            .start();
+        let netns = self.sandbox.namespace().path();
+        let program = pod.pod.program("/usr/bin/nsenter").outside();
+        let program = program.arg(format!("--net={}", netns.display())).arg("--");
+        pod.pause = program.args(["/bin/sleep", "infinity"]).start();
         pod
     }
 
@@ -191,7 +190,6 @@ impl Node {
     pub fn agent_by<'a>(&'a self, program: Program<'a>) -> Program<'a> {
         program
             .container(Container::Sidecar)
-            .outside()
             .args(["node", "--node", "node-1", "--access-log", "json"])
             .args([OsStr::new("--pods"), self.api().as_os_str()])
             .args([
@@ -211,7 +209,7 @@ impl Node {
     pub fn agent_of(&self, run: Program<'_>) -> Agent {
         Agent {
             process: run.start(),
-            bpffs: self.bpffs(),
+            namespace: Arc::clone(self.sandbox.namespace()),
         }
     }
 
@@ -249,7 +247,8 @@ impl NodePod {
 #[derive(Debug)]
 pub struct Agent {
     process: Process,
-    bpffs: PathBuf,
+    /// The node's, where the admin endpoint is.
+    namespace: Arc<Namespace>,
 }
 
 impl Agent {
@@ -276,9 +275,10 @@ impl Agent {
         self.process.id()
     }
 
-    /// Where it pins.
-    pub fn bpffs(&self) -> &Path {
-        &self.bpffs
+    /// Status and body of a page of the admin endpoint of whichever agent has the address.
+    pub fn request(&self, path: &str) -> Option<(u16, String)> {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 4195));
+        http::get(&self.namespace, address, path)
     }
 
     /// The connections that have ended, of all its pods.

@@ -308,6 +308,30 @@ fn an_agent_that_takes_over_under_load_loses_no_connection() {
 }
 
 #[test]
+fn an_agent_that_is_told_to_stop_too_early_waits_for_the_one_that_has_begun() {
+    let (node, client, server) = two_pods();
+    let mut old = node.agent(&[]);
+    old.wait_for(&client);
+    old.wait_for(&server);
+    let mut load = Load::start(&client.pod, &server.pod, WORKERS, STREAMS);
+    load.wait_for(0, 100);
+    let new = node.agent(&[]);
+    let term = node.bpffs().join("sidecar-agents/2");
+    wait::until("the other one has begun", || term.exists());
+    // Long before it has captured anything.
+    old.signal(Signal::SIGTERM);
+    let ready = || new.request("/readyz").map(|(status, _)| status);
+    wait::until("the new one has the address", || ready() == Some(200));
+    load.next_phase();
+    load.wait_for(1, 100);
+    let seen = load.finish();
+    assert_eq!(seen.failed, [BTreeMap::new(), BTreeMap::new()], "{seen:?}");
+    old.wait();
+    assert!(!term.with_file_name("1").exists());
+    new.stop();
+}
+
+#[test]
 fn an_agent_whose_successor_dies_takes_its_pods_back() {
     let (node, client, server) = two_pods();
     let mut old = node.agent(&STRICT);
@@ -323,6 +347,10 @@ fn an_agent_whose_successor_dies_takes_its_pods_back() {
     new.kill();
     wait::until("the old one serves again", || {
         client.asks(&server, PORT) == SECRET
+    });
+    wait::until("it has the address again", || {
+        let ready = old.request("/readyz");
+        ready.is_some_and(|(status, _)| status == 200)
     });
 }
 
