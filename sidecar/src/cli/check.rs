@@ -10,6 +10,7 @@ mod context;
 mod fixture;
 mod identity;
 mod kernel;
+mod kubernetes;
 mod network;
 mod outcome;
 mod pins;
@@ -20,6 +21,7 @@ use std::{io, process::ExitCode};
 
 use self::{
     context::Context,
+    kubernetes::Cluster,
     outcome::Outcome,
     report::{Finding, Report},
 };
@@ -33,6 +35,14 @@ pub struct Check {
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     output: Output,
 
+    /// Check a cluster instead of this machine: the one that the kubeconfig leads to
+    #[arg(long)]
+    kubernetes: bool,
+
+    /// With --kubernetes: a namespace that is to have pods with sidecars of their own
+    #[arg(short, long, value_name = "NAME", requires = "kubernetes")]
+    namespace: Vec<String>,
+
     #[command(flatten)]
     config: config::Args,
 }
@@ -44,8 +54,17 @@ impl Check {
     /// Call it before any other thread exists, and end the process after it: it enters the pod's
     /// network namespace.
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let context = Context::new(self.config);
-        let report = Report::new(CLAIMS.iter().map(|claim| claim.finding(&context)));
+        let report = if self.kubernetes {
+            let cluster = Cluster::ask(&self.namespace)?;
+            Report::new(
+                kubernetes::CLAIMS
+                    .iter()
+                    .map(|claim| claim.finding(&cluster)),
+            )
+        } else {
+            let context = Context::new(self.config);
+            Report::new(CLAIMS.iter().map(|claim| claim.finding(&context)))
+        };
         let mut out = io::stdout().lock();
         match self.output {
             Output::Json => report.write_json(&mut out)?,
@@ -55,18 +74,18 @@ impl Check {
     }
 }
 
-/// Something that should be true of the machine.
-struct Claim {
+/// Something that should be true of the machine, or of whatever else is looked at.
+struct Claim<T = Context> {
     /// The heading it stands under.
     category: &'static str,
     /// The claim, in plain words.
     text: &'static str,
     /// Finds out whether it holds.
-    check: fn(&Context) -> Outcome,
+    check: fn(&T) -> Outcome,
 }
 
-impl Claim {
-    fn finding(&self, context: &Context) -> Finding {
+impl<T> Claim<T> {
+    fn finding(&self, context: &T) -> Finding {
         Finding {
             category: self.category,
             claim: self.text,
@@ -252,10 +271,14 @@ mod tests {
                 .filter_map(move |line| line.strip_prefix(prefix))
         };
         let explained: Vec<_> = headings("### ").collect();
-        let claimed: Vec<_> = CLAIMS.iter().map(|claim| claim.text).collect();
+        let of_machine = CLAIMS.iter().map(|claim| (claim.category, claim.text));
+        let of_cluster = kubernetes::CLAIMS.iter();
+        let of_cluster = of_cluster.map(|claim| (claim.category, claim.text));
+        let claims: Vec<_> = of_machine.chain(of_cluster).collect();
+        let claimed: Vec<_> = claims.iter().map(|(_, text)| *text).collect();
         assert_eq!(explained, claimed);
 
-        let mut categories: Vec<_> = CLAIMS.iter().map(|claim| claim.category).collect();
+        let mut categories: Vec<_> = claims.iter().map(|(category, _)| *category).collect();
         categories.dedup();
         assert_eq!(headings("## ").collect::<Vec<_>>(), categories);
     }

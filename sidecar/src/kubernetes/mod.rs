@@ -8,6 +8,7 @@ mod health;
 mod names;
 mod pod;
 mod pods;
+pub mod preflight;
 #[cfg(test)]
 mod testing;
 mod wire;
