@@ -25,13 +25,30 @@ use crate::{
     bpf,
     config::{Config, Settings},
     identity::{End, Files, Leaf, Revocations, TrustBundle, shown_id},
+    inject::{self, Change, Fate, Options, Unasked},
     observe::{
         Observation, TraceHeaders,
         conversation::{PREFACE, Step, frame, watch},
     },
     policy::{Cidr, IdentityPattern, Mode, ModeOverride, Port, PortRange},
     tls::{Verdict, judge},
+    webhook::{self, Review},
 };
+
+/// What an API server asks of the webhook, or somebody else in its place.
+pub fn admission_review(bytes: &[u8]) {
+    let review = match Review::parse(bytes) {
+        Ok(review) => review,
+        Err(error) => return assert!(!error.to_string().is_empty()),
+    };
+    let answer = review.answer(&Options::default(), Unasked::Inject);
+    assert_eq!(
+        answer.verdict == webhook::Verdict::Injected,
+        !answer.patch.is_empty(),
+        "{answer:?}"
+    );
+    assert!(answer.value(&review)["response"]["allowed"].is_boolean());
+}
 
 /// A peer's certificate, and the same as an authority that vouches for itself.
 pub fn certificate(bytes: &[u8]) {
@@ -109,6 +126,29 @@ pub fn identity_files(bytes: &[u8]) {
     if let Err(error) = files.load() {
         assert_loggable(&error);
     }
+}
+
+/// A text of manifests. One that was edited has nothing that editing it once more would change.
+pub fn manifests(bytes: &[u8]) {
+    let Ok(text) = str::from_utf8(bytes) else {
+        return;
+    };
+    let change = Change::Inject {
+        options: &Options::default(),
+        unasked: Unasked::Inject,
+    };
+    let injected = match inject::manifests(text, change) {
+        Ok((injected, _)) => injected,
+        Err(error) => return assert!(!error.to_string().is_empty()),
+    };
+    let again = inject::manifests(&injected, change);
+    let (again, outcomes) = again.unwrap_or_else(|error| panic!("{error}:\n{injected}"));
+    assert_eq!(again, injected);
+    let is_settled = |fate| matches!(fate, Fate::Unchanged | Fate::Skipped(_));
+    assert!(
+        outcomes.iter().all(|one| is_settled(one.result)),
+        "{outcomes:?}"
+    );
 }
 
 /// A conversation of a client and a server, in steps: who does something ([`step`]), the length of
@@ -285,12 +325,14 @@ mod tests {
     /// A parser by the name of its program.
     type Target = (&'static str, fn(&[u8]));
 
-    const TARGETS: [Target; 12] = [
+    const TARGETS: [Target; 14] = [
+        ("admission_review", admission_review),
         ("certificate", certificate),
         ("client_hello", client_hello),
         ("command_line", command_line),
         ("endpoint", endpoint),
         ("identity_files", identity_files),
+        ("manifests", manifests),
         ("observe", observe),
         ("observe_http2", observe_http2),
         ("revocation_list", revocation_list),

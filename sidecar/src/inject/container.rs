@@ -112,14 +112,8 @@ impl Parts<'_> {
         ];
         let ours = self.identity.settings.iter();
         environment.extend(ours.map(|(key, value)| variable(key, value)));
-        let settings = self.environment();
-        if !settings
-            .iter()
-            .any(|variable| variable["name"] == "SIDECAR_ADMIN")
-        {
-            environment.push(variable("admin", &format!("[::]:{ADMIN_PORT}")));
-        }
-        environment.extend(settings);
+        environment.push(variable("admin", &format!("[::]:{ADMIN_PORT}")));
+        environment.extend(self.environment());
 
         let probe = |path: &str, period: u32, failures: u32| {
             json!({
@@ -145,40 +139,60 @@ impl Parts<'_> {
         })
     }
 
-    /// Proves that connections are captured, before the app starts.
+    /// Proves that connections are captured, before the app starts. It has to know what the
+    /// settings leave alone.
     fn validate(&self) -> Value {
-        json!({
+        let mut container = json!({
             "name": "sidecar-validate",
             "image": self.options.image,
             "args": ["validate"],
             "resources": self.options.resources.value(),
             "securityContext": unprivileged(),
-        })
+        });
+        let environment = self.settings();
+        if !environment.is_empty() {
+            container["env"] = environment.into();
+        }
+        let mounts: Vec<_> = self.config_mount().into_iter().collect();
+        if !mounts.is_empty() {
+            container["volumeMounts"] = mounts.into();
+        }
+        container
     }
 
     fn environment(&self) -> Vec<Value> {
         let mut environment = vec![variable("bpffs", BPFFS)];
-        if self.options.config_map.is_some() {
-            environment.push(variable("config", &format!("{CONFIG}/{CONFIG_FILE}")));
-        }
-        environment.extend(self.settings.iter().cloned());
+        environment.extend(self.settings());
         environment
     }
 
+    /// What users have set, and what the pod says of its probes.
+    fn settings(&self) -> Vec<Value> {
+        let file = || variable("config", &format!("{CONFIG}/{CONFIG_FILE}"));
+        let file = self.options.config_map.is_some().then(file);
+        file.into_iter()
+            .chain(self.settings.iter().cloned())
+            .collect()
+    }
+
+    fn config_mount(&self) -> Option<Value> {
+        let mount = || read_only("sidecar-config", CONFIG);
+        self.options.config_map.is_some().then(mount)
+    }
+
     fn mounts(&self, more: &[(&str, &str)]) -> Vec<Value> {
-        let mount = |name: &str, path: &str| json!({"name": name, "mountPath": path});
-        let read_only =
-            |name: &str, path: &str| json!({"name": name, "mountPath": path, "readOnly": true});
         let mut mounts = vec![
             read_only("sidecar-cgroup", CGROUP),
-            mount("sidecar-bpf", BPFFS),
+            json!({"name": "sidecar-bpf", "mountPath": BPFFS}),
         ];
-        if self.options.config_map.is_some() {
-            mounts.push(read_only("sidecar-config", CONFIG));
-        }
+        mounts.extend(self.config_mount());
         mounts.extend(more.iter().map(|(name, path)| read_only(name, path)));
         mounts
     }
+}
+
+fn read_only(name: &str, path: &str) -> Value {
+    json!({"name": name, "mountPath": path, "readOnly": true})
 }
 
 /// An environment variable for a setting.

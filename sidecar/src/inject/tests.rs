@@ -383,14 +383,15 @@ fn environment(pod: &Value, container: usize) -> Vec<(String, String)> {
 }
 
 #[test]
-fn annotations_are_settings_of_both_containers() {
+fn annotations_are_settings_of_all_containers() {
     let pod = yaml(&injected(&annotated(&[
         ("inbound", "strict"),
         ("exclude-inbound-ports", "9090,9100"),
         ("overrides", "outbound,port=25,mode=off"),
         ("access-log-file", "/dev/$(SHELL)"),
+        ("validate", "true"),
     ])));
-    for container in [0, 1] {
+    for container in [0, 1, 2] {
         let environment = environment(&pod, container);
         for (name, value) in [
             ("SIDECAR_INBOUND", "strict"),
@@ -423,7 +424,9 @@ fn annotations_say_what_is_added() {
         sidecar["resources"],
         json!({"limits": {"memory": "1Gi"}, "requests": {"memory": "32Mi"}})
     );
-    assert_eq!(spec["initContainers"][2]["args"][0], "validate");
+    let validate = &spec["initContainers"][2];
+    assert_eq!(validate["args"][0], "validate");
+    assert_eq!(validate["volumeMounts"][0]["mountPath"], "/etc/sidecar");
     let environment = environment(&pod, 1);
     for (name, value) in [
         (
@@ -629,5 +632,5 @@ fn no_variation_is_corrupted() {
             assert_eq!(others(&restored), others(&plain), "{text}\n{result}");
         }
     }
-    assert!(edited > 400, "{edited}");
+    assert!(edited > 500, "{edited}");
 }
