@@ -115,15 +115,15 @@ fn check_kubectl(words: &[String], known: &BTreeSet<String>) {
     );
     // It answers for the command that it has found, which may be the one above.
     let help = String::from_utf8_lossy(&output.stdout);
-    let verbs: Vec<_> = own[1..]
-        .iter()
-        .skip_while(|word| *word == "-n" || known.contains(*word));
+    let mut verbs = own[1..].iter();
+    let verb = verbs.find(|word| *word != "-n" && !known.contains(*word));
+    let verb = verb.unwrap_or_else(|| panic!("{said}: what does it do?"));
     let usage = help
         .split("Usage:")
         .nth(1)
         .unwrap_or_else(|| panic!("{said}: {help}"));
     assert!(
-        usage.contains(&format!("kubectl {}", verbs[0])),
+        usage.contains(&format!("kubectl {verb}")),
         "{said}: {usage}"
     );
 
@@ -172,7 +172,7 @@ fn every_command_is_one_that_there_is() {
         said.extend(
             inline
                 .flat_map(|line| commands(line))
-                .filter(|words| words.len() > 2),
+                .filter(|words| words.len() > 2 && words.last().is_some_and(|last| last != "-k")),
         );
         for words in said {
             match &*words[0] {
@@ -183,7 +183,7 @@ fn every_command_is_one_that_there_is() {
             }
             checked += 1;
         }
-        for word in self::words(document) {
+        for word in words(document) {
             let words = commands(&word).remove(0);
             if words.len() > 1 && words[0] == "sidecar" {
                 check_ours(&words, false);
