@@ -144,6 +144,47 @@ fn each_setting_of_the_upper_layer_wins() {
 }
 
 #[test]
+fn each_name_of_the_pod_is_in_its_own_label() {
+    let config = Config::try_from(flags(&[
+        "--pod-name=web-0",
+        "--pod-namespace=shop",
+        "--pod-service-account=web",
+        "--pod-workload=statefulset/web",
+        "--node-name=node-1",
+    ]));
+    let expected = PodLabels {
+        namespace: "shop".into(),
+        node: "node-1".into(),
+        pod: "web-0".into(),
+        service_account: "web".into(),
+        workload: "statefulset/web".into(),
+    };
+    assert_eq!(config.expect("valid").labels, expected);
+    let none = Config::try_from(Settings::default()).expect("valid");
+    assert_eq!(none.labels, PodLabels::default());
+}
+
+#[test]
+fn probes_have_ports_and_sources_of_either_family() {
+    let config = Config::try_from(yaml(
+        "{probe-ports: [8080, 8081], probe-sources: [198.18.0.1, 'fd00::/64']}",
+    ));
+    let policy = config.expect("valid").policy;
+    let pairs: Vec<_> = { policy.probes.pairs() }
+        .map(|(port, source)| format!("{port} {source}"))
+        .collect();
+    assert_eq!(
+        pairs,
+        [
+            "8080 198.18.0.1/32",
+            "8080 fd00::/64",
+            "8081 198.18.0.1/32",
+            "8081 fd00::/64"
+        ]
+    );
+}
+
+#[test]
 fn settings_that_differ_are_named_by_their_keys() {
     let settings = |text| yaml(text);
     let one = settings("{inbound: off, workers: 1, exclude-uids: [1]}");
