@@ -152,6 +152,8 @@ fn questions(dashboard: &Dashboard, prometheus: &Prometheus) -> Vec<(String, Str
     let mut questions: Vec<_> = dashboard
         .queries(RATE_INTERVAL)
         .into_iter()
+        // No agent of a node is among the sidecars.
+        .filter(|(_, query)| !query.contains("sidecar_node_"))
         .map(|(panel, query)| (format!("panel {panel:?}"), query))
         .collect();
     for rule in prometheus.rules() {
