@@ -1,89 +1,52 @@
 //! The daemon in containers, with the privileges that a cluster would give it.
 
+use std::{
+    io::Write as _,
+    process::{Command, Stdio},
+};
+
 use sidecar_tests::{
     Connection, ContainerPod, SECRET,
     access_log::{self, Line},
     container::Node,
     forge::Holder,
-    wait,
+    sidecar, wait,
 };
 
-/// A pod with a sidecar, as it would be handed to a cluster.
-fn manifest(name: &str, app: &str, cgroup: &str) -> String {
-    let image = Node::SIDECAR_IMAGE;
-    format!(
+/// A pod as it would be handed to a cluster, with the sidecar that `sidecar inject` adds.
+fn inject(name: &str, app: &str) -> String {
+    let image = Node::APP_IMAGE;
+    let manifest = format!(
         "
 apiVersion: v1
 kind: Pod
 metadata: {{name: {name}, namespace: shop}}
 spec:
   serviceAccountName: {name}
-  initContainers:
-  - name: sidecar-init
-    image: {image}
-    args: [init, --gid=4195, '--cgroup={cgroup}']
-    env:
-    - {{name: POD_UID, valueFrom: {{fieldRef: {{fieldPath: metadata.uid}}}}}}
-    securityContext:
-      runAsUser: 0
-      runAsGroup: 4195
-      allowPrivilegeEscalation: false
-      capabilities: {{drop: [ALL], add: [BPF, NET_ADMIN]}}
-      readOnlyRootFilesystem: true
-      seccompProfile: {{type: Unconfined}}
-    volumeMounts: &mounts
-    - {{name: cgroup, mountPath: /run/sidecar/cgroup, readOnly: true}}
-    - {{name: bpf, mountPath: /sys/fs/bpf}}
-    - {{name: identity, mountPath: /var/run/secrets/sidecar, readOnly: true}}
-  - name: sidecar
-    image: {image}
-    args: [run, '--cgroup={cgroup}']
-    restartPolicy: Always
-    env:
-    - {{name: POD_UID, valueFrom: {{fieldRef: {{fieldPath: metadata.uid}}}}}}
-    - {{name: SIDECAR_ADMIN, value: '[::]:4195'}}
-    - {{name: SIDECAR_ACCESS_LOG, value: json}}
-    - {{name: SIDECAR_CERTIFICATE, value: /var/run/secrets/sidecar/tls.crt}}
-    - {{name: SIDECAR_KEY, value: /var/run/secrets/sidecar/tls.key}}
-    - {{name: SIDECAR_TRUST_BUNDLE, value: /var/run/secrets/sidecar/ca.crt}}
-    securityContext:
-      runAsNonRoot: true
-      runAsUser: 4195
-      runAsGroup: 4195
-      allowPrivilegeEscalation: false
-      capabilities: {{drop: [ALL]}}
-      readOnlyRootFilesystem: true
-      seccompProfile: {{type: Unconfined}}
-    startupProbe: {{httpGet: {{path: /readyz, port: 4195}}, periodSeconds: 1, failureThreshold: 60}}
-    livenessProbe: {{httpGet: {{path: /healthz, port: 4195}}}}
-    volumeMounts: *mounts
   containers:
   - name: app
-    image: {}
-{app}
-  volumes:
-  - {{name: cgroup, hostPath: {{path: /sys/fs/cgroup, type: Directory}}}}
-  - {{name: bpf, hostPath: {{path: /sys/fs/bpf, type: Directory}}}}
-  - {{name: identity, secret: {{secretName: {name}}}}}
-",
-        Node::APP_IMAGE
-    )
+    image: {image}
+{app}"
+    );
+    let mut inject = Command::new(sidecar::binary());
+    inject.args(["inject", "-", "--validate", "--set=access-log=json"]);
+    inject.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut inject = inject.spawn().expect("starting the daemon's binary");
+    let mut stdin = inject.stdin.take().expect("a pipe was asked for");
+    stdin.write_all(manifest.as_bytes()).expect("writing to it");
+    drop(stdin);
+    let output = inject.wait_with_output().expect("waiting for it");
+    assert!(output.status.success(), "sidecar inject: {manifest}");
+    String::from_utf8(output.stdout).expect("manifests are UTF-8")
 }
 
-/// The cgroup of the pod whose uid is in a variable, as a container sees the host's.
-fn cgroup(node: &Node) -> String {
-    let node = node.network().sandbox().cgroup().path();
-    let node = node.strip_prefix("/sys/fs/cgroup");
-    let node = node.expect("it is mounted there").display();
-    format!("/run/sidecar/cgroup/{node}/kubepods/burstable/pod$(POD_UID)")
-}
-
-/// A node with an identity for each of these pods, in a secret of the pod's name.
-fn node(pods: &[&str]) -> Node {
+/// A node with an identity for each of these service accounts.
+fn node(accounts: &[&str]) -> Node {
     let mut node = Node::new();
     let root = Holder::root();
-    for pod in pods {
-        node.secret(pod, root.secret(&format!("ns/shop/sa/{pod}")));
+    for account in accounts {
+        let files = root.secret(&format!("ns/shop/sa/{account}"));
+        node.secret(&format!("sidecar-{account}"), files);
     }
     node
 }
@@ -111,8 +74,8 @@ const CLIENT: &str = "
 #[test]
 fn two_pods_of_a_cluster_talk_by_mutual_tls() {
     let node = node(&["client", "server"]);
-    let server = node.run(&manifest("server", SERVER, &cgroup(&node)));
-    let client = node.run(&manifest("client", CLIENT, &cgroup(&node)));
+    let server = node.run(&inject("server", SERVER));
+    let client = node.run(&inject("client", CLIENT));
     let capture = client.capture();
     let url = format!("http://{}:8080/", server.v4());
     let page = client.exec(
@@ -125,7 +88,10 @@ fn two_pods_of_a_cluster_talk_by_mutual_tls() {
         (&client, "outbound", "server"),
         (&server, "inbound", "client"),
     ] {
-        let connection = connection(pod, |connection| connection.tls == "mutual");
+        let connection = connection(pod, |connection| {
+            // Validation before the app's start is in the log as well, and the node's probes are.
+            connection.tls == "mutual" && connection.destination.port() == 8080
+        });
         assert_eq!(connection.direction, direction);
         let peer = format!("spiffe://sidecar.local/ns/shop/sa/{peer}");
         assert_eq!(connection.peer.as_deref(), Some(&*peer));

@@ -370,6 +370,7 @@ impl ContainerPod {
                 ("spec.nodeName", "node".to_owned()),
                 ("spec.serviceAccountName", spec.service_account_name.clone()),
                 ("status.hostIP", Network::V4.to_string()),
+                ("status.hostIPs", Network::V4.to_string()),
                 ("status.podIP", self.v4().to_string()),
             ]
             .map(|(path, value)| (path.to_owned(), value)),
