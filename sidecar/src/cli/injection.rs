@@ -21,7 +21,7 @@ pub(super) struct Injection {
     #[arg(long, value_name = "NAME", value_parser = crate::inject::trust_domain, help_heading = "Added to pods")]
     trust_domain: Option<TrustDomain>,
 
-    /// The ConfigMap whose `sidecar.yaml` is the file of settings, in each pod's namespace
+    /// The `ConfigMap` whose `sidecar.yaml` is the file of settings, in each pod's namespace
     #[arg(long, value_name = "NAME", help_heading = "Added to pods")]
     config_map: Option<String>,
 

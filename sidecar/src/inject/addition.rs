@@ -11,8 +11,11 @@ pub struct Addition {
     pub volumes: Vec<Value>,
 }
 
+/// Tells our items of a list from others.
+pub(super) type IsOurs = fn(&Value) -> bool;
+
 /// The lists of a pod's specification that we add to, each with what tells our items from others.
-pub(super) const LISTS: [(&str, fn(&Value) -> bool); 2] =
+pub(super) const LISTS: [(&str, IsOurs); 2] =
     [("initContainers", is_ours), ("volumes", is_our_volume)];
 
 impl Addition {

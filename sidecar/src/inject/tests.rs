@@ -288,7 +288,7 @@ fn what_is_ambiguous_or_endless_is_refused() {
     let mut bomb = format!("{POD}a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
     for level in 1..20 {
         let alias = format!("*a{}, ", level - 1).repeat(10);
-        bomb += &format!("a{level}: &a{level} [{alias}]\n");
+        bomb = format!("{bomb}a{level}: &a{level} [{alias}]\n");
     }
     assert!(refused(&bomb).contains("aliases make more than"));
     let circle = format!("{POD}a: &a [*a]\n");
@@ -361,10 +361,11 @@ fn pods_are_left_alone_that_say_so_or_cannot_have_one() {
 }
 
 fn annotated(annotations: &[(&str, &str)]) -> String {
-    let lines: String = annotations
-        .iter()
-        .map(|(key, value)| format!("    sidecar.mesh/{key}: {}\n", Value::from(*value)))
-        .collect();
+    let line = |(key, value): &(&str, &str)| {
+        let value = Value::from(*value);
+        format!("    sidecar.mesh/{key}: {value}\n")
+    };
+    let lines = annotations.iter().map(line).collect::<Vec<_>>().concat();
     POD.replace(
         "  name: web\n",
         &format!("  name: web\n  annotations:\n{lines}"),
@@ -562,6 +563,11 @@ fn identities_come_from_where_they_are_said_to() {
     );
 }
 
+/// What means something in YAML.
+const INSERTED: [&str; 14] = [
+    "#", ":", "-", "\n", " ", "{", "]", "&a ", "*a", "'", "\"", "|", "\t", "? ",
+];
+
 /// Every text that is made of a layout by taking out or doubling a line, or by a character that
 /// means something in YAML.
 fn variations(text: &str) -> impl Iterator<Item = String> {
@@ -577,9 +583,6 @@ fn variations(text: &str) -> impl Iterator<Item = String> {
         }
     });
     let text = text.to_owned();
-    const INSERTED: [&str; 14] = [
-        "#", ":", "-", "\n", " ", "{", "]", "&a ", "*a", "'", "\"", "|", "\t", "? ",
-    ];
     // One of them at every other place: all of them everywhere takes minutes.
     let by_character = (0..text.len())
         .step_by(2)

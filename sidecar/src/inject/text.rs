@@ -4,7 +4,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use super::{
-    addition::{Addition, LISTS},
+    addition::{Addition, IsOurs, LISTS},
     manifest::{Object, objects},
     options::Options,
     template::{Decision, Reason, TemplateError, Unasked, decide},
@@ -175,11 +175,10 @@ impl Wanted {
             reason: error.to_string(),
         })?;
         for (index, object) in found.into_iter().enumerate() {
-            let pointer: String = object
+            let pointer = object
                 .template
                 .iter()
-                .map(|key| format!("/{key}"))
-                .collect();
+                .fold(String::new(), |way, key| way + "/" + key);
             let template = meaning.pointer(&pointer).cloned().unwrap_or_default();
             let (addition, result) = match change {
                 Change::Uninject => (Addition::default(), Fate::Uninjected),
@@ -230,7 +229,7 @@ fn outcome(object: &Object<'_>, result: Fate) -> Outcome {
 
 /// Edits of both lists.
 fn each_list(
-    edits: impl Fn(&str, fn(&Value) -> bool) -> Result<Vec<Edit>, String>,
+    edits: impl Fn(&str, IsOurs) -> Result<Vec<Edit>, String>,
 ) -> Result<Vec<Edit>, String> {
     let mut all = Vec::new();
     for (list, is_ours) in LISTS {

@@ -62,8 +62,8 @@ pub enum CertificateError {
 /// The webhook's certificate, in files that somebody renews.
 #[derive(Clone)]
 pub struct Certificate {
-    certificate: PathBuf,
-    key: PathBuf,
+    chain_file: PathBuf,
+    key_file: PathBuf,
     current: watch::Sender<Arc<Loaded>>,
 }
 
@@ -79,8 +79,8 @@ impl Certificate {
     pub fn open(certificate: PathBuf, key: PathBuf) -> Result<Self, CertificateError> {
         let loaded = load(&certificate, &key)?;
         Ok(Self {
-            certificate,
-            key,
+            chain_file: certificate,
+            key_file: key,
             current: watch::Sender::new(Arc::new(loaded)),
         })
     }
@@ -88,9 +88,9 @@ impl Certificate {
     /// Reads the files again whenever they change, and says each time whether they could be used.
     /// If not, the certificate before stays.
     pub(super) async fn follow(&self, news: impl Fn(bool)) {
-        let mut changes = Changes::of([&self.certificate, &self.key]);
+        let mut changes = Changes::of([&self.chain_file, &self.key_file]);
         loop {
-            match load(&self.certificate, &self.key) {
+            match load(&self.chain_file, &self.key_file) {
                 Ok(loaded) if loaded.chain == self.current.borrow().chain => {}
                 Ok(loaded) => {
                     tracing::info!("the webhook's certificate is valid until {}", loaded.expiry);

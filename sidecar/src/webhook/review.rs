@@ -220,16 +220,16 @@ fn patch(spec: &Value, addition: &Addition) -> Vec<Value> {
         ("initContainers", &addition.init_containers),
         ("volumes", &addition.volumes),
     ];
-    let mut patch = Vec::new();
+    let mut operations = Vec::new();
     for (list, items) in lists {
         let path = format!("/spec/{list}");
         if spec[list].is_array() {
             let first = items.iter().rev();
             let add = |item| json!({"op": "add", "path": format!("{path}/0"), "value": item});
-            patch.extend(first.map(add));
+            operations.extend(first.map(add));
         } else {
-            patch.push(json!({"op": "add", "path": path, "value": items}));
+            operations.push(json!({"op": "add", "path": path, "value": items}));
         }
     }
-    patch
+    operations
 }

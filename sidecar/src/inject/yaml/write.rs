@@ -73,6 +73,11 @@ fn scalar(value: &Value) -> String {
     }
 }
 
+/// What some version of YAML or some program takes for no string.
+const TAKEN: [&str; 10] = [
+    "true", "false", "yes", "no", "on", "off", "null", "inf", "nan", "infinity",
+];
+
 /// In quotes, unless nobody could take it for something else than a string.
 fn word(text: &str) -> String {
     let is_plain = text.starts_with(|first: char| first.is_ascii_alphabetic() || first == '/')
@@ -86,10 +91,6 @@ fn word(text: &str) -> String {
             let number = text.strip_suffix(unit);
             number.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
         });
-    /// What some version of YAML or some program takes for no string.
-    const TAKEN: [&str; 10] = [
-        "true", "false", "yes", "no", "on", "off", "null", "inf", "nan", "infinity",
-    ];
     if (is_plain && !TAKEN.contains(&text.to_lowercase().as_str())) || is_quantity {
         text.to_owned()
     } else {
