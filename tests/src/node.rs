@@ -1,13 +1,11 @@
 //! A node: pods whose cgroups are shaped as the kubelet makes them, and the agent that captures them.
 
 use std::{
-    cell::RefCell,
     collections::BTreeMap,
     ffi::OsStr,
     fs,
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
-    rc::Rc,
     sync::Arc,
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -16,12 +14,17 @@ use nix::{
     mount::{MsFlags, mount},
     sys::signal::Signal,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{
-    Connection, Network, Output, Pod, Process, Program, Sandbox, access_log, access_log::Line,
-    cgroup::Container, http, namespace::Namespace, sidecar, wait,
+    Connection, KubeApi, Network, Output, Pod, Process, Program, Sandbox, access_log,
+    access_log::Line, cgroup::Container, http, kube_api, namespace::Namespace, sidecar, wait,
 };
+
+/// The name of every node: each has an API server of its own.
+const NODE: &str = "node-1";
+/// The port of the API server, in the node's namespace.
+const API: u16 = 6443;
 
 /// Who makes cgroups for the kubelet.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -50,8 +53,8 @@ pub struct Node {
     sandbox: Sandbox,
     /// What joins the pods.
     pub network: Arc<Network>,
-    /// The pods that the API knows, by uid.
-    told: Rc<RefCell<BTreeMap<String, Value>>>,
+    /// What the agent is told by.
+    pub api: KubeApi,
     next: AtomicU32,
 }
 
@@ -76,10 +79,13 @@ impl Node {
 
     /// A node on a network that others are on as well; its pods are numbered from here on.
     pub fn numbered_from(network: &Arc<Network>, first: u32) -> Self {
+        let sandbox = Sandbox::new("node");
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, API));
+        let api = KubeApi::start_on(Some(sandbox.namespace()), address);
         let node = Self {
-            sandbox: Sandbox::new("node"),
+            sandbox,
             network: Arc::clone(network),
-            told: Rc::default(),
+            api,
             next: AtomicU32::new(first),
         };
         let bpffs = node.bpffs();
@@ -92,7 +98,6 @@ impl Node {
             None::<&str>,
         )
         .expect("mounting a BPF file system");
-        node.publish();
         node
     }
 
@@ -152,33 +157,32 @@ impl Node {
                 .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
                 .collect()
         };
-        let told = json!({
-            "uid": pod.uid,
-            "name": pod.name,
-            "namespace": "default",
-            "account": pod.name,
-            "labels": map(labels),
-            "annotations": map(annotations),
-        });
-        self.told.borrow_mut().insert(pod.uid.clone(), told);
-        self.publish();
+        self.api.put(json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "name": pod.name,
+                "namespace": "default",
+                "uid": pod.uid,
+                "labels": map(labels),
+                "annotations": map(annotations),
+            },
+            "spec": {
+                "nodeName": NODE,
+                "serviceAccountName": pod.name,
+                "containers": [],
+            },
+            "status": {
+                "phase": "Running",
+                "podIP": pod.pod.v4(),
+                "podIPs": [{ "ip": pod.pod.v4() }, { "ip": pod.pod.v6() }],
+            },
+        }));
     }
 
     /// Tells the API that a pod is no more.
-    pub fn forget(&self, uid: &str) {
-        self.told.borrow_mut().remove(uid);
-        self.publish();
-    }
-
-    fn api(&self) -> PathBuf {
-        self.sandbox.directory().join("pods.json")
-    }
-
-    fn publish(&self) {
-        let told: Vec<_> = self.told.borrow().values().cloned().collect();
-        let new = self.api().with_extension("new");
-        fs::write(&new, Value::from(told).to_string()).expect("writing the pods");
-        fs::rename(new, self.api()).expect("writing the pods");
+    pub fn forget(&self, name: &str) {
+        self.api.delete(kube_api::PODS, "default", name);
     }
 
     /// The command line of an agent, to which flags can be added.
@@ -190,8 +194,9 @@ impl Node {
     pub fn agent_by<'a>(&'a self, program: Program<'a>) -> Program<'a> {
         program
             .container(Container::Sidecar)
-            .args(["node", "--node", "node-1", "--access-log", "json"])
-            .args([OsStr::new("--pods"), self.api().as_os_str()])
+            .args(["node", "--node", NODE, "--access-log", "json"])
+            .arg("--kubeconfig")
+            .arg(self.api.kubeconfig(self.sandbox.directory()))
             .args([
                 OsStr::new("--cgroup-root"),
                 self.sandbox.cgroup().path().as_os_str(),

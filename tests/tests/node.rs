@@ -176,11 +176,11 @@ fn a_pod_that_comes_later_is_captured_and_one_that_goes_leaves_nothing() {
             client.asks(&server, PORT) == SECRET
         });
         drop(app);
-        let uid = server.uid.clone();
+        let name = server.name.clone();
         server.end();
         wait::until("its pins have gone", || node.pins().len() == pins);
         wait::until("its lane has gone", || node.lanes().len() == 1);
-        node.forget(&uid);
+        node.forget(&name);
     }
 }
 
@@ -394,9 +394,9 @@ fn what_was_pinned_for_pods_that_went_while_no_agent_ran_is_removed() {
     let init = init.arg("--cgroup").arg(own.pod.sandbox().cgroup().path());
     init.succeed();
     let with_all = node.pins().len();
-    let uid = gone.uid.clone();
+    let name = gone.name.clone();
     gone.end();
-    node.forget(&uid);
+    node.forget(&name);
     node.tell(&disenrolled, &[], &[]);
     let _next = node.agent(&[]);
     wait::until("only the sidecar's pins are left", || {

@@ -65,7 +65,7 @@ fn pods_that_come_and_go_leave_nothing_in_the_agent() {
         let pods: Vec<NodePod> = (0..PODS)
             .map(|number| {
                 let driver = [Driver::Cgroupfs, Driver::Systemd][number % 2];
-                let pod = node.start_pod(&format!("p{wave}x"), driver);
+                let pod = node.start_pod(&format!("p{wave}-{number}-"), driver);
                 node.enrol(&pod, &[]);
                 pod
             })
@@ -75,13 +75,15 @@ fn pods_that_come_and_go_leave_nothing_in_the_agent() {
             assert_eq!(pod.asks(&server, PORT), SECRET);
         }
         for (number, pod) in pods.into_iter().enumerate() {
-            let uid = pod.uid.clone();
+            let name = pod.name.clone();
             // The API may tell before the node, or after.
             if number % 2 == 0 {
-                node.forget(&uid);
+                node.forget(&name);
+                pod.end();
+            } else {
+                pod.end();
+                node.forget(&name);
             }
-            pod.end();
-            node.forget(&uid);
         }
         wait::until("all have gone", || {
             node.lanes().len() == 1 && captured(&agent) == 1
@@ -109,8 +111,8 @@ fn two_hundred_pods_are_captured_by_one_agent() {
     const PODS: usize = 200;
     let node = Node::new();
     let pods: Vec<NodePod> = (0..PODS)
-        .map(|_| {
-            let pod = node.start_pod("p", Driver::Systemd);
+        .map(|number| {
+            let pod = node.start_pod(&format!("p{number}-"), Driver::Systemd);
             node.enrol(&pod, &[]);
             pod
         })

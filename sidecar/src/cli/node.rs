@@ -13,6 +13,7 @@ use crate::{
     changes::Changes,
     config::{self, AccessLog, Settings, Source},
     identity::Accounts,
+    kubernetes::{self, Client},
     logging::{self, LogFile, OpenLines},
     naming::Directory,
     node::{self, Agent, Parts, Pods},
@@ -41,9 +42,14 @@ pub struct Node {
     )]
     cgroup_root: Option<PathBuf>,
 
-    /// Until the API is asked: a file of pods
-    #[arg(long, hide = true)]
-    pods: PathBuf,
+    /// How to ask the Kubernetes API [default: as a pod does, by its service account]
+    #[arg(
+        long,
+        env = "SIDECAR_KUBECONFIG",
+        value_name = "FILE",
+        help_heading = "Node"
+    )]
+    kubeconfig: Option<PathBuf>,
 }
 
 impl Node {
@@ -105,12 +111,17 @@ impl Node {
             }
             let settings = follow(source.clone(), config.settings.clone());
             let accounts = Accounts::new(&config.identity, config.trust_domain.clone())?;
+            let client = Client::connect(self.kubeconfig.as_deref()).await?;
+            let known = kubernetes::pods(&client, &self.node);
+            let directory = Directory::default();
+            let naming = directory.clone();
+            tokio::spawn(async move { kubernetes::names(&client, naming).await });
             let (pods, admin, drain) = (Pods::default(), config.admin, Drain::default());
             let agent = Agent::new(Parts {
                 accounts,
                 collector,
                 config,
-                directory: Directory::default(),
+                directory,
                 lines,
                 node: self.node,
                 own,
@@ -119,7 +130,6 @@ impl Node {
                 source,
             })
             .context("cannot tell the agent's network namespace")?;
-            let known = pods_of(self.pods);
             tokio::spawn(show(admin, pods, drain.clone(), agent.succeeded()));
             let stop = async move {
                 tokio::select! {
@@ -132,54 +142,6 @@ impl Node {
             Ok(())
         })
     }
-}
-
-fn pods_of(file: PathBuf) -> watch::Receiver<node::Known> {
-    use crate::kubernetes::{PodFacts, PodUid, WorkloadName};
-    use crate::naming::ServiceAccount;
-    let (sender, known) = watch::channel(None);
-    tokio::spawn(async move {
-        let mut last = String::new();
-        loop {
-            let text = std::fs::read_to_string(&file).unwrap_or_default();
-            if text != last
-                && let Ok(pods) = serde_json::from_str::<Vec<serde_json::Value>>(&text)
-            {
-                last = text;
-                let strings = |value: &serde_json::Value| {
-                    let map = value.as_object().into_iter().flatten();
-                    map.map(|(k, v)| (k.clone(), v.as_str().unwrap_or_default().to_owned()))
-                        .collect()
-                };
-                let pods = pods.iter().map(|pod| {
-                    let text = |key: &str| pod[key].as_str().unwrap_or_default().to_owned();
-                    let facts = PodFacts {
-                        uid: PodUid(text("uid")),
-                        name: text("name"),
-                        service_account: ServiceAccount {
-                            namespace: text("namespace"),
-                            name: text("account"),
-                        },
-                        workload: WorkloadName {
-                            kind: "pod".to_owned(),
-                            name: text("name"),
-                        },
-                        labels: strings(&pod["labels"]),
-                        annotations: strings(&pod["annotations"]),
-                        host_network: pod["host_network"].as_bool().unwrap_or_default(),
-                        ended: false,
-                        grace_seconds: 30,
-                        addresses: Vec::new(),
-                        probe_ports: Vec::new(),
-                    };
-                    (facts.uid.clone(), facts)
-                });
-                sender.send_replace(Some(std::sync::Arc::new(pods.collect())));
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
-    });
-    known
 }
 
 /// Serves the admin endpoint for as long as no other agent has begun after this one: with the node's

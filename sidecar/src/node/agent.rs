@@ -33,7 +33,7 @@ use crate::{
     bpf::agents,
     config::{Config, Settings, Source},
     identity::{Accounts, Origin},
-    kubernetes::{Enrolment, LABEL, PodFacts, PodUid},
+    kubernetes::{Enrolment, KnownPods, LABEL, PodFacts, PodUid},
     logging::Lines,
     naming::Directory,
     pod,
@@ -62,9 +62,6 @@ const HAND_OVER: Duration = Duration::from_secs(20);
 const LINGER: Duration = Duration::from_secs(10);
 /// How long after the drain what is left of a lane may take.
 const AFTERWARDS: Duration = Duration::from_secs(3);
-
-/// The pods as the API has them; `None` until it has told.
-pub type Known = Option<Arc<BTreeMap<PodUid, PodFacts>>>;
 
 /// What an agent is made of.
 pub struct Parts {
@@ -145,7 +142,7 @@ impl Agent {
     /// Settings of the agent's own that are told anew hold for its pods from then on.
     pub async fn run(
         mut self,
-        mut known: watch::Receiver<Known>,
+        mut known: watch::Receiver<KnownPods>,
         mut settings: watch::Receiver<Settings>,
         stop: impl Future<Output = ()>,
     ) {

@@ -12,7 +12,7 @@ mod tree;
 mod watch;
 
 pub use self::{
-    agent::{Agent, Known, Parts},
+    agent::{Agent, Parts},
     registry::{Listed, Pods, Served, State},
     tree::root,
 };
