@@ -107,9 +107,8 @@ impl Parts<'_> {
         let mut environment = vec![
             field("SIDECAR_POD_NAME", "metadata.name"),
             field("SIDECAR_POD_NAMESPACE", "metadata.namespace"),
-            field("SIDECAR_SERVICE_ACCOUNT", "spec.serviceAccountName"),
-            field("SIDECAR_NODE", "spec.nodeName"),
-            field("SIDECAR_HOST_IP", "status.hostIP"),
+            field("SIDECAR_POD_SERVICE_ACCOUNT", "spec.serviceAccountName"),
+            field("SIDECAR_NODE_NAME", "spec.nodeName"),
         ];
         let ours = self.identity.settings.iter();
         environment.extend(ours.map(|(key, value)| variable(key, value)));

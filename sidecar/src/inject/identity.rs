@@ -204,7 +204,7 @@ impl IdentitySource {
                     (
                         "identity",
                         format!(
-                            "spiffe://{}/ns/$(SIDECAR_POD_NAMESPACE)/sa/$(SIDECAR_SERVICE_ACCOUNT)",
+                            "spiffe://{}/ns/$(SIDECAR_POD_NAMESPACE)/sa/$(SIDECAR_POD_SERVICE_ACCOUNT)",
                             trust_domain.as_str()
                         ),
                     ),

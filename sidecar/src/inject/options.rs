@@ -177,7 +177,7 @@ impl Options {
             // What Kubernetes puts there is a name as well.
             let value = value
                 .replace("$(SIDECAR_POD_NAMESPACE)", "x")
-                .replace("$(SIDECAR_SERVICE_ACCOUNT)", "x");
+                .replace("$(SIDECAR_POD_SERVICE_ACCOUNT)", "x");
             (key.to_owned(), value)
         });
         let all: BTreeMap<_, _> = ours

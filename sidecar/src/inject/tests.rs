@@ -559,7 +559,7 @@ fn identities_come_from_where_they_are_said_to() {
         .find(|(name, _)| name == "SIDECAR_IDENTITY");
     assert_eq!(
         id.expect("one").1,
-        "spiffe://sidecar.local/ns/$(SIDECAR_POD_NAMESPACE)/sa/$(SIDECAR_SERVICE_ACCOUNT)"
+        "spiffe://sidecar.local/ns/$(SIDECAR_POD_NAMESPACE)/sa/$(SIDECAR_POD_SERVICE_ACCOUNT)"
     );
 }
 
