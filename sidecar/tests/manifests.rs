@@ -9,8 +9,10 @@ use std::{
     thread,
 };
 
+use clap::{CommandFactory as _, Parser as _};
 use serde_json::{Value, json};
 use sidecar::{
+    cli::Cli,
     inject,
     kubernetes::{self, Enrolment, annotations},
 };
@@ -157,6 +159,71 @@ fn all_of_ours_are_the_same_image_of_this_version() {
     let image = concat!("sidecar:", env!("CARGO_PKG_VERSION"));
     for (what, _, container) in ours() {
         assert_eq!(container["image"], json!(image), "{what}");
+    }
+}
+
+/// What the kubelet would put for a field of a pod.
+fn field(path: &str) -> &'static str {
+    match path {
+        "metadata.name" => "web-6d5f8-x2x7k",
+        "metadata.namespace" => "shop",
+        "spec.nodeName" => "node-1",
+        "spec.serviceAccountName" => "web",
+        "status.hostIP" => "192.0.2.1",
+        "status.hostIPs" => "192.0.2.1,2001:db8::1",
+        _ => panic!("what is {path}?"),
+    }
+}
+
+/// The variables of a container as the kubelet gives them: each may refer to those before it.
+fn variables(container: &Value) -> Vec<(&str, String)> {
+    let mut variables: Vec<(&str, String)> = Vec::new();
+    for variable in array(&container["env"]) {
+        let path = variable.pointer("/valueFrom/fieldRef/fieldPath");
+        let mut value = path.map_or_else(
+            || text(&variable["value"]).to_owned(),
+            |path| field(text(path)).to_owned(),
+        );
+        for (name, known) in &variables {
+            value = value.replace(&format!("$({name})"), known);
+        }
+        assert!(
+            !value.contains("$("),
+            "nothing before it is called so: {variable}"
+        );
+        variables.push((text(&variable["name"]), value));
+    }
+    variables
+}
+
+#[test]
+fn arguments_and_variables_are_ones_that_the_command_understands() {
+    let cli = Cli::command();
+    for (what, _, container) in ours() {
+        let args: Vec<_> = array(&container["args"]).iter().map(text).collect();
+        let command = args.first().and_then(|name| cli.find_subcommand(name));
+        let command = command.unwrap_or_else(|| panic!("{what}: no command: {args:?}"));
+        let mut line: Vec<_> = ["sidecar"]
+            .iter()
+            .chain(&args)
+            .map(ToString::to_string)
+            .collect();
+        for (name, value) in variables(&container) {
+            let known = command
+                .get_arguments()
+                .find(|known| known.get_env().and_then(|name| name.to_str()) == Some(name));
+            match known.and_then(|known| known.get_long()) {
+                Some(flag) => line.push(format!("--{flag}={value}")),
+                None => {
+                    let is_for_others =
+                        container["env"].to_string().contains(&format!("$({name})"));
+                    assert!(is_for_others, "{what}: who reads {name}?");
+                }
+            }
+        }
+        if let Err(error) = Cli::try_parse_from(&line) {
+            panic!("{what}: {line:?}: {error}");
+        }
     }
 }
 
