@@ -33,6 +33,7 @@ pub mod forge;
 pub mod h2load;
 pub mod http;
 pub mod kube_api;
+pub mod kube_apiserver;
 pub mod load;
 pub mod manifests;
 pub mod metrics;

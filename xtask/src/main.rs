@@ -10,6 +10,7 @@ mod debian;
 mod demo;
 mod fuzz;
 mod image;
+mod kube_apiserver;
 mod linker;
 mod lint;
 mod nginx;
@@ -49,6 +50,7 @@ enum Command {
     Demo(demo::Options),
     Bench(bench::Options),
     Image(image::Options),
+    KubeApiserver(kube_apiserver::Options),
 }
 
 fn main() -> ExitCode {
@@ -62,6 +64,7 @@ fn main() -> ExitCode {
         Command::Demo(options) => demo::run(options),
         Command::Bench(options) => bench::run(&options),
         Command::Image(options) => image::run(options),
+        Command::KubeApiserver(options) => kube_apiserver::run(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

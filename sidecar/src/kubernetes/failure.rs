@@ -59,10 +59,11 @@ impl Failure {
 
 impl From<Box<Status>> for Failure {
     fn from(status: Box<Status>) -> Self {
-        if status.code == 410 {
-            Self::Forgotten
-        } else {
-            Self::Refused(status)
+        match status.code {
+            // What kube makes of any object that is none of those it expects.
+            0 => Self::Unusable("it is neither an event nor a status".to_owned()),
+            410 => Self::Forgotten,
+            _ => Self::Refused(status),
         }
     }
 }

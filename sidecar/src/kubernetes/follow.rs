@@ -75,9 +75,10 @@ pub(super) async fn follow<W: Object, T>(
         let from = match version.take() {
             Some(version) => Ok(version),
             None => list(client, what, &keep).await.map(|(all, version)| {
+                // Whoever sees what is told finds that it was told, and whoever finds it known sees it.
+                health.answers(what.name);
                 tell(Told::All(all));
                 health.knows(what.name);
-                health.answers(what.name);
                 version
             }),
         };

@@ -24,9 +24,9 @@ use crate::naming::Directory;
 /// cluster, and of undeclared ports on the address of a node.
 ///
 /// What is told is as old as the API's last word. Between the moment a pod gets an address and the
-/// moment the API tells of it, nothing is known of the address, or what was known of the pod that had
-/// it before: who dials it then may be refused by the new one's certificate, never let through to
-/// somebody the directory did not name.
+/// moment the API tells of it, nothing is known of the address, so nobody is expected there; or, if
+/// another pod had it before and the API has not told of its end, that one is, and whoever dials is
+/// refused by the certificate of the new one.
 pub async fn names(client: &Client, directory: Directory) {
     let all = |name, path| What {
         name,

@@ -358,3 +358,52 @@ async fn the_directory_follows_the_api() {
     eventually("the end", || at("198.19.1.1:80") == "-").await;
     following.abort();
 }
+
+/// The memory of this process that is its own, in bytes.
+fn resident() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("there is a /proc");
+    let mut fields = statm
+        .split(' ')
+        .map(|field| field.parse::<usize>().expect("a number"));
+    let (resident, shared) = (
+        fields.nth(1).expect("resident"),
+        fields.next().expect("shared"),
+    );
+    (resident - shared) * 4096
+}
+
+/// Alone in its process, else it measures the others: with `--ignored --exact`.
+#[test]
+#[ignore = "measures the whole process"]
+fn a_large_cluster_takes_few_bytes() {
+    let before = resident();
+    let directory = Directory::default();
+    let mut book = Book::new(directory);
+    for page in 0..20 {
+        let pods = (page * 250..(page + 1) * 250).map(|number| {
+            let ip = format!("198.18.{}.{}", number / 250, number % 250);
+            let pod = pod(&format!("web-7d9f8c-{number:05}"), "one", &ip);
+            pod_of(&with(
+                pod,
+                "/metadata/managedFields",
+                json!(vec!["fields"; 100]),
+            ))
+        });
+        for pod in pods {
+            book.tell(Told::Is(pod));
+        }
+    }
+    for number in 0..1000 {
+        let ip = format!("198.19.{}.{}", number / 250, number % 250);
+        let name = format!("service-{number}");
+        book.tell(Told::Is(service_of(&service(&name, &ip))));
+        let behind: Vec<_> = (0..5)
+            .map(|pod| format!("web-7d9f8c-{:05}", number * 5 + pod))
+            .collect();
+        let behind: Vec<_> = behind.iter().map(String::as_str).collect();
+        book.tell(Told::Is(slice_of(&slice(&name, &behind))));
+    }
+    let taken = resident() - before;
+    eprintln!("5,000 pods and 1,000 services take {} KiB", taken / 1024);
+    assert!(taken < 16 << 20, "{taken} bytes");
+}

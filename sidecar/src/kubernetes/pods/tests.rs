@@ -119,7 +119,7 @@ async fn nothing_is_known_until_all_is() {
     known.changed().await.expect("it is told");
     // In two pages, and at once.
     assert_eq!(names(&known.borrow_and_update()).len(), 300);
-    assert!(client.health.is_known());
+    eventually("it is known", || client.health.is_known()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
