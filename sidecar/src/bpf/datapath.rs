@@ -18,6 +18,7 @@ use super::{
     pins::Lock,
     programs::{self, Hook, PROGRAMS, Programs, SOCK_OPS, Size},
     removal::Detachable,
+    sys,
 };
 use crate::pod::{self, Cgroup};
 
@@ -254,7 +255,9 @@ impl Datapath {
         }
         self.lock = None;
         // They run without us, and each takes a descriptor.
-        self.programs = None;
+        if self.programs.take().is_some() {
+            sys::give_back_memory();
+        }
     }
 
     /// Another look at who serves the pod, for as long as we do.

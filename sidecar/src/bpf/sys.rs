@@ -162,6 +162,16 @@ fn bpf<T>(command: libc::c_int, attributes: &mut T) -> io::Result<RawFd> {
     RawFd::try_from(result).map_err(io::Error::other)
 }
 
+/// Gives memory back to the machine that is not used any more. Loading programs takes many times what
+/// remains, and the allocator would keep that for each thread that has loaded some.
+pub(super) fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it takes no pointers, and may be called at any time from any thread.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 #[expect(
     clippy::cast_possible_truncation,
     reason = "the attributes take a few bytes"
