@@ -458,3 +458,85 @@ fn innermost(error: &dyn std::error::Error) -> String {
     }
     cause.to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::ToSpan as _;
+    use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    #[test]
+    fn versions_are_read_whatever_follows_their_numbers() {
+        for (text, number) in [
+            ("v1.29.3", (1, 29)),
+            ("v1.33.1-gke.1035000", (1, 33)),
+            ("v1.28+", (1, 28)),
+            ("1.30", (1, 30)),
+        ] {
+            assert_eq!(
+                Version::parse(text).map(|version| version.number),
+                Some(number),
+                "{text}"
+            );
+        }
+        for text in ["", "v", "v1", "one.two"] {
+            assert_eq!(Version::parse(text), None, "{text}");
+        }
+    }
+
+    fn authority(year: i32) -> String {
+        let mut params = CertificateParams::default();
+        params.not_after = date_time_ymd(year, 1, 1);
+        let key = KeyPair::generate().expect("a key");
+        params.self_signed(&key).expect("a certificate").pem()
+    }
+
+    #[test]
+    fn of_several_authorities_the_end_of_the_first_counts() {
+        let bundle = authority(2040) + &authority(2031);
+        let end = "2031-01-01T00:00:00Z".parse().expect("a time");
+        assert_eq!(expiry(bundle.as_bytes()), Ok(end));
+        for damaged in [
+            "",
+            "nothing",
+            "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+        ] {
+            assert!(expiry(damaged.as_bytes()).is_err(), "{damaged}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_time_of_the_api_server_is_that_of_its_answers() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let ahead = Timestamp::now() + 1.hour();
+        let date = ahead.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.expect("a client");
+                let mut request = [0; 4096];
+                while stream.read(&mut request).await.is_ok_and(|read| read > 0) {
+                    let body = r#"{"major":"1","minor":"33","gitVersion":"v1.33.0","gitCommit":"","gitTreeState":"","buildDate":"","goVersion":"","compiler":"","platform":""}"#;
+                    let answer = format!(
+                        "HTTP/1.1 200 OK\r\nDate: {date}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+                        body.len()
+                    );
+                    if stream.write_all(answer.as_bytes()).await.is_err() {
+                        break;
+                    }
+                }
+            }
+        });
+        let server = format!("http://{address}").parse().expect("a URL");
+        let client = Client::try_from(Config::new(server)).expect("a client");
+        let (version, time) = version(&client).await.expect("an answer");
+        assert_eq!(version.map(|version| version.number), Some((1, 33)));
+        let apart = time.expect("a time").duration_since(ahead).abs();
+        assert!(apart < SignedDuration::from_secs(2), "{apart}");
+    }
+}

@@ -37,6 +37,9 @@ fn peer_of(table: &str, inode: u64) -> Option<SocketAddr> {
 /// Words of 32 bits as the machine has them, in hexadecimal, then the port.
 fn address(text: &str) -> Option<SocketAddr> {
     let (words, port) = text.split_once(':')?;
+    if words.len() % 8 != 0 {
+        return None;
+    }
     let mut bytes = Vec::new();
     for word in words.as_bytes().chunks(8) {
         let word = u32::from_str_radix(str::from_utf8(word).ok()?, 16).ok()?;
