@@ -117,9 +117,10 @@ impl Cgroup {
         }
         let Found { path, pod } = own_cgroup::find()?;
         let cgroup = Self::open(&path)?;
-        match pod {
-            Some(pod) => tracing::info!("{cgroup} is that of {pod}, in which we are"),
-            None => tracing::info!("{cgroup} is our own: we are in that of no pod"),
+        if let Some(pod) = pod {
+            tracing::info!("{cgroup} is that of {pod}, in which we are");
+        } else {
+            tracing::info!("{cgroup} is our own: we are in that of no pod");
         }
         Ok(cgroup)
     }
