@@ -170,12 +170,12 @@ fn asking() -> Value {
 #[track_caller]
 fn patched(webhook: &Webhook, mut pod: Value, response: &Value) -> Value {
     assert_eq!(response["patchType"], "JSONPatch");
-    let patch = Program::new(&webhook.sandbox, "base64")
+    let decoded = Program::new(&webhook.sandbox, "base64")
         .args(["--decode"])
         .stdin(response["patch"].as_str().expect("a patch"))
         .succeed();
-    let patch: Vec<Value> = serde_json::from_str(&patch).expect("a JSON patch");
-    for operation in patch {
+    let operations: Vec<Value> = serde_json::from_str(&decoded).expect("a JSON patch");
+    for operation in operations {
         assert_eq!(operation["op"], "add");
         let path = operation["path"].as_str().expect("a path");
         let value = operation["value"].clone();

@@ -14,8 +14,8 @@ pub struct Resources {
 }
 
 impl Default for Resources {
-    /// Idle, it takes about 10 MB; 4,096 connections in the making some 200. Of CPU it takes what
-    /// the traffic costs, and a limit would show as latency.
+    /// Idle, it takes about 10 MB. Of CPU it takes what the traffic costs, and a limit would show as
+    /// latency.
     fn default() -> Self {
         Self {
             cpu_request: Some("10m".to_owned()),
