@@ -212,13 +212,11 @@ fn arguments_and_variables_are_ones_that_the_command_understands() {
             let known = command
                 .get_arguments()
                 .find(|known| known.get_env().and_then(|name| name.to_str()) == Some(name));
-            match known.and_then(|known| known.get_long()) {
-                Some(flag) => line.push(format!("--{flag}={value}")),
-                None => {
-                    let is_for_others =
-                        container["env"].to_string().contains(&format!("$({name})"));
-                    assert!(is_for_others, "{what}: who reads {name}?");
-                }
+            if let Some(flag) = known.and_then(|known| known.get_long()) {
+                line.push(format!("--{flag}={value}"));
+            } else {
+                let is_for_others = container["env"].to_string().contains(&format!("$({name})"));
+                assert!(is_for_others, "{what}: who reads {name}?");
             }
         }
         if let Err(error) = Cli::try_parse_from(&line) {
