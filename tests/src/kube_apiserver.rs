@@ -23,7 +23,7 @@ use crate::wait;
 pub const VARIABLE: &str = "SIDECAR_KUBE_APISERVER";
 
 /// A start takes a quarter of a minute on an idle machine.
-const START: Duration = Duration::from_secs(180);
+const START: Duration = Duration::from_mins(3);
 
 /// An API server that knows two users by their tokens: `admin`, who may do everything, and `agent`,
 /// who is the service account `sidecar-node` of the namespace `sidecar-node`.

@@ -249,7 +249,12 @@ async fn a_server_that_is_away_takes_no_pod_away_and_is_told_of() {
 async fn what_nobody_listens_to_is_asked_no_more() {
     let Site { api, known, .. } = Site::new().await;
     drop(known);
-    eventually("the end of the watch", || api.watches(PODS) == 0).await;
+    // The server notices who has hung up when it says something.
+    eventually("the end of the watch", || {
+        api.happens(PODS, Happening::Bookmark);
+        api.watches(PODS) == 0
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
