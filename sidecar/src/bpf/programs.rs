@@ -152,6 +152,9 @@ impl Programs {
         // What the daemon would not log is not reported: the verifier removes it.
         let level = log::max_level() as u8;
         let mut loader = EbpfLoader::new();
+        // What types the kernel has is of no concern to programs that touch none of them, and takes
+        // megabytes.
+        loader.btf(None);
         loader.override_global(logger::LEVEL, &level, true);
         for map in MAPS {
             loader.map_pin_path(map, pins.map(map));

@@ -29,8 +29,13 @@ pub struct Node {
     config: config::Args,
 
     /// The name of this node, as the Kubernetes API has it
-    #[arg(long, env = "SIDECAR_NODE", value_name = "NAME", help_heading = "Node")]
-    node: String,
+    #[arg(
+        long = "node",
+        env = "SIDECAR_NODE",
+        value_name = "NAME",
+        help_heading = "Node"
+    )]
+    name: String,
 
     /// The root of the host's cgroup v2 tree [default: /run/sidecar/cgroup, or else where it is
     /// mounted]
@@ -112,7 +117,7 @@ impl Node {
             let settings = follow(source.clone(), config.settings.clone());
             let accounts = Accounts::new(&config.identity, config.trust_domain.clone())?;
             let client = Client::connect(self.kubeconfig.as_deref()).await?;
-            let known = kubernetes::pods(&client, &self.node);
+            let known = kubernetes::pods(&client, &self.name);
             let directory = Directory::default();
             let naming = directory.clone();
             tokio::spawn(async move { kubernetes::names(&client, naming).await });
@@ -123,7 +128,7 @@ impl Node {
                 config,
                 directory,
                 lines,
-                node: self.node,
+                node: self.name,
                 own,
                 pods: pods.clone(),
                 root,
@@ -138,7 +143,7 @@ impl Node {
                 }
                 drain.run(Duration::ZERO).await;
             };
-            agent.run(known, settings, stop).await;
+            Box::pin(agent.run(known, settings, stop)).await;
             Ok(())
         })
     }

@@ -265,7 +265,7 @@ impl Agent {
                 if running.checked.elapsed() >= POLL {
                     running.checked = Instant::now();
                 }
-                self.settle(slot, &settings);
+                Self::settle(slot, &settings);
                 return;
             }
             tracing::info!("{} has a new network namespace", slot.facts);
@@ -291,7 +291,7 @@ impl Agent {
     }
 
     /// Tells a lane by which settings to go on.
-    fn settle(&self, slot: &mut Slot, settings: &Result<Box<Config>, Refused>) {
+    fn settle(slot: &mut Slot, settings: &Result<Box<Config>, Refused>) {
         let Some(running) = &slot.running else {
             return;
         };
@@ -374,7 +374,7 @@ impl Agent {
                     refused.why
                 );
                 slot.refused = Some(refused);
-                (Purpose::Close(self.strict()?), None)
+                (Purpose::Close(Box::new(self.strict()?)), None)
             }
         };
         let start = Start {
@@ -694,7 +694,7 @@ impl Agent {
             }
         };
         // The longest that a pod may have for itself is not known here: it is bounded by whoever kills us.
-        let _ = tokio::time::timeout(grace.max(Duration::from_secs(60)) + AFTERWARDS, ended).await;
+        let _ = tokio::time::timeout(grace.max(Duration::from_mins(1)) + AFTERWARDS, ended).await;
     }
 }
 
@@ -737,6 +737,6 @@ fn join(lane: Lane) {
 /// Waits for a change. Where nobody will ever tell of one, for ever.
 async fn changed<T>(receiver: &mut watch::Receiver<T>) {
     if receiver.changed().await.is_err() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }

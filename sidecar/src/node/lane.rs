@@ -111,7 +111,7 @@ pub(super) struct Start {
 /// What a lane is for.
 pub(super) enum Purpose {
     /// To close the pod by a policy, and to serve nobody.
-    Close(Policy),
+    Close(Box<Policy>),
     /// To serve it.
     Serve(Box<Wanted>),
 }

@@ -49,10 +49,9 @@ impl Tree {
                 Some(PodName::Kubernetes(uid)) => {
                     self.pods.insert(PodUid(uid), child);
                 }
-                // Podman's, of which no API tells.
-                Some(PodName::Podman(_)) => {}
                 None if depth > 0 => self.walk(&child, depth - 1),
-                None => {}
+                // Of Podman's no API tells.
+                Some(PodName::Podman(_)) | None => {}
             }
         }
     }
