@@ -229,9 +229,9 @@ async fn namespaces(client: &Client, named: &[String]) -> Said<Vec<NamespaceFact
     let pods = Api::<Pod>::all(client.clone());
     let asking = all(&pods, &format!("{LABEL}=enabled")).await?;
     let asking = asking.into_iter().filter_map(|pod| pod.metadata.namespace);
-    let names: BTreeSet<String> = asking.chain(named.iter().cloned()).collect();
+    let wanted: BTreeSet<String> = asking.chain(named.iter().cloned()).collect();
     let mut facts = Vec::new();
-    for name in names {
+    for name in wanted {
         facts.push(namespace(client, name).await?);
     }
     Ok(facts)

@@ -147,7 +147,7 @@ async fn exchange(
 }
 
 /// The connection on which somebody says our token: anybody may connect meanwhile.
-async fn accept(listener: &TcpListener, token: &Token) -> Result<TcpStream, Trouble> {
+async fn accept(listener: &TcpListener, ours: &Token) -> Result<TcpStream, Trouble> {
     loop {
         let accepted = listener.accept().await;
         let (mut taken, _) =
@@ -155,7 +155,7 @@ async fn accept(listener: &TcpListener, token: &Token) -> Result<TcpStream, Trou
         let mut said = Token::default();
         // Ours is said at once; who says nothing must not keep it out.
         let reading = timeout(LIMIT / 5, taken.read_exact(&mut said));
-        if matches!(reading.await, Ok(Ok(_))) && said == *token {
+        if matches!(reading.await, Ok(Ok(_))) && said == *ours {
             return Ok(taken);
         }
     }
@@ -166,6 +166,7 @@ async fn within<T>(work: impl Future<Output = T>, late: Trouble) -> Result<T, Tr
 }
 
 /// What it means that `connect()` to a listener of our own fails.
+#[expect(clippy::needless_pass_by_value, reason = "as `map_err` hands it over")]
 fn refusal(error: io::Error) -> Trouble {
     match error.kind() {
         io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => Trouble::Refused,

@@ -106,6 +106,7 @@ fn what_may_not_be_read_is_said_and_is_no_obstacle() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of all faults")]
 fn each_fault_breaks_its_own_claim() {
     type Spoil = fn(&mut Preflight);
     fn first(cluster: &mut Preflight) -> &mut NodeFacts {
