@@ -71,7 +71,10 @@ async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes a real API server: cargo xtask kube-apiserver"]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one life of one server, which takes long to start"
+)]
 async fn a_real_api_server_is_followed_through_cuts_compaction_and_restarts() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut server = KubeApiServer::start(directory.path());

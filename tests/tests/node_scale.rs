@@ -107,10 +107,7 @@ fn pods_that_come_and_go_leave_nothing_in_the_agent() {
     agent.stop();
 }
 
-/// Two hundred pods take some minutes of both cores to make, so it is for whoever asks:
-/// `cargo test -p sidecar-tests --test node_scale -- --ignored --nocapture`.
 #[test]
-#[ignore = "a measurement of some minutes, run on demand"]
 fn two_hundred_pods_are_captured_by_one_agent() {
     const PODS: usize = 200;
     let node = Node::new();

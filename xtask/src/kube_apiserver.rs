@@ -23,8 +23,15 @@ pub struct Options {}
 /// Debian's version of the source package; the last that builds without Go modules.
 const VERSION: &str = "1.20.5+really1.20.2-1.1+deb12u1";
 
-/// Where that is, beside the packages that machines are set up to know of.
-const SOURCES: &str = "deb-src http://deb.debian.org/debian bookworm main\n";
+/// Where this machine is told of Debian's packages, in either form that there is.
+const SOURCES: [(&str, &str, &str); 2] = [
+    (
+        "/etc/apt/sources.list.d/debian.sources",
+        "Types: deb",
+        "Types: deb-src",
+    ),
+    ("/etc/apt/sources.list", "deb ", "deb-src "),
+];
 
 /// What it is built with, by path and Debian package.
 const BUILT_WITH: [(&str, &str); 4] = [
@@ -48,8 +55,8 @@ pub fn run(_: &Options) -> anyhow::Result<()> {
     let kubectl = workspace::target().join("tools/python/bin");
     let mut tests = cargo();
     tests
-        .args(["test", "-p", "sidecar", "--test", "kube_apiserver"])
-        .args(["--", "--ignored", "--nocapture"])
+        .args(["test", "-p", "sidecar", "--features", "on-demand"])
+        .args(["--test", "kube_apiserver", "--", "--nocapture"])
         .env("PATH", path_with(&kubectl))
         .env(VARIABLE, server);
     step("ask a real API server", || run_command(&mut tests))
@@ -71,15 +78,17 @@ fn built() -> anyhow::Result<PathBuf> {
 fn build(room: &Path, program: &Path) -> anyhow::Result<()> {
     let made = room.join("lists/partial");
     fs::create_dir_all(&made).with_context(|| format!("cannot make {}", made.display()))?;
-    let sources = room.join("sources.list");
-    fs::write(&sources, SOURCES).with_context(|| format!("cannot write {}", sources.display()))?;
+    let sources = sources(room)?;
     let apt_get = || {
         let mut command = Command::new("apt-get");
         command
             .current_dir(room)
             .arg("--quiet=2")
-            .args(["-o", &format!("Dir::Etc::SourceList={}", sources.display())])
-            .args(["-o", "Dir::Etc::SourceParts=/dev/null"])
+            .args(["-o", "Dir::Etc::SourceList=/dev/null"])
+            .args([
+                "-o",
+                &format!("Dir::Etc::SourceParts={}", sources.display()),
+            ])
             .args([
                 "-o",
                 &format!("Dir::State::Lists={}", room.join("lists").display()),
@@ -122,4 +131,35 @@ fn build(room: &Path, program: &Path) -> anyhow::Result<()> {
     let half = room.join("kube-apiserver");
     fs::copy(&result, &half).with_context(|| format!("cannot copy {}", result.display()))?;
     fs::rename(&half, program).with_context(|| format!("cannot write {}", program.display()))
+}
+
+/// Has the source packages come from where this machine has its packages from; gives the directory
+/// that says so.
+fn sources(room: &Path) -> anyhow::Result<PathBuf> {
+    let found = SOURCES.into_iter().find_map(|(path, packages, sources)| {
+        Some((path, fs::read_to_string(path).ok()?, packages, sources))
+    });
+    let (path, text, packages, sources) = found.context(
+        "this machine knows no source of Debian packages; add one to /etc/apt/sources.list",
+    )?;
+    let text: String = text
+        .lines()
+        .map(|line| {
+            line.strip_prefix(packages)
+                .map_or_else(|| format!("{line}\n"), |rest| format!("{sources}{rest}\n"))
+        })
+        .collect();
+    let directory = room.join("sources");
+    fs::create_dir_all(&directory)
+        .with_context(|| format!("cannot make {}", directory.display()))?;
+    let name = Path::new(path).file_name().unwrap_or_default();
+    // The name's ending tells the form.
+    let name = if name == "sources.list" {
+        "debian.list".as_ref()
+    } else {
+        name
+    };
+    fs::write(directory.join(name), text)
+        .with_context(|| format!("cannot write to {}", directory.display()))?;
+    Ok(directory)
 }

@@ -28,6 +28,7 @@ pub fn run(Options {}: Options) -> anyhow::Result<()> {
         run_command(
             cargo()
                 .args(["clippy", "--locked", "--workspace", "--all-targets"])
+                .arg("--all-features")
                 .args(["--exclude", "sidecar-ebpf", "--", "--deny", "warnings"]),
         )
     })?;

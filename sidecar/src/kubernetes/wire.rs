@@ -81,6 +81,7 @@ objects! {
         startup_probe: Probe,
     }
 
+    #[expect(clippy::struct_field_names, reason = "the API has named it so")]
     ContainerPort {
         container_port: u16,
         #[serde(rename = "hostIP")]

@@ -360,6 +360,7 @@ async fn the_directory_follows_the_api() {
 }
 
 /// The memory of this process that is its own, in bytes.
+#[cfg(feature = "on-demand")]
 fn resident() -> usize {
     let statm = std::fs::read_to_string("/proc/self/statm").expect("there is a /proc");
     let mut fields = statm
@@ -372,9 +373,9 @@ fn resident() -> usize {
     (resident - shared) * 4096
 }
 
-/// Alone in its process, else it measures the others: with `--ignored --exact`.
+/// Alone in its process, else it measures the others: with `--features on-demand`, and by its name.
+#[cfg(feature = "on-demand")]
 #[test]
-#[ignore = "measures the whole process"]
 fn a_large_cluster_takes_few_bytes() {
     let before = resident();
     let directory = Directory::default();

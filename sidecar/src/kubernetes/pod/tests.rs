@@ -8,7 +8,7 @@ fn facts(pod: Value) -> PodFacts {
         .into()
 }
 
-fn workload(metadata: Value) -> String {
+fn workload(metadata: &Value) -> String {
     facts(json!({"metadata": metadata})).workload.to_string()
 }
 
@@ -35,9 +35,9 @@ fn a_pod_belongs_to_what_users_have_made() {
         ("Job", "backup-2", "job/backup-2"),
         ("Node", "one", "pod/the-pod"),
     ] {
-        assert_eq!(workload(owned_by(kind, name)), expected);
+        assert_eq!(workload(&owned_by(kind, name)), expected);
     }
-    assert_eq!(workload(json!({"name": "alone"})), "pod/alone");
+    assert_eq!(workload(&json!({"name": "alone"})), "pod/alone");
 }
 
 #[test]
