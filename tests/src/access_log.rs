@@ -60,6 +60,8 @@ pub struct Connection {
     pub peer_service: Option<String>,
     /// What the other end belongs to.
     pub peer_workload: Option<String>,
+    /// `peer_misnamed` where the server is not who the cluster says.
+    pub naming: Option<String>,
 }
 
 /// One line of the JSON access log: a connection that was established.
