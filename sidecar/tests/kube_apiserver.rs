@@ -202,3 +202,91 @@ async fn a_real_api_server_is_followed_through_cuts_compaction_and_restarts() {
     );
     knows(&mut known, &["b", "c"]).await;
 }
+
+/// Where what it says is written down, for tests without it to say it again.
+const RECORDINGS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/kube_apiserver");
+
+/// The pods that are watched.
+const PODS: &str = "/api/v1/pods?labelSelector=sidecar.mesh/inject";
+
+/// What lines of a watch tell of what.
+fn told(watch: &str) -> Vec<(String, String)> {
+    let told = watch.lines().map(|line| {
+        let event: Value = serde_json::from_str(line).expect("JSON");
+        let text = |pointer: &str| {
+            event
+                .pointer(pointer)
+                .and_then(Value::as_str)
+                .map(str::to_owned)
+        };
+        let what = text("/type").expect("a type");
+        (what, text("/object/metadata/name").unwrap_or_default())
+    });
+    told.collect()
+}
+
+#[test]
+fn what_it_says_is_as_it_is_written_down() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut server = KubeApiServer::start(directory.path());
+    server.kubectl(&["create", "namespace", "shop"], "");
+    server.create(&pod("b", "one", "198.18.0.3"));
+    server.create(&pod("c", "one", "198.18.0.4"));
+    server.create(&pod("elsewhere", "two", "198.18.0.2"));
+    server.create(&service());
+    let said = |path: &str| server.kubectl(&["get", "--raw", path], "");
+    let pods = said(PODS);
+    let services = said("/api/v1/services");
+    let list: Value = serde_json::from_str(&pods).expect("JSON");
+    let version = &list["metadata"]["resourceVersion"];
+    let version = version.as_str().expect("a version");
+
+    // Bookmarks come two seconds before the end.
+    let watching = format!(
+        "{PODS}&watch=true&allowWatchBookmarks=true&timeoutSeconds=12&resourceVersion={version}"
+    );
+    let watch = std::thread::scope(|scope| {
+        let watched = scope.spawn(|| said(&watching));
+        let touch = ["label", "-n", "shop", "pod", "b", "touched=yes"];
+        server.kubectl(&touch, "");
+        let at_once = ["--force", "--grace-period=0"];
+        server.kubectl(
+            &[&["delete", "-n", "shop", "pod", "c"][..], &at_once].concat(),
+            "",
+        );
+        server.create(&pod("d", "one", "198.18.0.5"));
+        watched.join().expect("a watch")
+    });
+    let touch = ["label", "-n", "shop", "pod", "elsewhere", "touched=yes"];
+    server.kubectl(&touch, "");
+    server.stop();
+    server.compact();
+    server.resume();
+    let watching = format!("{PODS}&watch=true&timeoutSeconds=5&resourceVersion={version}");
+    let gone = server.kubectl(&["get", "--raw", &watching], "");
+
+    let expected = [
+        ("MODIFIED", "b"),
+        // It is about to end.
+        ("MODIFIED", "c"),
+        ("DELETED", "c"),
+        ("ADDED", "d"),
+        ("MODIFIED", "d"),
+        ("BOOKMARK", ""),
+    ];
+    let expected = expected.map(|(what, name)| (what.to_owned(), name.to_owned()));
+    assert_eq!(told(&watch), expected);
+    assert_eq!(told(&gone), [("ERROR".to_owned(), String::new())]);
+    assert!(gone.contains("\"code\":410"), "{gone}");
+    if std::env::var_os("SIDECAR_WRITE_GOLDEN").is_some() {
+        fs::create_dir_all(RECORDINGS).expect("a directory");
+        for (name, said) in [
+            ("pods.list.json", pods),
+            ("pods.watch.jsonl", watch),
+            ("pods.gone.jsonl", gone),
+            ("services.list.json", services),
+        ] {
+            fs::write(std::path::Path::new(RECORDINGS).join(name), said).expect("writable");
+        }
+    }
+}

@@ -139,7 +139,10 @@ impl KubeApiServer {
             "users": [{"name": user, "user": {"token": user}}],
             "contexts": [{"name": "test", "context": {"cluster": "test", "user": user}}],
         });
-        fs::write(&path, content.to_string()).expect("writing a kubeconfig");
+        // Another thread may be about to read it.
+        let new = path.with_extension(format!("{:?}", thread::current().id()));
+        fs::write(&new, content.to_string()).expect("writing a kubeconfig");
+        fs::rename(&new, &path).expect("in one directory");
         path
     }
 

@@ -10,6 +10,8 @@ mod pod;
 mod pods;
 pub mod preflight;
 #[cfg(test)]
+mod recorded;
+#[cfg(test)]
 mod testing;
 mod wire;
 
