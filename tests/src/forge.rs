@@ -165,6 +165,15 @@ impl Holder {
         }
     }
 
+    /// Itself, as a secret of Kubernetes has a development CA: file names and contents.
+    pub fn dev_ca(&self) -> [(&'static str, Vec<u8>); 2] {
+        let root = pem("CERTIFICATE", &self.certificate);
+        [
+            ("root.pem", root.into()),
+            ("root_key.pem", self.key.serialize_pem().into()),
+        ]
+    }
+
     /// The same as a secret of Kubernetes has it: file names and contents.
     pub fn secret(&self, path: &str) -> [(&'static str, Vec<u8>); 3] {
         let holder = self.issue(|params| *params = workload(path));

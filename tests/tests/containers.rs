@@ -3,15 +3,21 @@
 use std::{
     io::Write as _,
     process::{Command, Stdio},
+    time::Duration,
 };
 
+use nix::sys::signal::Signal;
+
 use sidecar_tests::{
-    Connection, ContainerPod, SECRET,
+    Connection, ContainerPod, Output, SECRET,
     access_log::{self, Line},
     container::Node,
     forge::Holder,
     sidecar, wait,
 };
+
+/// How long a sidecar may take to end that has nothing left to do.
+const AT_ONCE: Duration = Duration::from_secs(2);
 
 /// A pod as it would be handed to a cluster, with the sidecar that `sidecar inject` adds.
 fn inject(name: &str, app: &str) -> String {
@@ -77,11 +83,7 @@ fn two_pods_of_a_cluster_talk_by_mutual_tls() {
     let server = node.run(&inject("server", SERVER));
     let client = node.run(&inject("client", CLIENT));
     let capture = client.capture();
-    let url = format!("http://{}:8080/", server.v4());
-    let page = client.exec(
-        "app",
-        ["curl", "--silent", "--show-error", "--max-time", "20", &url],
-    );
+    let page = fetch(&client, &server);
     assert_eq!(page.success().stdout, format!("{SECRET} {}", client.v4()));
     capture.finish().assert_encrypted(&[SECRET]);
     for (pod, direction, peer) in [
@@ -99,6 +101,135 @@ fn two_pods_of_a_cluster_talk_by_mutual_tls() {
     for pod in [client, server] {
         assert!(pod.terminate().contains(&("sidecar".to_owned(), 0)));
     }
+}
+
+#[test]
+fn an_app_that_restarts_stays_covered() {
+    let node = node(&["client", "server"]);
+    let mut server = node.run(&inject("server", SERVER));
+    let mut client = node.run(&inject("client", CLIENT));
+    for pod in [&mut server, &mut client] {
+        pod.kill("app");
+        pod.restart("app");
+    }
+    assert_talk_encrypted(&client, &server);
+}
+
+#[test]
+fn a_sidecar_that_is_killed_takes_its_pod_over_when_it_is_back() {
+    let node = node(&["client", "server"]);
+    let server = node.run(&inject("server", SERVER));
+    let client = node.run(&inject("client", CLIENT));
+    let mut pods = [client, server];
+    for mortal in 0..pods.len() {
+        let capture = pods[0].capture();
+        pods[mortal].kill("sidecar");
+        let [client, server] = &pods;
+        let page = fetch(client, server);
+        assert!(!page.status.success(), "pod {mortal} is open: {page}");
+        assert!(!capture.finish().contains(SECRET), "pod {mortal}");
+        pods[mortal].restart("sidecar");
+        let [client, server] = &pods;
+        assert_talk_encrypted(client, server);
+    }
+}
+
+/// Fetches the server's page once, and ends.
+const JOB: &str = "
+    command: [curl, --silent, --show-error, --max-time, '20', 'http://SERVER:8080/']
+  restartPolicy: Never
+";
+
+#[test]
+fn a_job_completes_with_its_app() {
+    let node = node(&["job", "server"]);
+    let server = node.run(&inject("server", SERVER));
+    let job = JOB.replace("SERVER", &server.v4().to_string());
+    let job = node.run(&inject("job", &job));
+    assert_eq!(job.wait_for_exit("app", wait::DEADLINE), 0);
+    assert_eq!(job.log("app"), format!("{SECRET} {}", job.v4()));
+    assert!(job.runs("sidecar"));
+    job.signal("sidecar", Signal::SIGTERM);
+    assert_eq!(job.wait_for_exit("sidecar", AT_ONCE), 0);
+}
+
+/// Answers line by line. Told to end, it answers three lines more, says goodbye to whom it talked to on a
+/// new connection, and ends with 0.
+const DRAINING: &str = "
+    command: [python3, -u, -c]
+    args:
+    - |
+      import signal, socket
+      told = []
+      signal.signal(signal.SIGTERM, lambda *_: told.append(1))
+      listener = socket.create_server(('', 8080))
+      stream, peer = listener.accept()
+      left = 3
+      for line in stream.makefile():
+          stream.sendall(line.encode())
+          left -= len(told)
+          if not left:
+              break
+      assert not left, 'the connection has ended'
+      goodbye = socket.create_connection((peer[0], 8081), 10)
+      goodbye.sendall(b'violet rhinoceros')
+      goodbye.shutdown(socket.SHUT_WR)
+      answer = goodbye.recv(100)
+      assert answer == b'farewell', answer
+";
+
+/// Talks line by line until nobody answers, and answers a goodbye.
+const TALKING: &str = r"
+    command: [python3, -u, -c]
+    args:
+    - |
+      import signal, socket, sys, threading, time
+      signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+      listener = socket.create_server(('', 8081))
+      def farewell():
+          stream, _ = listener.accept()
+          while stream.recv(100):
+              pass
+          stream.sendall(b'farewell')
+          stream.close()
+      threading.Thread(target=farewell, daemon=True).start()
+      stream = socket.create_connection(('SERVER', 8080))
+      answers = stream.makefile()
+      while True:
+          stream.sendall(b'violet rhinoceros\n')
+          if not answers.readline():
+              break
+          print('answered')
+          time.sleep(0.05)
+      signal.pause()
+";
+
+#[test]
+fn an_app_that_drains_is_served_to_its_end_and_the_sidecar_ends_after_it() {
+    let node = node(&["client", "server"]);
+    let server = node.run(&inject("server", DRAINING));
+    let talking = TALKING.replace("SERVER", &server.v4().to_string());
+    let client = node.run(&inject("client", &talking));
+    wait::until("the pods talk", || client.log("app").contains("answered"));
+    let ends = server.terminate();
+    let expected = [("app".to_owned(), 0), ("sidecar".to_owned(), 0)];
+    assert_eq!(ends, expected, "{}", server.log("app"));
+}
+
+/// Has the client's app ask for the server's page.
+fn fetch(client: &ContainerPod, server: &ContainerPod) -> Output {
+    let url = format!("http://{}:8080/", server.v4());
+    let curl = ["curl", "--silent", "--show-error", "--max-time", "20", &url];
+    client.exec("app", curl)
+}
+
+/// Has the client's app ask for the server's page, and looks at what passes between the pods.
+#[track_caller]
+fn assert_talk_encrypted(client: &ContainerPod, server: &ContainerPod) {
+    let capture = client.capture();
+    let page = fetch(client, server).success().stdout;
+    assert_eq!(page, format!("{SECRET} {}", client.v4()));
+    capture.finish().assert_encrypted(&[SECRET]);
 }
 
 /// Waits until a pod's access log has a line about such a connection.

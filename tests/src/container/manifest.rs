@@ -70,6 +70,36 @@ pub struct Spec {
     pub host_pid: bool,
     #[serde(default)]
     pub host_network: bool,
+    /// When an app restarts is for a test to say.
+    pub restart_policy: Option<PodRestartPolicy>,
+    /// Who asks the API is told of it otherwise.
+    pub automount_service_account_token: Option<bool>,
+    /// No name is resolved here.
+    pub dns_policy: Option<String>,
+    /// Nothing is evicted here.
+    pub priority_class_name: Option<String>,
+    /// It chooses a node, and here is only one.
+    #[serde(default)]
+    pub node_selector: BTreeMap<String, String>,
+    /// They choose a node as well.
+    #[serde(default)]
+    pub tolerations: Vec<Toleration>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub enum PodRestartPolicy {
+    Always,
+    OnFailure,
+    Never,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Toleration {
+    pub key: Option<String>,
+    pub operator: Option<String>,
+    pub value: Option<String>,
+    pub effect: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -105,6 +135,18 @@ pub struct Container {
     pub startup_probe: Option<Probe>,
     pub readiness_probe: Option<Probe>,
     pub liveness_probe: Option<Probe>,
+}
+
+impl Container {
+    /// What says that it has started, is ready and is alive, in the order in which it is asked.
+    pub fn probes(&self) -> impl Iterator<Item = &Probe> {
+        let probes = [
+            &self.startup_probe,
+            &self.readiness_probe,
+            &self.liveness_probe,
+        ];
+        probes.into_iter().flatten()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -164,6 +206,8 @@ pub enum Resource {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SecurityContext {
     pub allow_privilege_escalation: Option<bool>,
+    /// `false`: nothing here is.
+    pub privileged: Option<bool>,
     #[serde(default)]
     pub capabilities: Capabilities,
     pub read_only_root_filesystem: Option<bool>,

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -19,13 +20,18 @@ use super::{
     pod::ContainerPod,
     volume::{Files, Offer},
 };
-use crate::Network;
+use crate::{KubeApi, Network};
+
+/// The port of the API, in the node's namespace.
+const API: u16 = 6443;
 
 /// Runs manifests. Its pods are on one network.
 #[derive(Debug)]
 pub struct Node {
     engine: Arc<Engine>,
     network: Arc<Network>,
+    /// Knows every pod that was started here.
+    api: KubeApi,
     bpffs: PathBuf,
     secrets: BTreeMap<String, Files>,
     /// The number of the next pod.
@@ -45,6 +51,8 @@ impl Node {
         let network = Arc::new(Network::new());
         let engine = Arc::new(Engine::new(&network));
         image::provide(&engine);
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, API));
+        let api = KubeApi::start_on(Some(network.sandbox().namespace()), address);
         let bpffs = network.sandbox().directory().join("bpf");
         fs::create_dir(&bpffs).expect("making a directory");
         let none: Option<&str> = None;
@@ -52,6 +60,7 @@ impl Node {
         Self {
             engine,
             network,
+            api,
             bpffs,
             secrets: BTreeMap::new(),
             next: AtomicU8::new(1),
@@ -66,6 +75,22 @@ impl Node {
     /// What manifests see as the host's `/sys/fs/bpf`.
     pub fn bpffs(&self) -> &Path {
         &self.bpffs
+    }
+
+    /// A file that leads pods with the network of the node to its API.
+    pub fn kubeconfig(&self) -> Vec<u8> {
+        let path = self.api.kubeconfig(self.network.sandbox().directory());
+        fs::read(path).expect("it was written just now")
+    }
+
+    /// The containers that run now, as their pods' manifests name them.
+    #[track_caller]
+    pub fn running(&self) -> Vec<String> {
+        let names = self.engine.podman(["ps", "--format", "{{.Names}}"]).stdout;
+        let names = names
+            .lines()
+            .filter_map(|name| Some(name.rsplit_once('-')?.1));
+        names.map(str::to_owned).collect()
     }
 
     /// Makes a secret, which pods that start from now on can mount.
@@ -108,6 +133,7 @@ impl Node {
         };
         let manifest = Manifest::parse(manifest);
         let mut pod = ContainerPod::new(&self.engine, &self.network, number, manifest);
+        self.api.put(pod.object());
         let outcome = pod.start(offer);
         (pod, outcome)
     }

@@ -25,6 +25,7 @@ pub fn security(container: &Container, pod: &PodSecurityContext, image_user: u32
     let name = &container.name;
     let SecurityContext {
         allow_privilege_escalation,
+        privileged,
         capabilities,
         read_only_root_filesystem,
         run_as_user,
@@ -39,6 +40,7 @@ pub fn security(container: &Container, pod: &PodSecurityContext, image_user: u32
         effective != 0 || run_as_non_root.or(pod.run_as_non_root) != Some(true),
         "Kubernetes refuses {name}: it has runAsNonRoot and would run as root"
     );
+    assert_ne!(*privileged, Some(true), "{name} wants everything");
     // Podman makes them ambient, and then the user has them after all; other runtimes do not.
     assert!(
         effective == 0 || capabilities.add.is_empty(),
@@ -188,6 +190,7 @@ mod tests {
         for context in [
             "runAsNonRoot: true, runAsUser: 0",
             "runAsUser: 4195, capabilities: {add: [BPF]}",
+            "privileged: true",
         ] {
             let container = container(context);
             let started =
@@ -198,11 +201,7 @@ mod tests {
 
     #[test]
     fn fields_that_are_not_known_are_refused() {
-        for context in [
-            "privileged: true",
-            "runAsUsr: 0",
-            "seccompProfile: {type: Localhost}",
-        ] {
+        for context in ["runAsUsr: 0", "seccompProfile: {type: Localhost}"] {
             let text = format!("{{name: it, image: it, securityContext: {{{context}}}}}");
             serde_saphyr::from_str::<Container>(&text).expect_err(context);
         }

@@ -7,7 +7,14 @@ use std::{
     path::{Path, PathBuf},
     process,
     sync::Arc,
+    time::Duration,
 };
+
+use nix::{
+    sys::signal::{self, Signal},
+    unistd::Pid,
+};
+use serde_json::{Value, json};
 
 use super::{
     engine::Engine,
@@ -34,6 +41,8 @@ pub struct ContainerPod {
     network: Arc<Network>,
     manifest: Manifest,
     number: u8,
+    /// What the manifest's volumes are here.
+    volumes: Arc<BTreeMap<String, Source>>,
     /// In the order they were started; some have ended since.
     started: Vec<Started>,
 }
@@ -63,6 +72,7 @@ impl ContainerPod {
             network: Arc::clone(network),
             manifest,
             number,
+            volumes: Arc::default(),
             started: Vec::new(),
         };
         fs::create_dir_all(pod.cgroup()).expect("making the pod's cgroup");
@@ -97,6 +107,33 @@ impl ContainerPod {
     /// The pod's cgroup, which has one child per container.
     pub fn cgroup(&self) -> PathBuf {
         cgroup::root().join(self.cgroup_below_root())
+    }
+
+    /// What the API says of it, from before its first container on.
+    pub(super) fn object(&self) -> Value {
+        let Manifest { metadata, spec, .. } = &self.manifest;
+        json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "name": metadata.name,
+                "namespace": metadata.namespace,
+                "uid": self.uid(),
+                "labels": metadata.labels,
+                "annotations": metadata.annotations,
+            },
+            "spec": {
+                "nodeName": NODE,
+                "serviceAccountName": spec.service_account_name,
+                "hostNetwork": spec.host_network,
+                "containers": [],
+            },
+            "status": {
+                "phase": "Running",
+                "podIP": self.v4(),
+                "podIPs": [{ "ip": self.v4() }, { "ip": self.v6() }],
+            },
+        })
     }
 
     fn cgroup_below_root(&self) -> PathBuf {
@@ -166,13 +203,69 @@ impl ContainerPod {
         ends.collect()
     }
 
+    /// Sends a signal to a container's first process.
+    #[track_caller]
+    pub fn signal(&self, container: &str, signal: Signal) {
+        let pid = i32::try_from(self.pid(container)).expect("a pid fits an i32");
+        signal::kill(Pid::from_raw(pid), signal)
+            .unwrap_or_else(|error| panic!("sending {signal} to {container}: {error}"));
+    }
+
+    /// Whether a container's first process is there.
+    #[track_caller]
+    pub fn runs(&self, container: &str) -> bool {
+        let process = Path::new("/proc").join(self.pid(container).to_string());
+        process.exists()
+    }
+
+    /// Waits for a container's end, and returns its exit code.
+    #[track_caller]
+    pub fn wait_for_exit(&self, container: &str, deadline: Duration) -> i32 {
+        let gone = wait::within(deadline, || (!self.runs(container)).then_some(()));
+        assert!(
+            gone.is_some(),
+            "{container} still runs after {deadline:?}:\n{}",
+            self.log(container)
+        );
+        self.engine.podman(["wait", &*self.full_name(container)]);
+        self.exit_code(container)
+    }
+
+    /// Kills a container that cannot help it.
+    #[track_caller]
+    pub fn kill(&self, container: &str) {
+        self.signal(container, Signal::SIGKILL);
+        let code = self.wait_for_exit(container, wait::DEADLINE);
+        assert_eq!(code, 128 + 9, "{container}");
+    }
+
+    /// Starts a container that has ended, as a node does: anew, with nothing of what it left but what is
+    /// in volumes. Returns when its probes pass.
+    #[track_caller]
+    pub fn restart(&mut self, container: &str) {
+        assert!(!self.runs(container), "{container} has not ended");
+        let full = self.full_name(container);
+        self.engine.podman(["rm", &*full]);
+        self.started.retain(|started| started.name != container);
+        let spec = &self.manifest.spec;
+        let mut containers = spec.init_containers.iter().chain(&spec.containers);
+        let container = containers.find(|known| known.name == container);
+        let container = container.expect("it was started").clone();
+        self.create(&container);
+        for probe in container.probes() {
+            if let Err(error) = self.wait_for(&container, Some(probe)) {
+                panic!("{error}");
+            }
+        }
+    }
+
     /// Brings the pod up, or says which container failed and what it has printed.
     #[track_caller]
     pub(super) fn start(&mut self, offer: Offer<'_>) -> Result<(), String> {
-        let volumes = self.provide_volumes(offer);
+        self.volumes = Arc::new(self.provide_volumes(offer));
         self.start_pause();
         for container in self.manifest.spec.init_containers.clone() {
-            self.create(&container, &volumes);
+            self.create(&container);
             match container.restart_policy {
                 Some(RestartPolicy::Always) => {
                     self.wait_for(&container, container.startup_probe.as_ref())?;
@@ -183,13 +276,13 @@ impl ContainerPod {
         let containers = self.manifest.spec.containers.clone();
         for container in &containers {
             assert_eq!(container.restart_policy, None, "{}", container.name);
-            self.create(container, &volumes);
+            self.create(container);
         }
         let sidecars = self.manifest.spec.init_containers.clone();
         for container in sidecars.iter().chain(&containers) {
-            self.wait_for(container, container.startup_probe.as_ref())?;
-            self.wait_for(container, container.readiness_probe.as_ref())?;
-            self.wait_for(container, container.liveness_probe.as_ref())?;
+            for probe in container.probes() {
+                self.wait_for(container, Some(probe))?;
+            }
         }
         Ok(())
     }
@@ -215,7 +308,8 @@ impl ContainerPod {
 
     /// Starts a container as its manifest says.
     #[track_caller]
-    fn create(&mut self, container: &Container, volumes: &BTreeMap<String, Source>) {
+    fn create(&mut self, container: &Container) {
+        let volumes = Arc::clone(&self.volumes);
         let name = &container.name;
         let spec = &self.manifest.spec;
         let is_app = container.image == Node::APP_IMAGE;
@@ -367,7 +461,7 @@ impl ContainerPod {
                 ("metadata.name", metadata.name.clone()),
                 ("metadata.namespace", metadata.namespace.clone()),
                 ("metadata.uid", self.uid()),
-                ("spec.nodeName", "node".to_owned()),
+                ("spec.nodeName", NODE.to_owned()),
                 ("spec.serviceAccountName", spec.service_account_name.clone()),
                 ("status.hostIP", Network::V4.to_string()),
                 ("status.hostIPs", Network::V4.to_string()),
@@ -399,6 +493,9 @@ impl Drop for ContainerPod {
         cgroup::remove(&self.cgroup());
     }
 }
+
+/// What every node is called, in an API of its own.
+const NODE: &str = "node";
 
 /// What the container that holds the pod's namespaces is called.
 const PAUSE: &str = "pause";
