@@ -3,17 +3,19 @@
 use std::{
     io::Write as _,
     process::{Command, Stdio},
+    thread,
     time::Duration,
 };
 
 use nix::sys::signal::Signal;
+use serde_json::{Value, json};
 
 use sidecar_tests::{
     Connection, ContainerPod, Output, SECRET,
     access_log::{self, Line},
     container::Node,
     forge::Holder,
-    sidecar, wait,
+    manifests, sidecar, wait,
 };
 
 /// How long a sidecar may take to end that has nothing left to do.
@@ -48,8 +50,11 @@ spec:
 
 /// A node with an identity for each of these service accounts.
 fn node(accounts: &[&str]) -> Node {
+    node_of(&Holder::root(), accounts)
+}
+
+fn node_of(root: &Holder, accounts: &[&str]) -> Node {
     let mut node = Node::new();
-    let root = Holder::root();
     for account in accounts {
         let files = root.secret(&format!("ns/shop/sa/{account}"));
         node.secret(&format!("sidecar-{account}"), files);
@@ -214,6 +219,121 @@ fn an_app_that_drains_is_served_to_its_end_and_the_sidecar_ends_after_it() {
     let ends = server.terminate();
     let expected = [("app".to_owned(), 0), ("sidecar".to_owned(), 0)];
     assert_eq!(ends, expected, "{}", server.log("app"));
+}
+
+/// What a pod needs that the agent of its node captures: its label. That it waits for the agent is its own
+/// wish.
+fn captured(name: &str, app: &str) -> String {
+    let (image, sidecar) = (Node::APP_IMAGE, Node::SIDECAR_IMAGE);
+    format!(
+        "
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, namespace: shop, labels: {{sidecar.mesh/inject: node}}}}
+spec:
+  serviceAccountName: {name}
+  initContainers:
+  - name: validate
+    image: {sidecar}
+    args: [validate]
+    securityContext:
+      allowPrivilegeEscalation: false
+      capabilities: {{drop: [ALL]}}
+      readOnlyRootFilesystem: true
+      runAsNonRoot: true
+      seccompProfile: {{type: RuntimeDefault}}
+  containers:
+  - name: app
+    image: {image}
+{app}"
+    )
+}
+
+/// The pod that a cluster makes of the `DaemonSet` in `deploy/`, with one thing more: it is told by a file
+/// where the API is, since the one here has no certificate.
+fn agent() -> Value {
+    let text = manifests::render("deploy/kustomize/overlays/node-agent-dev-ca");
+    let objects = manifests::objects(&text);
+    let set = objects.iter().find(|object| object["kind"] == "DaemonSet");
+    let template = &set.expect("the overlay has one")["spec"]["template"];
+    let mut pod = json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": template["metadata"],
+        "spec": template["spec"],
+    });
+    pod["metadata"]["name"] = "agent".into();
+    pod["metadata"]["namespace"] = "sidecar-node".into();
+    let mut add = |pointer: &str, value| {
+        let list = pod.pointer_mut(pointer).and_then(Value::as_array_mut);
+        list.expect("the DaemonSet has some").push(value);
+    };
+    add(
+        "/spec/containers/0/env",
+        json!({"name": "SIDECAR_KUBECONFIG", "value": "/run/kubernetes/kubeconfig"}),
+    );
+    add(
+        "/spec/containers/0/volumeMounts",
+        json!({"name": "kubeconfig", "mountPath": "/run/kubernetes", "readOnly": true}),
+    );
+    add(
+        "/spec/volumes",
+        json!({"name": "kubeconfig", "secret": {"secretName": "kubeconfig"}}),
+    );
+    pod
+}
+
+/// A node like [`node`], on which an agent can run.
+fn node_for_agent(accounts: &[&str]) -> Node {
+    let root = Holder::root();
+    let mut node = node_of(&root, accounts);
+    node.secret("sidecar-dev-ca", root.dev_ca());
+    let [_, _, (_, authority)] = root.secret("any");
+    let kubeconfig = node.kubeconfig();
+    let files = [("kubeconfig", kubeconfig), ("ca.crt", authority)];
+    node.secret("kubeconfig", files);
+    node
+}
+
+#[test]
+fn an_agent_in_a_container_captures_pods_that_wait_for_it() {
+    let node = node_for_agent(&[]);
+    let (agent, [server, client]) = thread::scope(|scope| {
+        let pods = [("server", SERVER), ("client", CLIENT)].map(|(name, app)| {
+            let (node, manifest) = (&node, captured(name, app));
+            scope.spawn(move || node.run(&manifest))
+        });
+        wait::until("both pods wait", || {
+            let running = node.running();
+            running.iter().filter(|name| *name == "validate").count() == pods.len()
+        });
+        assert!(!node.running().contains(&"app".to_owned()));
+        let agent = node.run(&agent().to_string());
+        let pods = pods.map(|pod| pod.join().expect("the pod comes up"));
+        (agent, pods)
+    });
+    assert_talk_encrypted(&client, &server);
+    drop((client, server));
+    assert_eq!(agent.terminate(), [("agent".to_owned(), 0)]);
+}
+
+#[test]
+fn pods_of_an_agent_and_pods_with_a_sidecar_talk_by_mutual_tls() {
+    let node = node_for_agent(&["own"]);
+    let _agent = node.run(&agent().to_string());
+    let of_agent = node.run(&captured("of-agent", SERVER));
+    let own = node.run(&inject("own", SERVER));
+    for (client, server, direction) in [(&of_agent, &own, "inbound"), (&own, &of_agent, "outbound")]
+    {
+        assert_talk_encrypted(client, server);
+        let connection = connection(&own, |connection| {
+            connection.direction == direction
+                && connection.tls == "mutual"
+                && connection.destination == (server.v4(), 8080).into()
+        });
+        let peer = "spiffe://sidecar.local/ns/shop/sa/of-agent";
+        assert_eq!(connection.peer.as_deref(), Some(peer));
+    }
 }
 
 /// Has the client's app ask for the server's page.
