@@ -39,7 +39,7 @@ async fn what_a_real_api_server_has_said_of_pods_is_understood() {
     api.fail(Verb::List, PODS, usize::MAX, list);
     let client = client(&api).await;
     let mut known = pods(&client, "one");
-    let mut knows = async |expected: &[&str]| {
+    let mut comes_to = async |expected: &[&str]| {
         until(&mut known, |known| {
             let mut names: Vec<_> = known
                 .iter()
@@ -52,7 +52,7 @@ async fn what_a_real_api_server_has_said_of_pods_is_understood() {
         .await
     };
     let watches = async || eventually("a watch", || api.watches(PODS) == 1).await;
-    let first = knows(&["b", "c", "elsewhere"]).await.expect("known");
+    let first = comes_to(&["b", "c", "elsewhere"]).await.expect("known");
     let b = first
         .values()
         .find(|pod| pod.name == "b")
@@ -67,8 +67,8 @@ async fn what_a_real_api_server_has_said_of_pods_is_understood() {
         for line in watch.lines() {
             api.happens(PODS, Happening::Line(line.to_owned()));
         }
-        let last = knows(&["b", "d", "elsewhere"]).await.expect("known");
-        let b = last
+        let then = comes_to(&["b", "d", "elsewhere"]).await.expect("known");
+        let b = then
             .values()
             .find(|pod| pod.name == "b")
             .expect("it is there");
@@ -85,7 +85,7 @@ async fn what_a_real_api_server_has_said_of_pods_is_understood() {
     for line in said("pods.gone.jsonl").lines() {
         api.happens(PODS, Happening::Line(line.to_owned()));
     }
-    knows(&["b", "c", "elsewhere"]).await;
+    comes_to(&["b", "c", "elsewhere"]).await;
     let all = client.health.all();
     assert_eq!(all[0].failures.get("forgotten"), Some(&1), "{all:?}");
     assert_eq!(client.health.failing(), [""; 0]);
