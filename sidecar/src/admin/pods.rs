@@ -6,7 +6,7 @@
 //! | `/metrics` | the metrics of all pods that are served, in Prometheus' text format |
 //! | `/pods` | the pods that ask to be captured, and how far each has got, as JSON |
 //! | `/pods/NAMESPACE/NAME/PAGE` | `connections`, `edges` and `tap` of one pod |
-//! | `/readyz` | 200 while every pod that asks for it is captured or known to be impossible, else 503 |
+//! | `/readyz` | 200 while no pod is about to be captured or has failed to be, else 503 |
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
@@ -44,7 +44,7 @@ pub struct PodSnapshot {
     pub service_account: String,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
-    /// How far it has got: `captured`, `failed`, `leaving`, `skipped` or `waiting`.
+    /// How far it has got: `beginning`, `captured`, `failed`, `leaving`, `skipped` or `waiting`.
     pub state: String,
     /// Why it is not captured, where that is to be told.
     pub why: Option<String>,
@@ -212,12 +212,15 @@ async fn readyz(State(shown): State<Shown>) -> (StatusCode, String) {
         let all = shown.pods.all();
         let failed = all
             .iter()
-            .filter(|pod| matches!(pod.state, Progress::Failed(_)));
-        return not_ready(format!(
-            "{} of {} pods could not be captured, and are tried again; /pods says why\n",
-            failed.count(),
-            all.len()
-        ));
+            .filter(|pod| matches!(pod.state, Progress::Failed(_)))
+            .count();
+        return not_ready(match failed {
+            0 => "some pods are about to be captured\n".to_owned(),
+            failed => format!(
+                "{failed} of {} pods could not be captured, and are tried again; /pods says why\n",
+                all.len()
+            ),
+        });
     }
     (StatusCode::OK, "ready\n".to_owned())
 }

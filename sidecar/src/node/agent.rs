@@ -47,6 +47,8 @@ use crate::{
 const POLL: Duration = Duration::from_secs(5);
 /// How often a pod is looked for whose first process is about to come.
 const EXPECTANT: Duration = Duration::from_millis(50);
+/// For how long that is: a sandbox that cannot be made is no reason to hurry for ever.
+const EXPECTED: Duration = Duration::from_secs(10);
 /// How often it is looked whether another agent still serves a pod.
 const ELSEWHERE: Duration = Duration::from_secs(1);
 /// How often it is looked whether a pod still has a sidecar of its own.
@@ -92,7 +94,8 @@ pub struct Agent {
     parts: Parts,
     /// The settings of the agent as of now.
     settings: Settings,
-    own_netns: u64,
+    /// The network namespaces in which no pod of its own is.
+    hosts: Vec<u64>,
     slots: BTreeMap<PodUid, Slot>,
     /// Lanes that finish what is open while another one serves their pod, by number.
     leaving: BTreeMap<u64, Lane>,
@@ -116,7 +119,7 @@ impl Agent {
         let (tell, news) = mpsc::unbounded_channel();
         Ok(Self {
             settings: parts.config.settings.clone(),
-            own_netns: process::own_namespace()?,
+            hosts: process::namespaces_of_the_host()?,
             slots: BTreeMap::new(),
             leaving: BTreeMap::new(),
             next: 1,
@@ -183,7 +186,16 @@ impl Agent {
         known: Option<&BTreeMap<PodUid, PodFacts>>,
         watch: &mut TreeWatch,
     ) -> Duration {
-        let tree = Tree::read(&self.parts.root);
+        let tree = match Tree::read(&self.parts.root) {
+            Ok(tree) => tree,
+            Err(error) => {
+                tracing::error!(
+                    "cannot read the cgroup tree below {}: {error}; pods stay as they are until it can be read",
+                    self.parts.root.display()
+                );
+                return POLL / 5;
+            }
+        };
         watch.follow(&tree);
         let Some(known) = known else {
             return POLL;
@@ -216,11 +228,14 @@ impl Agent {
 
     fn next_look(&self) -> Duration {
         let now = Instant::now();
-        let of_slot = |slot: &Slot| match (&slot.state, slot.retry) {
-            _ if slot.absent.is_some() => POLL / 5,
-            (_, Some(retry)) => retry.saturating_duration_since(now),
-            (State::Waiting(why), None) if *why == NO_PROCESS => EXPECTANT,
-            _ => POLL,
+        let of_slot = |slot: &Slot| match (slot.absent, slot.retry) {
+            (Some(_), _) => POLL / 5,
+            (_, Some(retry)) if retry > now => retry.duration_since(now),
+            _ => match slot.expected {
+                Some(since) if since.elapsed() < EXPECTED => EXPECTANT,
+                Some(_) => POLL / 5,
+                None => POLL,
+            },
         };
         let soonest = self.slots.values().map(of_slot).min();
         soonest.unwrap_or(POLL).min(POLL)
@@ -239,6 +254,8 @@ impl Agent {
         }
         if facts.host_network {
             self.set(&mut slot, State::Skipped(HOST_NETWORK.to_owned()));
+        } else if facts.workload.kind == STATIC {
+            self.set(&mut slot, State::Skipped(STATIC_POD.to_owned()));
         } else {
             match tree.pods.get(uid) {
                 Some(cgroup) => self.want_in(&mut slot, cgroup),
@@ -276,8 +293,9 @@ impl Agent {
         if slot.retry.is_some_and(|retry| retry > Instant::now()) {
             return;
         }
-        if let (Err(refused), Some(before)) = (&settings, &slot.refused)
+        if let (Err(refused), Some(before), Some(closed)) = (&settings, &slot.refused, &slot.closed)
             && refused == before
+            && closed.is_of(cgroup).unwrap_or(true)
         {
             return;
         }
@@ -285,7 +303,7 @@ impl Agent {
     }
 
     fn settings_of(&self, facts: &PodFacts) -> anyhow::Result<Box<Config>> {
-        let agent = probes(facts).or(self.settings.clone());
+        let agent = self.settings.clone().or(probes(facts));
         let settings = settings::of_pod(&facts.annotations, &agent)?;
         Ok(Box::new(self.parts.source.config(settings)?))
     }
@@ -329,6 +347,7 @@ impl Agent {
         let netns = match Namespace::of(cgroup) {
             Ok(Some(netns)) => netns,
             Ok(None) => {
+                slot.expected.get_or_insert_with(Instant::now);
                 self.set(slot, State::Waiting(NO_PROCESS.to_owned()));
                 return;
             }
@@ -340,10 +359,13 @@ impl Agent {
                 return;
             }
         };
-        if netns.inode == self.own_netns {
+        if self.hosts.contains(&netns.inode) {
+            // A runtime's first process is in the pod's cgroup before it is in its namespace.
+            slot.expected.get_or_insert_with(Instant::now);
             self.set(slot, State::Skipped(HOST_NETWORK.to_owned()));
             return;
         }
+        slot.expected = None;
         if let Err(error) = self.start_in(slot, cgroup, netns, settings) {
             self.failed(slot, format!("{error:#}"));
         }
@@ -384,12 +406,13 @@ impl Agent {
             netns: netns.file.try_clone()?,
             beside: ThreadCgroup::new(&self.parts.own, number)?,
             bpffs: self.parts.config.bpffs.clone(),
-            takes_over: !slot.is_elsewhere,
+            takes_over: !slot.is_elsewhere && !self.term.has_successor(),
             purpose,
             news: self.tell.clone(),
         };
         let lane = Lane::start(start, in_force.unwrap_or_default())?;
         slot.retry = None;
+        slot.closed = None;
         // One that failed has yet to show that it does not do so again.
         if !slot.is_elsewhere && !matches!(slot.state, State::Failed(_)) {
             self.set(slot, State::Beginning);
@@ -486,7 +509,13 @@ impl Agent {
     }
 
     /// Removes what agents have pinned for pods that have gone, or ask for none any more.
+    ///
+    /// The agent that began last sweeps, and only what nobody serves: what another one has captured
+    /// may be news to us.
     fn sweep(&self, known: &BTreeMap<PodUid, PodFacts>, tree: &Tree) {
+        if self.term.has_successor() {
+            return;
+        }
         let all = match agents::all(&self.parts.config.bpffs) {
             Ok(all) => all,
             Err(error) => {
@@ -510,6 +539,9 @@ impl Agent {
             let is_forgotten = uid.is_some_and(|uid| !known.contains_key(uid))
                 && self.known.is_some_and(|known| known.elapsed() >= LINGER);
             let has_gone = uid.is_none() && agents::is_of_the_past(&pins);
+            if !has_gone && pins.are_served() != Some(false) {
+                continue;
+            }
             if is_disenrolled || is_forgotten || has_gone {
                 match agents::remove(&pins) {
                     Ok(()) => tracing::info!(
@@ -560,6 +592,7 @@ impl Agent {
                 let order = slot.running.as_ref().map(|running| running.order);
                 if let Some(running) = slot.running.take() {
                     join(running.lane);
+                    slot.closed = (ending == Ending::Closed).then_some(running.netns);
                 }
                 self.ended(&mut slot, ending, order);
             }
@@ -695,11 +728,18 @@ impl Agent {
         };
         // The longest that a pod may have for itself is not known here: it is bounded by whoever kills us.
         let _ = tokio::time::timeout(grace.max(Duration::from_mins(1)) + AFTERWARDS, ended).await;
+        // Their threads are still in their cgroups, which the next agent removes.
+        std::mem::forget((self.leaving, self.slots));
     }
 }
 
 /// Why a pod waits that is expected any moment.
 const NO_PROCESS: &str = "no process of it runs yet";
+/// What owns static pods.
+const STATIC: &str = "node";
+/// Why they are skipped.
+const STATIC_POD: &str =
+    "it is a static pod, of whose cgroup the API does not tell the name; have a DaemonSet make it";
 /// Why a pod is skipped.
 const HOST_NETWORK: &str = "it shares the node's network, where all processes would be captured";
 

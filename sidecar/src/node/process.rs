@@ -77,9 +77,15 @@ impl Namespace {
     }
 }
 
-/// The namespace that the agent is in itself, by its inode.
-pub(super) fn own_namespace() -> io::Result<u64> {
-    Ok(fs::metadata("/proc/self/ns/net")?.ino())
+/// The namespaces that the agent and the first process of the machine are in, by their inodes.
+pub(super) fn namespaces_of_the_host() -> io::Result<Vec<u64>> {
+    let own = fs::metadata("/proc/self/ns/net")?.ino();
+    // Whoever may not look at it may look at no pod either, and says so then.
+    let first = fs::metadata("/proc/1/ns/net").ok();
+    Ok(vec![own]
+        .into_iter()
+        .chain(first.map(|first| first.ino()))
+        .collect())
 }
 
 impl Process {

@@ -131,7 +131,8 @@ impl Pods {
         })
     }
 
-    /// Is every pod that asks for it captured, or known to be impossible?
+    /// Is no pod about to be captured, and has none failed to be? Those that are not here yet, and those
+    /// that cannot be captured, are no reason to wait.
     pub fn is_settled(&self) -> bool {
         self.read(|shared| {
             shared.is_known

@@ -19,8 +19,12 @@ pub(super) struct Slot {
     pub(super) is_elsewhere: bool,
     /// Since when the API does not tell of it.
     pub(super) absent: Option<Instant>,
-    /// What is wrong with its annotations, for which it is closed, and those.
+    /// What is wrong with its annotations.
     pub(super) refused: Option<Refused>,
+    /// The namespace in which it is closed for that.
+    pub(super) closed: Option<Namespace>,
+    /// Since when a process of it has been looked for that is in a namespace of the pod's own.
+    pub(super) expected: Option<Instant>,
 }
 
 /// Annotations that a pod cannot have.
@@ -52,6 +56,8 @@ impl Slot {
             is_elsewhere: false,
             absent: None,
             refused: None,
+            closed: None,
+            expected: None,
         }
     }
 

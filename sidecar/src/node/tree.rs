@@ -32,28 +32,35 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    /// Looks at all of the tree.
-    pub(super) fn read(root: &Path) -> Self {
+    /// Looks at all of the tree. What cannot be looked at is an error: a pod that is not seen would be
+    /// taken for one that has gone.
+    pub(super) fn read(root: &Path) -> io::Result<Self> {
+        fs::metadata(root)?;
         let mut tree = Self::default();
-        tree.walk(root, DEPTH);
-        tree
+        tree.walk(root, DEPTH)?;
+        Ok(tree)
     }
 
-    fn walk(&mut self, directory: &Path, depth: usize) {
+    fn walk(&mut self, directory: &Path, depth: usize) -> io::Result<()> {
         if kubelet::is_shared(directory) {
             self.shared.insert(directory.to_owned());
         }
-        // A cgroup may go while we look.
-        for child in children(directory).unwrap_or_default() {
+        let children = match children(directory) {
+            // A cgroup may go while we look.
+            Err(error) if is_gone(&error) => return Ok(()),
+            children => children?,
+        };
+        for child in children {
             match PodName::of(&child) {
                 Some(PodName::Kubernetes(uid)) => {
                     self.pods.insert(PodUid(uid), child);
                 }
-                None if depth > 0 => self.walk(&child, depth - 1),
+                None if depth > 0 => self.walk(&child, depth - 1)?,
                 // Of Podman's no API tells.
                 Some(PodName::Podman(_)) | None => {}
             }
         }
+        Ok(())
     }
 }
 
@@ -67,6 +74,11 @@ pub(super) fn children(directory: &Path) -> io::Result<Vec<PathBuf>> {
         }
     }
     Ok(children)
+}
+
+/// Was a cgroup removed, before it was opened or after?
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV)
 }
 
 /// The root of the host's cgroup v2 tree: where it is put in a container, or where it is mounted.
@@ -95,7 +107,7 @@ mod tests {
         for directory in directories {
             fs::create_dir_all(root.path().join(directory)).expect("a writable directory");
         }
-        let mut tree = Tree::read(root.path());
+        let mut tree = Tree::read(root.path()).expect("it is there");
         let relative = |path: &Path| {
             let path = path.strip_prefix(root.path()).expect("below");
             path.to_owned()
@@ -134,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_that_has_gone_holds_nothing() {
-        assert_eq!(Tree::read(Path::new("/nowhere")), Tree::default());
+    fn a_tree_that_cannot_be_read_is_no_empty_tree() {
+        assert!(Tree::read(Path::new("/nowhere")).is_err());
     }
 }

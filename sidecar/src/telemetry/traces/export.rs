@@ -120,7 +120,9 @@ impl Export {
             if is_all && is_last {
                 self.exporter = None;
             }
-            if is_all && has_ended {
+            // Where nobody tells of the end, all that could tell of spans have gone.
+            let is_left = self.waiting.is_closed() && self.waiting.is_empty();
+            if is_all && (has_ended || is_left) {
                 return;
             }
         }
