@@ -421,6 +421,10 @@ impl ContainerPod {
     #[track_caller]
     fn wait_for_end(&mut self, container: &Container) -> Result<(), String> {
         let name = &container.name;
+        let ended = wait::within(2 * wait::DEADLINE, || (!self.runs(name)).then_some(()));
+        if ended.is_none() {
+            return Err(format!("{name} does not end:\n{}", self.log(name)));
+        }
         self.engine.podman(["wait", &*self.full_name(name)]);
         match self.exit_code(name) {
             0 => Ok(()),
@@ -486,9 +490,18 @@ impl Drop for ContainerPod {
         let names = self.started.iter();
         let names = names.map(|started| self.full_name(&started.name));
         let options = ["rm", "--force", "--depend", "--ignore", "--time=0"].map(str::to_owned);
-        let removed = self.engine.try_podman(options.into_iter().chain(names));
-        if !removed.status.success() {
-            eprintln!("the containers could not be removed: {removed}");
+        let remove: Vec<_> = options.into_iter().chain(names).collect();
+        // One that ends while podman looks at it makes podman give up on all of them.
+        let removed = wait::within(wait::DEADLINE, || {
+            let removed = self.engine.try_podman(&remove);
+            let failed = (!removed.status.success()).then(|| removed.to_string());
+            failed.map_or(Some(()), |failure| {
+                eprintln!("the containers could not be removed yet: {failure}");
+                None
+            })
+        });
+        if removed.is_none() {
+            eprintln!("the containers of {} stay", self.sandbox.name());
         }
         cgroup::remove(&self.cgroup());
     }
