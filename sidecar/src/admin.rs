@@ -99,9 +99,13 @@ pub async fn serve(
 }
 
 /// Serves the endpoint of an agent until the task ends; callers end with it. `drain` is that of the
-/// agent as a whole.
-pub async fn serve_pods(listener: std::net::TcpListener, pods: Pods, drain: Drain) {
-    serve_by(listener, pods::router(pods::Shown::new(pods, drain))).await;
+/// agent as a whole, and `health` how it goes with the Kubernetes API.
+pub async fn serve_pods(listener: std::net::TcpListener, pods: Pods, drain: Drain, health: Health) {
+    serve_by(
+        listener,
+        pods::router(pods::Shown::new(pods, drain, health)),
+    )
+    .await;
 }
 
 async fn serve_by(listener: std::net::TcpListener, router: Router) {

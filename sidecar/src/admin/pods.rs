@@ -6,7 +6,7 @@
 //! | `/metrics` | the metrics of all pods that are served, in Prometheus' text format |
 //! | `/pods` | the pods that ask to be captured, and how far each has got, as JSON |
 //! | `/pods/NAMESPACE/NAME/PAGE` | `connections`, `edges` and `tap` of one pod |
-//! | `/readyz` | 200 while no pod is about to be captured or has failed to be, else 503 |
+//! | `/readyz` | 200 while no pod is about to be captured or has failed to be, else 503; and of what the API does not tell |
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
@@ -17,12 +17,13 @@ use axum::{
     response::Response,
     routing::get,
 };
-use prometheus::{GaugeVec, Opts, core::Collector as _, proto::MetricFamily};
+use prometheus::{GaugeVec, IntCounterVec, Opts, core::Collector as _, proto::MetricFamily};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
 use super::{caller::Local, healthz, metrics_page, tap};
 use crate::{
+    kubernetes::{Health, Of},
     node::{Listed, Pods, Served, State as Progress},
     proxy::Drain,
     telemetry::{Graph, Snapshot, Telemetry},
@@ -83,14 +84,16 @@ pub(super) struct Shown {
     pods: Pods,
     /// That of the agent.
     drain: Drain,
+    health: Health,
     taps: Arc<Semaphore>,
 }
 
 impl Shown {
-    pub(super) fn new(pods: Pods, drain: Drain) -> Self {
+    pub(super) fn new(pods: Pods, drain: Drain, health: Health) -> Self {
         Self {
             pods,
             drain,
+            health,
             taps: Arc::new(Semaphore::new(TAPS)),
         }
     }
@@ -176,8 +179,10 @@ async fn metrics(State(shown): State<Shown>) -> Response {
     // Of two pods of one name the last one tells.
     all.sort_by_key(|pod| pod.state == Progress::Captured);
     let served = all.iter().filter_map(|pod| pod.served.as_ref());
-    let rendered = states(&all)
-        .and_then(|states| Telemetry::render_all(served.map(|served| &served.telemetry), states));
+    let rendered = states(&all).and_then(|mut own| {
+        own.extend(failures(&shown.health.all())?);
+        Telemetry::render_all(served.map(|served| &served.telemetry), own)
+    });
     metrics_page(rendered)
 }
 
@@ -200,13 +205,52 @@ fn states(all: &[Listed]) -> Result<Vec<MetricFamily>, prometheus::Error> {
     Ok(gauge.collect())
 }
 
+/// How often asking the Kubernetes API has failed; nothing where nobody has asked.
+fn failures(all: &[Of]) -> Result<Vec<MetricFamily>, prometheus::Error> {
+    if all.is_empty() {
+        return Ok(Vec::new());
+    }
+    let counter = IntCounterVec::new(
+        Opts::new(
+            "sidecar_kubernetes_api_failures_total",
+            "Times that the Kubernetes API did not tell what it was asked.",
+        ),
+        &["objects", "reason"],
+    )?;
+    for of in all {
+        for reason in Of::REASONS {
+            let count = of.failures.get(reason).copied().unwrap_or_default();
+            counter.with_label_values(&[of.what, reason]).inc_by(count);
+        }
+    }
+    Ok(counter.collect())
+}
+
+/// Of what the Kubernetes API does not tell. The network may read it, so what the API answered is
+/// left to the log.
+fn untold(health: &Health) -> String {
+    let all = health.all();
+    let failing = all.iter().filter(|of| of.failing.is_some());
+    failing
+        .map(|of| {
+            format!(
+                "the Kubernetes API does not tell of {}; the log says why\n",
+                of.what
+            )
+        })
+        .collect()
+}
+
 async fn readyz(State(shown): State<Shown>) -> (StatusCode, String) {
     let not_ready = |why: String| (StatusCode::SERVICE_UNAVAILABLE, why);
     if shown.drain.has_begun() {
         return not_ready("draining\n".to_owned());
     }
     if !shown.pods.is_known() {
-        return not_ready("the API has not told yet which pods there are\n".to_owned());
+        return not_ready(format!(
+            "the API has not told yet which pods there are\n{}",
+            untold(&shown.health)
+        ));
     }
     if !shown.pods.is_settled() {
         let all = shown.pods.all();
@@ -222,7 +266,7 @@ async fn readyz(State(shown): State<Shown>) -> (StatusCode, String) {
             ),
         });
     }
-    (StatusCode::OK, "ready\n".to_owned())
+    (StatusCode::OK, format!("ready\n{}", untold(&shown.health)))
 }
 
 #[cfg(test)]
@@ -230,6 +274,25 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+
+    #[test]
+    fn every_reason_of_the_api_is_counted_from_the_start_and_documented() {
+        const METRICS: &str = include_str!("../../../docs/metrics.md");
+        let health = Health::default();
+        assert_eq!(failures(&health.all()).expect("a metric"), []);
+        health.hears("services");
+        let families = failures(&health.all()).expect("a metric");
+        let [family] = &families[..] else {
+            panic!("one family is expected");
+        };
+        let row = format!("| `{}` | counter | `objects`, `reason` |", family.name());
+        let documented = METRICS.lines().find(|line| line.starts_with(&row));
+        let documented = documented.expect("a row");
+        assert_eq!(family.get_metric().len(), Of::REASONS.len());
+        for reason in Of::REASONS {
+            assert!(documented.contains(&format!("`{reason}`")), "{reason}");
+        }
+    }
 
     #[test]
     fn every_state_of_a_pod_is_counted_and_documented() {

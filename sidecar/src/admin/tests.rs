@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::*;
 use crate::{
     identity::testing::{ca, id},
-    kubernetes::{PodFacts, PodUid, WorkloadName},
+    kubernetes::{Health, PodFacts, PodUid, WorkloadName},
     naming::ServiceAccount,
     node::{Served, State},
     policy::Direction,
@@ -262,8 +262,13 @@ fn served(pod: &str) -> Served {
 
 /// The endpoint of an agent that serves these.
 async fn endpoint_of(pods: &Pods) -> SocketAddr {
+    endpoint_that_asks(pods, Health::default()).await
+}
+
+/// The same, of one to which it goes so with the Kubernetes API.
+async fn endpoint_that_asks(pods: &Pods, health: Health) -> SocketAddr {
     let (listener, address) = listener().await;
-    let router = pods::router(pods::Shown::new(pods.clone(), Drain::default()));
+    let router = pods::router(pods::Shown::new(pods.clone(), Drain::default(), health));
     tokio::spawn(serve_callers(listener, router, PATIENCE));
     address
 }
@@ -296,6 +301,35 @@ async fn an_agent_is_ready_when_nothing_is_left_to_capture() {
     pods.put(&facts("web-0"), State::Captured, Some(served("web-0")));
     assert_eq!(page(endpoint, "/readyz").await, "200 ready\n");
     assert_eq!(page(endpoint, "/healthz").await, "200 ok\n");
+}
+
+#[tokio::test]
+async fn an_agent_says_of_what_the_api_does_not_tell_and_counts_it() {
+    const UNTOLD: &str = "the Kubernetes API does not tell of pods of the node; the log says why\n";
+    let (pods, health) = (Pods::default(), Health::default());
+    let endpoint = endpoint_that_asks(&pods, health.clone()).await;
+    health.hears_nothing("pods of the node");
+    assert_eq!(
+        page(endpoint, "/readyz").await,
+        format!("503 the API has not told yet which pods there are\n{UNTOLD}")
+    );
+    pods.known();
+    health.hears("pods of the node");
+    assert_eq!(page(endpoint, "/readyz").await, "200 ready\n");
+    health.hears_nothing("pods of the node");
+    assert_eq!(
+        page(endpoint, "/readyz").await,
+        format!("200 ready\n{UNTOLD}")
+    );
+    let metrics = page(endpoint, "/metrics").await;
+    let counted = |reason: &str, count: u32| {
+        let sample = format!(
+            r#"sidecar_kubernetes_api_failures_total{{objects="pods of the node",reason="{reason}"}} {count}"#
+        );
+        assert!(metrics.lines().any(|line| line == sample), "{metrics}");
+    };
+    counted("silent", 2);
+    counted("refused", 0);
 }
 
 #[tokio::test]
@@ -386,7 +420,11 @@ async fn what_an_agent_tells_of_pods_is_for_callers_on_loopback() {
         ("/metrics", "200"),
         ("/healthz", "200"),
     ] {
-        let router = pods::router(pods::Shown::new(pods.clone(), Drain::default()));
+        let router = pods::router(pods::Shown::new(
+            pods.clone(),
+            Drain::default(),
+            Health::default(),
+        ));
         let answer = answer_by(router, "198.18.0.9:1", path).await;
         let status = answer.split(' ').nth(1);
         assert_eq!(status, Some(expected), "{path}: {answer}");

@@ -13,7 +13,7 @@ use crate::{
     changes::Changes,
     config::{self, AccessLog, Settings, Source},
     identity::Accounts,
-    kubernetes::{self, Client},
+    kubernetes::{self, Client, Health},
     logging::{self, LogFile, OpenLines},
     naming::Directory,
     node::{self, Agent, Parts, Pods},
@@ -117,6 +117,7 @@ impl Node {
             let settings = follow(source.clone(), config.settings.clone());
             let accounts = Accounts::new(&config.identity, config.trust_domain.clone())?;
             let client = Client::connect(self.kubeconfig.as_deref()).await?;
+            let health = client.health.clone();
             let known = kubernetes::pods(&client, &self.name);
             let directory = Directory::default();
             let naming = directory.clone();
@@ -135,7 +136,7 @@ impl Node {
                 source,
             })
             .context("cannot tell the agent's network namespace")?;
-            tokio::spawn(show(admin, pods, drain.clone(), agent.succeeded()));
+            tokio::spawn(show(admin, pods, drain.clone(), health, agent.succeeded()));
             let stop = async move {
                 tokio::select! {
                     _ = terminate.recv() => {}
@@ -151,7 +152,13 @@ impl Node {
 
 /// Serves the admin endpoint for as long as no other agent has begun after this one: with the node's
 /// network, both have the same address.
-async fn show(address: SocketAddr, pods: Pods, drain: Drain, mut succeeded: watch::Receiver<bool>) {
+async fn show(
+    address: SocketAddr,
+    pods: Pods,
+    drain: Drain,
+    health: Health,
+    mut succeeded: watch::Receiver<bool>,
+) {
     const PERIOD: Duration = Duration::from_millis(100);
     /// How often it is tried between two warnings.
     const PATIENCE: u32 = 100;
@@ -162,7 +169,7 @@ async fn show(address: SocketAddr, pods: Pods, drain: Drain, mut succeeded: watc
             Ok(listener) => {
                 attempts = 0;
                 tokio::select! {
-                    () = admin::serve_pods(listener, pods.clone(), drain.clone()) => {}
+                    () = admin::serve_pods(listener, pods.clone(), drain.clone(), health.clone()) => {}
                     _ = succeeded.wait_for(|succeeded| *succeeded) => {}
                 }
             }

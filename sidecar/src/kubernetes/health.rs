@@ -35,6 +35,11 @@ pub struct Of {
     pub failures: BTreeMap<&'static str, u64>,
 }
 
+impl Of {
+    /// Every reason for which asking fails.
+    pub const REASONS: [&str; 5] = ["forgotten", "refused", "silent", "unreachable", "unusable"];
+}
+
 impl Health {
     /// Has everything that is asked for been told once? It stays so when the API server is lost.
     pub fn is_known(&self) -> bool {
@@ -103,6 +108,19 @@ impl Health {
         if first {
             tracing::warn!("{sentence}");
         }
+    }
+
+    /// As if the API server had said nothing.
+    #[cfg(test)]
+    pub(crate) fn hears_nothing(&self, what: &'static str) {
+        self.fails(what, &Failure::Silent(std::time::Duration::from_secs(1)));
+    }
+
+    /// As if it had told all of them.
+    #[cfg(test)]
+    pub(crate) fn hears(&self, what: &'static str) {
+        self.answers(what);
+        self.knows(what);
     }
 
     fn states(&self) -> MutexGuard<'_, BTreeMap<&'static str, State>> {
