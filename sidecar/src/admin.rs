@@ -45,6 +45,7 @@ use tokio::{
 use self::caller::{Caller, Local};
 pub use self::{pods::PodSnapshot, readiness::Unready};
 use crate::{
+    kubernetes::Health,
     node::Pods,
     proxy::Drain,
     telemetry::{Graph, Snapshot, Telemetry},

@@ -231,14 +231,12 @@ fn failures(all: &[Of]) -> Result<Vec<MetricFamily>, prometheus::Error> {
 fn untold(health: &Health) -> String {
     let all = health.all();
     let failing = all.iter().filter(|of| of.failing.is_some());
-    failing
-        .map(|of| {
-            format!(
-                "the Kubernetes API does not tell of {}; the log says why\n",
-                of.what
-            )
-        })
-        .collect()
+    failing.fold(String::new(), |told, of| {
+        format!(
+            "{told}the Kubernetes API does not tell of {}; the log says why\n",
+            of.what
+        )
+    })
 }
 
 async fn readyz(State(shown): State<Shown>) -> (StatusCode, String) {

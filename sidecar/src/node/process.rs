@@ -69,10 +69,11 @@ impl Namespace {
     /// Is it still that of the pod? It is told by the process it was found by, or by whichever is
     /// the oldest now; `true` while there is none.
     pub(super) fn is_of(&self, cgroup: &Path) -> io::Result<bool> {
-        if self.process.is_in(cgroup) {
-            return Ok(true);
-        }
-        let now = Self::of(cgroup)?;
+        // A process may have gone to another one since: a runtime's first process does.
+        let now = match Self::open(self.process, cgroup)? {
+            Some(now) => Some(now),
+            None => Self::of(cgroup)?,
+        };
         Ok(now.is_none_or(|now| now.inode == self.inode))
     }
 }
