@@ -37,7 +37,7 @@ RUN --mount=type=secret,id=roots \
     if [ -e /run/secrets/roots ]; then export CARGO_HTTP_CAINFO=/run/secrets/roots; fi \
     && cargo run --locked --package xtask -- build --release --auditable \
     && mkdir -p /image \
-    && strip --strip-debug -o /image/sidecar target/release/sidecar \
+    && strip -o /image/sidecar target/release/sidecar \
     && ldd /image/sidecar | grep --only-matching '/lib[^ ]*' \
         | xargs cp --dereference --parents --target-directory=/image \
     && rm -rf target

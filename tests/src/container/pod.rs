@@ -6,7 +6,10 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
     process,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    },
     time::Duration,
 };
 
@@ -41,6 +44,8 @@ pub struct ContainerPod {
     network: Arc<Network>,
     manifest: Manifest,
     number: u8,
+    /// No other pod of this process has it: an agent sees those of tests beside its own.
+    serial: u16,
     /// What the manifest's volumes are here.
     volumes: Arc<BTreeMap<String, Source>>,
     /// In the order they were started; some have ended since.
@@ -63,6 +68,7 @@ impl ContainerPod {
         number: u8,
         manifest: Manifest,
     ) -> Self {
+        static NEXT: AtomicU16 = AtomicU16::new(1);
         let role = format!("pod{number}");
         let sandbox = Sandbox::new(&role);
         network.plug(&sandbox, &role, number);
@@ -72,6 +78,7 @@ impl ContainerPod {
             network: Arc::clone(network),
             manifest,
             number,
+            serial: NEXT.fetch_add(1, Ordering::Relaxed),
             volumes: Arc::default(),
             started: Vec::new(),
         };
@@ -100,8 +107,8 @@ impl ContainerPod {
 
     /// The pod's unique name, which its cgroup carries.
     pub fn uid(&self) -> String {
-        let (process, number) = (process::id(), self.number);
-        format!("5ca10000-0000-4000-8000-{process:08x}{number:04x}")
+        let (process, serial) = (process::id(), self.serial);
+        format!("5ca10000-0000-4000-8000-{process:08x}{serial:04x}")
     }
 
     /// The pod's cgroup, which has one child per container.
