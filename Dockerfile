@@ -32,6 +32,8 @@ FROM tools AS build
 ARG DIRECTORY=/usr/src/sidecar
 WORKDIR ${DIRECTORY}
 COPY . .
+# Beside the daemon and its libraries the image has what scanners look for: the packages that the libraries are of, and their
+# licences. It is one step, since some storages copy everything for each.
 RUN --mount=type=secret,id=roots \
     --mount=type=cache,target=/var/cache/cargo \
     if [ -e /run/secrets/roots ]; then export CARGO_HTTP_CAINFO=/run/secrets/roots; fi \
@@ -40,9 +42,8 @@ RUN --mount=type=secret,id=roots \
     && strip -o /image/sidecar target/release/sidecar \
     && ldd /image/sidecar | grep --only-matching '/lib[^ ]*' \
         | xargs cp --dereference --parents --target-directory=/image \
-    && rm -rf target
-# What scanners look for: the packages that the libraries are of, and their licences.
-RUN mkdir -p /image/etc /image/var/lib/dpkg/status.d \
+    && rm -rf target \
+    && mkdir -p /image/etc /image/var/lib/dpkg/status.d \
     && cp --dereference /etc/os-release /image/etc/os-release \
     && ldd /image/sidecar | grep --only-matching '/lib[^ ]*' | xargs dpkg-query --search \
         | cut --delimiter=: --fields=1 | sort --unique \

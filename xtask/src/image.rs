@@ -22,7 +22,8 @@ pub struct Options {
     #[arg(long, default_value = concat!("localhost/sidecar:", env!("CARGO_PKG_VERSION")))]
     tag: String,
 
-    /// What builds it [default: the first that is there; podman is installed where none is]
+    /// What builds it, and runs it to check it; buildah does not run images [default: the first that
+    /// is there; podman is installed where none is]
     #[arg(long, value_enum)]
     engine: Option<engine::Kind>,
 

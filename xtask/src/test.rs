@@ -2,12 +2,14 @@
 
 use std::{
     env,
+    ffi::OsString,
     io::{BufRead as _, BufReader},
+    path::PathBuf,
     process::{Command, Stdio},
     thread,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 
 use crate::{
     build,
@@ -16,6 +18,9 @@ use crate::{
 };
 
 /// Run the unit tests and the end-to-end tests
+///
+/// The tests with containers make an image of the debug build, or take the one in the archive that
+/// the variable `SIDECAR_IMAGE` names, as `cargo xtask image --output FILE` writes it.
 #[derive(clap::Args)]
 pub struct Options {
     /// For the test programs: parts of the names of the tests to run, or flags of theirs
@@ -29,6 +34,8 @@ pub fn run(Options { arguments }: Options) -> anyhow::Result<()> {
         bail!("the end-to-end tests need root, and CI must not go without them");
     }
     if root {
+        let image = image(env::var_os("SIDECAR_IMAGE"))?;
+        eprintln!("  the tests with containers use {image}");
         setup::programs(sidecar_tests::PACKAGES)?;
         build::run(build::Options::default())?;
     }
@@ -48,6 +55,20 @@ pub fn run(Options { arguments }: Options) -> anyhow::Result<()> {
     }
     println!("\n{} passed, {} failed", tally.passed, tally.failed);
     tally.verdict()
+}
+
+/// The image that the tests with containers use, for people to read.
+fn image(archive: Option<OsString>) -> anyhow::Result<String> {
+    let Some(archive) = archive.map(PathBuf::from) else {
+        return Ok("an image of the debug build".to_owned());
+    };
+    // The tests have another working directory.
+    ensure!(
+        archive.is_absolute() && archive.is_file(),
+        "SIDECAR_IMAGE is {}: give the whole path of an archive that `cargo xtask image --output FILE` wrote",
+        archive.display()
+    );
+    Ok(format!("the image in {}", archive.display()))
 }
 
 fn end_to_end() -> Command {
@@ -149,6 +170,23 @@ mod tests {
             tally.add(line);
         }
         tally
+    }
+
+    #[test]
+    fn the_image_of_the_container_tests_is_an_archive_that_exists() {
+        let archive = tempfile::NamedTempFile::new().expect("a temporary file");
+        let named = |path: &str| image(Some(path.into())).map_err(|error| error.to_string());
+
+        let path = archive.path().to_str().expect("the path is UTF-8");
+        assert_eq!(named(path), Ok(format!("the image in {path}")));
+        for path in ["", "Cargo.toml", "/nowhere/image.tar"] {
+            let error = named(path).expect_err(path);
+            assert!(
+                error.contains(&format!("SIDECAR_IMAGE is {path}:")),
+                "{error}"
+            );
+        }
+        assert!(image(None).is_ok_and(|image| image.contains("debug build")));
     }
 
     #[test]
