@@ -153,7 +153,10 @@ fn questions(dashboard: &Dashboard, prometheus: &Prometheus) -> Vec<(String, Str
         .queries(RATE_INTERVAL)
         .into_iter()
         // No agent of a node is among the sidecars.
-        .filter(|(_, query)| !query.contains("sidecar_node_"))
+        .filter(|(_, query)| {
+            let of_agents = ["sidecar_node_", "sidecar_kubernetes_"];
+            !of_agents.iter().any(|prefix| query.contains(prefix))
+        })
         .map(|(panel, query)| (format!("panel {panel:?}"), query))
         .collect();
     for rule in prometheus.rules() {
