@@ -10,7 +10,7 @@ use anyhow::Context as _;
 
 use crate::{
     command::{run as run_command, step},
-    remap,
+    debug_information, remap,
     setup::{self, KernelSide},
     toolchain::TARGET,
     workspace,
@@ -29,8 +29,9 @@ fn build(tools: &KernelSide) -> anyhow::Result<()> {
     run_command(&mut kernel_cargo(tools, "build"))?;
     let built = directory().join(TARGET).join("release/sidecar-ebpf");
     let object = workspace::ebpf_object();
-    publish(&built, &object)
-        .with_context(|| format!("cannot copy {} to {}", built.display(), object.display()))
+    let bytes = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
+    publish(&debug_information::without(&bytes)?, &object)
+        .with_context(|| format!("cannot write {}", object.display()))
 }
 
 /// A cargo that does `action` with the kernel side.
@@ -70,10 +71,9 @@ fn linker_variable() -> String {
     format!("CARGO_TARGET_{target}_LINKER")
 }
 
-/// Copies `built` to `object`, but leaves an equal one alone: its time decides whether the daemon
+/// Writes `bytes` to `object`, but leaves an equal one alone: its time decides whether the daemon
 /// is built again.
-fn publish(built: &Path, object: &Path) -> io::Result<()> {
-    let bytes = fs::read(built)?;
+fn publish(bytes: &[u8], object: &Path) -> io::Result<()> {
     if fs::read(object).is_ok_and(|old| old == bytes) {
         return Ok(());
     }
@@ -90,21 +90,19 @@ mod tests {
     #[test]
     fn publishing_equal_bytes_again_keeps_the_time() {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let [built, object] = ["built", "ebpf/object"].map(|name| directory.path().join(name));
+        let object = directory.path().join("ebpf/object");
         let changed = || {
             fs::metadata(&object)
                 .and_then(|m| m.modified())
                 .expect("published")
         };
 
-        fs::write(&built, "first").expect("writable");
-        publish(&built, &object).expect("published");
+        publish(b"first", &object).expect("published");
         let first = changed();
-        publish(&built, &object).expect("published again");
+        publish(b"first", &object).expect("published again");
         assert_eq!(changed(), first);
 
-        fs::write(&built, "second").expect("writable");
-        publish(&built, &object).expect("published a change");
+        publish(b"second", &object).expect("published a change");
         assert_eq!(fs::read(&object).expect("readable"), b"second");
     }
 }

@@ -7,6 +7,7 @@ mod build;
 mod build_ebpf;
 mod command;
 mod debian;
+mod debug_information;
 mod demo;
 mod fuzz;
 mod image;
