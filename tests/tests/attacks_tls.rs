@@ -1,7 +1,7 @@
 //! Peers that attack by way of TLS: none of them gets a byte to the app or out of it, each is named
 //! in log and metric, and others are served on.
 
-use std::{fs, io::Write as _, net::Shutdown};
+use std::{fs, io::Write as _, net::Shutdown, path::Path};
 
 use rcgen::{BasicConstraints, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType};
 use sidecar_tests::{
@@ -219,50 +219,59 @@ fn a_copied_certificate_is_worth_nothing_without_its_key() {
 }
 
 #[test]
-fn no_session_can_be_resumed_and_early_data_reaches_nobody() {
+fn a_session_is_taken_up_once_by_its_own_ticket_alone_and_early_data_reaches_nobody() {
     const EARLY: &str = "early rhinoceros";
+    const AGAIN: &str = "Reused, TLSv1.3";
     let site = Site::server_meshed(&["--inbound", "strict"]);
     let honest = site.authorities.ours.issue(|_| ()).show(&[]);
     let directory = site.pods.client.sandbox().directory();
-    let (ticket, early) = (directory.join("ticket"), directory.join("early"));
+    let [given, forged, early] = ["given", "forged", "early"].map(|name| directory.join(name));
     fs::write(&early, EARLY).expect("writing a file");
+    let with_ticket = |shown, ticket: &Path| {
+        let client = site.client(shown, &PROPER).arg("-sess_in").arg(ticket);
+        client.arg("-early_data").arg(&early).run()
+    };
 
-    // A sidecar gives no ticket.
     let output = site
         .client(Some(&honest), &PROPER)
         .arg("-sess_out")
-        .arg(&ticket)
+        .arg(&given)
         .run();
     assert!(output.stdout.contains(FAREWELL), "{output}");
-    assert!(!ticket.exists(), "a ticket was given");
     site.app().only_session();
+    assert!(given.exists(), "a sidecar gives a ticket");
+
+    // It proves who has it, once, and gives no leave to speak before that.
+    let output = with_ticket(None, &given);
+    assert!(output.stdout.contains(FAREWELL), "{output}");
+    assert!(output.stdout.contains(AGAIN), "{output}");
+    assert!(
+        output.stdout.contains("Early data was not sent"),
+        "{output}"
+    );
+    site.app().sessions_when(2);
+    let output = with_ticket(None, &given);
+    assert!(!output.stdout.contains(AGAIN), "{output}");
+    assert!(!output.stdout.contains(FAREWELL), "{output}");
+    let says = "the peer showed no certificate";
+    site.assert_failed("inbound", 1, "a ticket again", "peer_no_certificate", says);
 
     // One of the client's own making is not taken, and neither is what came with it.
-    site.forge_ticket(&ticket);
-    let with_ticket = |shown| {
-        let client = site.client(shown, &PROPER).arg("-sess_in").arg(&ticket);
-        client.arg("-early_data").arg(&early).run()
-    };
-    let output = with_ticket(None);
+    site.forge_ticket(&forged);
+    let output = with_ticket(None, &forged);
     assert!(!output.stdout.contains(FAREWELL), "{output}");
-    site.assert_failed(
-        "inbound",
-        1,
-        "a ticket",
-        "peer_no_certificate",
-        "the peer showed no certificate",
-    );
-    site.app().only_session();
+    site.assert_failed("inbound", 2, "a ticket", "peer_no_certificate", says);
+    site.app().sessions_when(2);
 
-    let output = with_ticket(Some(&honest));
+    let output = with_ticket(Some(&honest), &forged);
     assert!(output.stdout.contains(FAREWELL), "{output}");
     assert!(
         output.stdout.contains("Early data was rejected"),
         "{output}"
     );
-    let sessions = site.app().sessions_when(2);
+    let sessions = site.app().sessions_when(3);
     // What is said in time is SECRET, or nothing where the app's farewell comes first.
-    assert!([0, SECRET.len() as u64].contains(&sessions[1].received));
+    assert!([0, SECRET.len() as u64].contains(&sessions[2].received));
 }
 
 /// What can follow a good handshake.

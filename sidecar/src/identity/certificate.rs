@@ -1,6 +1,8 @@
+use std::time::Duration;
+
 use jiff::Timestamp;
 use rcgen::SerialNumber;
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, UnixTime};
 use spiffe::SpiffeId;
 use x509_parser::extensions::{GeneralName, ParsedExtension, X509Extension};
 use x509_parser::oid_registry::{
@@ -48,6 +50,13 @@ impl Leaf {
 /// The SPIFFE ID that a certificate shows, whether or not it has a right to it. For logs.
 pub(crate) fn shown_id(der: &CertificateDer<'_>) -> Option<SpiffeId> {
     sole_id(&parse(der).ok()?).ok()
+}
+
+/// The last moment at which a certificate is valid; `None` if it cannot be read.
+pub(crate) fn not_after_of(der: &CertificateDer<'_>) -> Option<UnixTime> {
+    let seconds = not_after(&parse(der).ok()?).as_second();
+    let since_epoch = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+    Some(UnixTime::since_unix_epoch(since_epoch))
 }
 
 pub(super) fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, Flaw> {

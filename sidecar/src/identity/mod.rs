@@ -25,7 +25,7 @@ pub use self::accounts::Accounts;
 pub(crate) use self::bundle::End;
 pub use self::bundle::TrustBundle;
 pub use self::ca::Ca;
-pub(crate) use self::certificate::{Leaf, shown_id};
+pub(crate) use self::certificate::{Leaf, not_after_of, shown_id};
 pub use self::error::{Error, Flaw, SvidError};
 pub use self::files::Files;
 pub use self::origin::Origin;

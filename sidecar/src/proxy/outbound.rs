@@ -102,7 +102,8 @@ async fn open<K: Kernel>(
     let identity = proxy.identity(connection).await?;
     connection.uses(identity.own());
     let started = Instant::now();
-    let handshake = tokio::time::timeout(proxy.limits.handshake, identity.connect(upstream));
+    let handshake =
+        tokio::time::timeout(proxy.limits.handshake, identity.connect(remote, upstream));
     let (close, explanation) = match handshake.await {
         Ok(Ok((upstream, peer))) => {
             connection.handshake_took(started.elapsed());

@@ -7,7 +7,7 @@ mod standing;
 
 use std::{
     io::{self, Write},
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     os::fd::BorrowedFd,
     sync::{
         Arc, Mutex,
@@ -33,6 +33,9 @@ use crate::{
 
 /// Far longer than anything here takes.
 const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Where peers are.
+const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// Connections that may be in the making at once.
 const HANDSHAKES: usize = 4;
@@ -421,7 +424,7 @@ async fn tls_is_recognised_when_the_option_was_lost() {
         let (app, address) = listen().await;
         let (proxy, log) = proxy(FakeKernel::default(), mode, own);
         let peer = arrive(&proxy, address).await;
-        let (mut peer, server) = timeout(DEADLINE, other.connect(peer))
+        let (mut peer, server) = timeout(DEADLINE, other.connect(HERE, peer))
             .await
             .expect("a handshake in time")
             .expect("a handshake");
@@ -565,7 +568,7 @@ async fn idle_plaintext_connections_are_not_in_the_making() {
     let _all = permits.await.expect("the idle ones hold none");
     // One that begins a handshake now is one too many.
     let (late, _at_the_app) = idle.swap_remove(0);
-    assert!(peer.connect(late).await.is_err());
+    assert!(peer.connect(HERE, late).await.is_err());
     logged(&log, "close=overloaded").await;
 }
 

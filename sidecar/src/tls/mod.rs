@@ -4,20 +4,19 @@ mod error;
 mod hello;
 mod keeper;
 mod peer;
+mod sessions;
 mod verifier;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{default_provider, kx_group};
 use rustls::pki_types::ServerName;
-use rustls::server::NoServerSessionStorage;
 use rustls::sign::SingleCertAndKey;
 use rustls::version::TLS13;
-use rustls::{ClientConfig, ServerConfig};
+use rustls::{ClientConfig, CommonState, HandshakeKind, ServerConfig};
 use spiffe::SpiffeId;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
@@ -38,8 +37,8 @@ pub const ALPN: &[u8] = b"sidecar/1";
 
 /// Makes and takes connections under one identity.
 ///
-/// Only TLS 1.3, both sides show an X.509-SVID that the other trusts, both speak [`ALPN`]. No
-/// session is ever resumed: a ticket could outlive the identity it was given to.
+/// Only TLS 1.3, both sides show an X.509-SVID that the other trusts, both speak [`ALPN`]. Sessions
+/// are resumed as long as what they rest upon lasts: this, and the certificates of the peer.
 #[derive(Clone)]
 pub struct Tls {
     own: SpiffeId,
@@ -65,11 +64,12 @@ impl Tls {
         let provider = Arc::new(provider());
         let verifier = Arc::new(Verifier::new(trust, &provider));
         let signer = Arc::new(SingleCertAndKey::from(svid.signer()));
+        let until = svid.not_after();
         Self {
             own: svid.id().clone(),
-            not_after: svid.not_after(),
-            connector: Arc::new(client_config(&provider, &verifier, &signer)).into(),
-            acceptor: Arc::new(server_config(&provider, &verifier, &signer)).into(),
+            not_after: until,
+            connector: Arc::new(client_config(&provider, &verifier, &signer, until)).into(),
+            acceptor: Arc::new(server_config(&provider, &verifier, &signer, until)).into(),
             verifier,
         }
     }
@@ -84,7 +84,8 @@ impl Tls {
         self.not_after
     }
 
-    /// Shakes hands as the client. Gives the stream and who the server is.
+    /// Shakes hands as the client with the server at an address, with which there may have been
+    /// a session before. Gives the stream and who the server is.
     ///
     /// Waits for the peer as long as it takes: bound it with a timeout.
     ///
@@ -95,12 +96,14 @@ impl Tls {
     /// read does, without saying why; the alert is still there to be read.
     pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
+        server: IpAddr,
         stream: S,
     ) -> Result<(client::TlsStream<S>, Peer), HandshakeError> {
-        // Names take no part in this: SPIFFE IDs do. An address keeps SNI off the wire.
-        let no_name = ServerName::from(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-        let stream = self.connector.connect(no_name, stream).await?;
-        let peer = Peer::of(stream.get_ref().1, End::Server, self.trust())?;
+        // Names take no part in this: SPIFFE IDs do. An address keeps SNI off the wire, and tells
+        // sessions apart.
+        let name = ServerName::from(server);
+        let stream = self.connector.connect(name, stream).await?;
+        let peer = self.met(stream.get_ref().1, End::Server)?;
         Ok((stream, peer))
     }
 
@@ -112,8 +115,19 @@ impl Tls {
         stream: S,
     ) -> Result<(server::TlsStream<S>, Peer), HandshakeError> {
         let stream = self.acceptor.accept(stream).await?;
-        let peer = Peer::of(stream.get_ref().1, End::Client, self.trust())?;
+        let peer = self.met(stream.get_ref().1, End::Client)?;
         Ok((stream, peer))
+    }
+
+    /// Who is at the other end of a connection whose handshake is done.
+    fn met(&self, connection: &CommonState, end: End) -> Result<Peer, HandshakeError> {
+        let peer = Peer::of(connection, end, self.trust())?;
+        if connection.handshake_kind() == Some(HandshakeKind::Resumed)
+            && sessions::any_is_over(peer.chain(), peer.met())
+        {
+            self.judge(&peer)?;
+        }
+        Ok(peer)
     }
 
     /// Whether `peer`, to whom there is an open connection, could still connect: its authority is
@@ -126,12 +140,17 @@ impl Tls {
         if peer.holds_under(self.trust()) {
             return Ok(());
         }
+        self.judge(peer)?;
+        peer.found_to_hold_under(self.trust());
+        Ok(())
+    }
+
+    /// Whether what the peer showed held when it was met.
+    fn judge(&self, peer: &Peer) -> Result<(), Refused> {
         let (certificate, intermediates) =
             peer.chain().split_first().ok_or(Refused::NoCertificate)?;
         self.verifier
-            .verify(peer.end(), certificate, intermediates, peer.met())?;
-        peer.found_to_hold_under(self.trust());
-        Ok(())
+            .verify(peer.end(), certificate, intermediates, peer.met())
     }
 
     /// Whom this side trusts.
@@ -147,7 +166,9 @@ impl Tls {
         /// More than one side sends before it waits for the other.
         const BUFFER: usize = 1 << 17;
         let (client, server) = tokio::io::duplex(BUFFER);
-        let (connected, accepted) = tokio::join!(self.connect(client), self.accept(server));
+        let nowhere = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        let (connected, accepted) =
+            tokio::join!(self.connect(nowhere, client), self.accept(server));
         // The client first: a server that it refuses knows but the alert.
         connected?;
         accepted?;
@@ -172,6 +193,7 @@ fn client_config(
     provider: &Arc<CryptoProvider>,
     verifier: &Arc<Verifier>,
     signer: &Arc<SingleCertAndKey>,
+    until: SystemTime,
 ) -> ClientConfig {
     let mut config = ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&TLS13])
@@ -180,7 +202,7 @@ fn client_config(
         .with_custom_certificate_verifier(verifier.clone())
         .with_client_cert_resolver(signer.clone());
     config.alpn_protocols = vec![ALPN.to_vec()];
-    config.resumption = Resumption::disabled();
+    config.resumption = sessions::of_client(until);
     config
 }
 
@@ -188,6 +210,7 @@ fn server_config(
     provider: &Arc<CryptoProvider>,
     verifier: &Arc<Verifier>,
     signer: &Arc<SingleCertAndKey>,
+    until: SystemTime,
 ) -> ServerConfig {
     let mut config = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&TLS13])
@@ -195,8 +218,8 @@ fn server_config(
         .with_client_cert_verifier(verifier.clone())
         .with_cert_resolver(signer.clone());
     config.alpn_protocols = vec![ALPN.to_vec()];
-    config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.send_tls13_tickets = 0;
+    config.session_storage = sessions::of_server(until);
+    config.send_tls13_tickets = sessions::GIVEN;
     config
 }
 

@@ -1,10 +1,11 @@
 mod chains;
 mod refusals;
+mod sessions;
 
 use std::time::Duration;
 
 use rustls::version::TLS12;
-use rustls::{AlertDescription, HandshakeKind, NamedGroup, ProtocolVersion};
+use rustls::{AlertDescription, NamedGroup, ProtocolVersion};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -15,6 +16,9 @@ use crate::identity::testing::{ca, id};
 
 /// Far longer than anything here takes.
 pub(super) const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Where servers are.
+const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 type Connected = Result<(client::TlsStream<TcpStream>, Peer), HandshakeError>;
 type Accepted = Result<(server::TlsStream<TcpStream>, Peer), HandshakeError>;
@@ -42,7 +46,7 @@ fn workload(ca: &Ca, path: &str) -> Tls {
 
 async fn shake_hands(client: &Tls, server: &Tls) -> (Connected, Accepted) {
     let (connecting, accepting) = connected().await;
-    let both = async { tokio::join!(client.connect(connecting), server.accept(accepting)) };
+    let both = async { tokio::join!(client.connect(HERE, connecting), server.accept(accepting)) };
     timeout(DEADLINE, both).await.expect("no handshake hangs")
 }
 
@@ -72,25 +76,6 @@ async fn what_is_recorded_stays_secret_from_quantum_computers() {
     assert_eq!(session.protocol_version(), Some(ProtocolVersion::TLSv1_3));
     let group = session.negotiated_key_exchange_group().expect("group");
     assert_eq!(group.name(), NamedGroup::X25519MLKEM768);
-}
-
-#[tokio::test]
-async fn no_session_is_resumed() {
-    let (_dir, ca) = ca("example.org");
-    let (web, db) = (workload(&ca, "web"), workload(&ca, "db"));
-    for _ in 0..2 {
-        let (connected, accepted) = shake_hands(&web, &db).await;
-        let (mut connected, _) = connected.expect("connected");
-        let (mut accepted, _) = accepted.expect("accepted");
-        assert_eq!(
-            connected.get_ref().1.handshake_kind(),
-            Some(HandshakeKind::Full)
-        );
-        // A ticket would come with the first bytes.
-        accepted.write_all(b"!").await.expect("write");
-        connected.read_u8().await.expect("read");
-        assert_eq!(connected.get_ref().1.tls13_tickets_received(), 0);
-    }
 }
 
 #[tokio::test]
@@ -210,7 +195,7 @@ async fn raw_peer(bytes: &[u8]) -> [HandshakeError; 2] {
     let (client, mut server) = connected().await;
     server.write_all(bytes).await.expect("write");
     server.shutdown().await.expect("shutdown");
-    let connected = timeout(DEADLINE, tls.connect(client))
+    let connected = timeout(DEADLINE, tls.connect(HERE, client))
         .await
         .expect("no handshake hangs");
 

@@ -38,7 +38,7 @@ async fn a_denied_identity_is_refused_before_the_app_hears_of_it() {
     let (proxy, log) = proxy(FakeKernel::default().meshed(), policy, own);
     let peer = arrive(&proxy, address).await;
     // In TLS 1.3 the client is done before the server has looked at it.
-    let (mut peer, _) = other.connect(peer).await.expect("a handshake");
+    let (mut peer, _) = other.connect(HERE, peer).await.expect("a handshake");
     assert!(peer.read_u8().await.is_err());
     let line =
         "tls=mutual own=spiffe://example.org/a peer=spiffe://example.org/b rule=not-b sent=0";
@@ -64,7 +64,7 @@ async fn an_allowed_identity_is_let_in_by_the_rule_that_says_so() {
     );
     let (proxy, log) = proxy(FakeKernel::default().meshed(), policy, own);
     let peer = arrive(&proxy, address).await;
-    let (mut peer, _) = other.connect(peer).await.expect("a handshake");
+    let (mut peer, _) = other.connect(HERE, peer).await.expect("a handshake");
     peer.write_all(b"question")
         .await
         .expect("an open connection");
@@ -109,7 +109,7 @@ async fn one_who_is_denied_in_plaintext_is_let_in_with_tls_though_the_option_was
     );
     let (proxy, log) = proxy(FakeKernel::default(), policy, own);
     let peer = arrive(&proxy, address).await;
-    let (mut peer, _) = other.connect(peer).await.expect("a handshake");
+    let (mut peer, _) = other.connect(HERE, peer).await.expect("a handshake");
     peer.write_all(b"secret").await.expect("an open connection");
     expect_bytes(&mut accept(&app).await, b"secret").await;
     drop(peer);

@@ -53,7 +53,7 @@ async fn inbound_the_network_is_what_the_proxy_has_accepted() {
     let (proxy, log) = proxy(FakeKernel::default().meshed(), Mode::Permissive, own);
     let client = arrive(&proxy, address).await;
     let client_address = client.local_addr().expect("a bound socket");
-    let client = peer.connect(client).await;
+    let client = peer.connect(HERE, client).await;
     let app = accept(&app).await;
     drop((client.expect("a handshake"), app));
     logged(&log, "tls=mutual").await;

@@ -134,7 +134,7 @@ async fn admitted(
     address: SocketAddr,
 ) -> (tokio_rustls::client::TlsStream<TcpStream>, TcpStream) {
     let peer = arrive(proxy, address).await;
-    let (mut peer, _) = client.connect(peer).await.expect("a handshake");
+    let (mut peer, _) = client.connect(HERE, peer).await.expect("a handshake");
     let mut app = accept(app).await;
     converse(&mut app, &mut peer).await;
     (peer, app)

@@ -1,6 +1,7 @@
 use std::{
     fs,
     io::{self, Write},
+    net::Ipv4Addr,
     path::Path,
     sync::Mutex,
     time::Duration,
@@ -253,7 +254,10 @@ impl Kept {
 async fn judge(tls: &Tls, peer: &Svid) -> Result<crate::tls::Peer, crate::tls::HandshakeError> {
     let peer = Tls::new(peer);
     let (client, server) = tokio::io::duplex(1 << 16);
-    let (_, accepted) = tokio::join!(peer.connect(client), tls.accept(server));
+    let (_, accepted) = tokio::join!(
+        peer.connect(Ipv4Addr::LOCALHOST.into(), client),
+        tls.accept(server)
+    );
     accepted.map(|(_, peer)| peer)
 }
 

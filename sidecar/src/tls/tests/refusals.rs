@@ -96,7 +96,7 @@ async fn a_refused_client_is_told_even_when_it_wrote_before() {
     let mut accepting = Box::pin(server.accept(accepting));
     let connected = tokio::select! {
         biased;
-        connected = client.connect(connecting) => connected,
+        connected = client.connect(HERE, connecting) => connected,
         _ = &mut accepting => panic!("refused before the client was done"),
     };
     let (mut stream, id) = connected.expect("the client is done before the server is");
