@@ -7,17 +7,17 @@
 
 use std::{
     future::poll_fn,
-    io,
+    io, mem,
     pin::{Pin, pin},
     task::{Context, Poll, ready},
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::Close;
-
-/// Bytes held each way: one TLS record (RFC 8446, section 5.1).
-const BUFFER: usize = 16 * 1024;
+use super::{
+    Close,
+    buffer::{self, Buffer},
+};
 
 /// Is shown bytes once they have passed.
 pub trait Meter {
@@ -116,22 +116,28 @@ enum Passed<'a> {
 struct Half<'a, F> {
     /// Ready when the leg bytes come from was reset.
     reader_was_reset: Pin<&'a mut F>,
-    /// Bytes read and not yet written.
-    buffer: Box<[u8]>,
-    /// Where the unwritten bytes begin.
-    start: usize,
-    /// Where they end.
-    end: usize,
+    /// Bytes read and not yet written, if there are any.
+    held: Option<Held>,
     /// The writer holds bytes that it has not handed to the kernel.
     unflushed: bool,
     /// How far the direction has got.
     state: State,
 }
 
-#[derive(Clone, Copy, PartialEq)]
+/// Bytes on their way.
+struct Held {
+    buffer: Buffer,
+    /// Where the unwritten ones begin.
+    start: usize,
+    /// Where they end.
+    end: usize,
+}
+
 enum State {
     /// Bytes may still come.
     Open,
+    /// The reader has failed, behind the bytes that are held.
+    Failed(io::Error),
     /// The reader has ended; the writer has yet to be told.
     Ending,
     /// The writer has been told.
@@ -142,9 +148,7 @@ impl<'a, F: Future<Output = ()>> Half<'a, F> {
     fn new(reader_was_reset: Pin<&'a mut F>) -> Self {
         Self {
             reader_was_reset,
-            buffer: vec![0; BUFFER].into_boxed_slice(),
-            start: 0,
-            end: 0,
+            held: None,
             unflushed: false,
             state: State::Open,
         }
@@ -164,14 +168,19 @@ impl<'a, F: Future<Output = ()>> Half<'a, F> {
     {
         loop {
             ready!(self.poll_write(cx, writer, &mut passed))?;
-            match self.state {
+            match mem::replace(&mut self.state, State::Open) {
                 State::Open => ready!(self.poll_read(cx, reader, writer))?,
+                State::Failed(error) => return Poll::Ready(Err(Failure::Reader(error))),
                 State::Ending => {
+                    self.state = State::Ending;
                     ready!(Pin::new(&mut *writer).poll_shutdown(cx)).map_err(Failure::Writer)?;
                     self.state = State::Ended;
                     passed(Passed::End);
                 }
-                State::Ended => return Poll::Ready(Ok(())),
+                State::Ended => {
+                    self.state = State::Ended;
+                    return Poll::Ready(Ok(()));
+                }
             }
         }
     }
@@ -186,8 +195,8 @@ impl<'a, F: Future<Output = ()>> Half<'a, F> {
     where
         W: AsyncWrite + Unpin,
     {
-        while self.start < self.end {
-            let rest = &self.buffer[self.start..self.end];
+        while let Some(held) = &mut self.held {
+            let rest = &held.buffer[held.start..held.end];
             let Poll::Ready(written) = Pin::new(&mut *writer).poll_write(cx, rest) else {
                 ready!(self.reader_was_reset.as_mut().poll(cx));
                 let error = io::ErrorKind::ConnectionReset.into();
@@ -198,7 +207,10 @@ impl<'a, F: Future<Output = ()>> Half<'a, F> {
                 return Poll::Ready(Err(Failure::Writer(io::ErrorKind::WriteZero.into())));
             }
             passed(Passed::Bytes(&rest[..written]));
-            self.start += written;
+            held.start += written;
+            if held.start == held.end {
+                self.held = None;
+            }
             self.unflushed = true;
         }
         Poll::Ready(Ok(()))
@@ -215,13 +227,26 @@ impl<'a, F: Future<Output = ()>> Half<'a, F> {
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
-        let mut buffer = ReadBuf::new(&mut self.buffer);
-        if let Poll::Ready(read) = Pin::new(reader).poll_read(cx, &mut buffer) {
-            read.map_err(Failure::Reader)?;
-            (self.start, self.end) = (0, buffer.filled().len());
-            if self.end == 0 {
-                self.state = State::Ending;
+        let mut buffer = Buffer::take();
+        let mut into = ReadBuf::new(&mut buffer);
+        while into.remaining() > 0 {
+            let before = into.filled().len();
+            match Pin::new(&mut *reader).poll_read(cx, &mut into) {
+                Poll::Ready(Ok(())) if into.filled().len() > before => {}
+                Poll::Ready(Ok(())) => self.state = State::Ending,
+                Poll::Ready(Err(error)) => self.state = State::Failed(error),
+                Poll::Pending => break,
             }
+            if !matches!(self.state, State::Open) {
+                break;
+            }
+        }
+        let end = into.filled().len();
+        if end > 0 {
+            let start = 0;
+            self.held = Some(Held { buffer, start, end });
+        }
+        if end > 0 || !matches!(self.state, State::Open) {
             return Poll::Ready(Ok(()));
         }
         // Nothing to add to it for now: whatever the writer holds back must leave.
@@ -330,7 +355,10 @@ mod tests {
             accepted = flood => accepted,
             _ = copy(&mut client_leg, &mut server_leg, pending(), pending(), &mut meter) => panic!("nobody has ended"),
         };
-        assert!(accepted <= 2 * PIPE + BUFFER, "{accepted} bytes were taken");
+        assert!(
+            accepted <= 2 * PIPE + buffer::LENGTH,
+            "{accepted} bytes were taken"
+        );
     }
 
     #[tokio::test]
@@ -363,7 +391,7 @@ mod tests {
         let (_server, mut server_leg) = duplex(64);
         let mut meter = Counter::default();
         let (reset, was_reset) = tokio::sync::oneshot::channel::<()>();
-        let flood = vec![0; 2 * BUFFER];
+        let flood = vec![0; 2 * buffer::LENGTH];
         let app = async {
             // More than the server's leg and the buffer hold: the direction is stuck for good.
             let flooding = client.write_all(&flood);

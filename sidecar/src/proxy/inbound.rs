@@ -7,6 +7,7 @@ use super::{
     accept::{Accepted, now_or_never},
     addr::canonical,
     admission::denial,
+    ahead::Ahead,
     carry::carry,
     dial,
     establishing::Permit,
@@ -255,7 +256,10 @@ async fn handshake<K: Kernel>(
     let identity = proxy.identity(connection).await?;
     connection.uses(identity.own());
     let started = Instant::now();
-    let handshake = tokio::time::timeout(proxy.limits.handshake, identity.accept(downstream));
+    let handshake = tokio::time::timeout(
+        proxy.limits.handshake,
+        identity.accept(Ahead::new(downstream)),
+    );
     let close = match handshake.await {
         Ok(Ok((downstream, peer))) => {
             connection.handshake_took(started.elapsed());

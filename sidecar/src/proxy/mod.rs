@@ -6,6 +6,8 @@
 mod accept;
 mod addr;
 mod admission;
+mod ahead;
+mod buffer;
 mod carry;
 mod close;
 mod copy;

@@ -3,7 +3,7 @@
 use std::{os::fd::AsFd, sync::Arc, time::Instant};
 
 use super::{
-    ClientAddr, Close, Kernel, OrigDst, Proxy, accept::Accepted, carry::carry, dial,
+    ClientAddr, Close, Kernel, OrigDst, Proxy, accept::Accepted, ahead::Ahead, carry::carry, dial,
     establishing::Permit, stream::Stream,
 };
 use crate::{
@@ -102,8 +102,10 @@ async fn open<K: Kernel>(
     let identity = proxy.identity(connection).await?;
     connection.uses(identity.own());
     let started = Instant::now();
-    let handshake =
-        tokio::time::timeout(proxy.limits.handshake, identity.connect(remote, upstream));
+    let handshake = tokio::time::timeout(
+        proxy.limits.handshake,
+        identity.connect(remote, Ahead::new(upstream)),
+    );
     let (close, explanation) = match handshake.await {
         Ok(Ok((upstream, peer))) => {
             connection.handshake_took(started.elapsed());

@@ -7,7 +7,7 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::{client, server};
 
-use super::tcp::Tcp;
+use super::{ahead::Ahead, tcp::Tcp};
 use crate::tls::Peer;
 
 /// One leg of a connection: towards the network in mutual TLS or in plaintext, towards the app
@@ -15,20 +15,20 @@ use crate::tls::Peer;
 #[derive(Debug)]
 pub(super) enum Stream {
     /// We dialled, the peer answered as a TLS server.
-    Client(Box<client::TlsStream<Tcp>>, Peer),
+    Client(Box<client::TlsStream<Ahead>>, Peer),
     /// Bytes as they are.
     Plain(Tcp),
     /// The peer dialled as a TLS client.
-    Server(Box<server::TlsStream<Tcp>>, Peer),
+    Server(Box<server::TlsStream<Ahead>>, Peer),
 }
 
 impl Stream {
     /// The TCP connection below.
     pub(super) fn tcp(&self) -> &Tcp {
         match self {
-            Self::Client(stream, _) => stream.get_ref().0,
+            Self::Client(stream, _) => stream.get_ref().0.tcp(),
             Self::Plain(stream) => stream,
-            Self::Server(stream, _) => stream.get_ref().0,
+            Self::Server(stream, _) => stream.get_ref().0.tcp(),
         }
     }
 
