@@ -112,3 +112,64 @@ impl AsyncWrite for Ahead {
         Pin::new(&mut self.tcp).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::{TcpListener, TcpStream},
+    };
+
+    use super::*;
+
+    /// What TLS asks for.
+    const ASKED: usize = 4096;
+
+    async fn connected() -> (TcpStream, Ahead) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+        let address = listener.local_addr().expect("an address");
+        let peer = TcpStream::connect(address).await.expect("connected");
+        let (stream, _) = listener.accept().await.expect("accepted");
+        (peer, Ahead::new(Tcp::new(stream)))
+    }
+
+    #[tokio::test]
+    async fn bytes_come_in_order_and_their_end_after_them() {
+        let (mut peer, mut ahead) = connected().await;
+        let sent: Vec<u8> = (0..1_000_000u32).map(|n| (n % 251) as u8).collect();
+        let send = async {
+            peer.write_all(&sent).await.expect("an open leg");
+            peer.shutdown().await.expect("an open leg");
+            peer
+        };
+        let receive = async {
+            let mut received = Vec::new();
+            let mut buffer = [0; ASKED];
+            loop {
+                match ahead.read(&mut buffer).await.expect("an open leg") {
+                    0 => return received,
+                    length => received.extend_from_slice(&buffer[..length]),
+                }
+            }
+        };
+        let (_peer, received) = tokio::join!(send, receive);
+        assert!(received == sent, "what came is not what was sent");
+    }
+
+    #[tokio::test]
+    async fn nothing_is_held_of_a_connection_that_says_little() {
+        let (mut peer, mut ahead) = connected().await;
+        let mut buffer = [0; ASKED];
+        peer.write_all(&[7; 2 * ASKED]).await.expect("an open leg");
+        ahead.read_exact(&mut buffer).await.expect("an open leg");
+        assert!(ahead.is_bulk, "there is more");
+        ahead.read_exact(&mut buffer).await.expect("an open leg");
+        assert!(ahead.read.is_none(), "all of it was read");
+        for _ in 0..2 {
+            peer.write_all(b"little").await.expect("an open leg");
+            let length = ahead.read(&mut buffer).await.expect("an open leg");
+            assert_eq!(&buffer[..length], b"little");
+            assert!(!ahead.is_bulk && ahead.read.is_none());
+        }
+    }
+}

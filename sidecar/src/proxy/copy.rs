@@ -385,6 +385,58 @@ mod tests {
         assert!(ended.error.is_some());
     }
 
+    /// A leg that says something and fails at once, as a socket may whose peer has reset it.
+    struct Fails(Option<&'static [u8]>);
+
+    impl AsyncRead for Fails {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _cx: &mut Context<'_>,
+            buf: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            let bytes = self.0.take().ok_or(io::ErrorKind::ConnectionReset)?;
+            buf.put_slice(bytes);
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Fails {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _cx: &mut Context<'_>,
+            _buf: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn what_came_before_a_failure_is_delivered() {
+        let (mut server, mut server_leg) = duplex(64);
+        let mut meter = Counter::default();
+        let ended = copy(
+            &mut Fails(Some(b"last words")),
+            &mut server_leg,
+            pending(),
+            pending(),
+            &mut meter,
+        )
+        .await;
+        assert_eq!(ended.close, Close::ClientReset);
+        assert_eq!(meter.sent, 10);
+        let mut heard = [0; 10];
+        server.read_exact(&mut heard).await.expect("the last words");
+        assert_eq!(&heard, b"last words");
+    }
+
     #[tokio::test]
     async fn a_reset_is_passed_on_to_a_side_that_does_not_read() {
         let (mut client, mut client_leg) = duplex(64);
