@@ -1,10 +1,12 @@
 //! The webhook: who finds it, who trusts it, and what it is asked about.
 
+use std::{fs, process::Command};
+
 use serde_json::json;
 use sidecar::kubernetes;
-use sidecar_tests::manifests::{self, objects, render};
+use sidecar_tests::manifests::{self, objects, overlays, render};
 
-use super::{array, of_kind, selects, text};
+use super::{array, containers, of_kind, pod, selects, text};
 
 #[test]
 fn the_api_server_finds_the_webhook_and_trusts_it() {
@@ -93,4 +95,45 @@ fn the_webhook_is_asked_about_pods_that_ask_for_a_sidecar_and_never_about_its_ow
     // What it adds has to be in the pod that it is asked about.
     assert_eq!(webhook["rules"][0]["operations"], json!(["CREATE"]));
     assert_eq!(webhook["rules"][0]["resources"], json!(["pods"]));
+}
+
+/// Where the one image is named, below `deploy`.
+const IMAGE: &str = "kustomize/components/image/kustomization.yaml";
+
+#[test]
+fn pods_get_the_image_that_the_webhook_has_whatever_it_is_called() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let copied = Command::new("cp")
+        .args(["--recursive", "deploy"])
+        .arg(directory.path())
+        .current_dir(manifests::root())
+        .status();
+    assert!(copied.expect("cp starts").success());
+    let deploy = directory.path().join("deploy");
+    let named = fs::read_to_string(deploy.join(IMAGE)).expect("there is an image");
+    let other = named
+        .replace(
+            "newName: sidecar",
+            "newName: registry.example:5000/a/sidecar",
+        )
+        .replace("newTag: 0.1.0", "newTag: 9.8.7");
+    assert_ne!(other, named);
+    fs::write(deploy.join(IMAGE), other).expect("it is ours");
+
+    let mut webhooks = 0;
+    for overlay in overlays() {
+        let text = render(&directory.path().join(&overlay).display().to_string());
+        assert!(!text.contains("sidecar:0.1.0"), "{overlay}: {text}");
+        for object in objects(&text) {
+            let pod = pod(&object).into_iter().flat_map(containers);
+            for webhook in pod.filter(|container| container["name"] == "webhook") {
+                webhooks += 1;
+                let image = "registry.example:5000/a/sidecar:9.8.7";
+                assert_eq!(webhook["image"], image, "{overlay}");
+                let args = json!(["webhook", format!("--image={image}")]);
+                assert_eq!(webhook["args"], args, "{overlay}");
+            }
+        }
+    }
+    assert!(webhooks > 1, "an overlay has lost its webhook");
 }
