@@ -5,6 +5,7 @@
 //! the bytes say.
 
 pub mod admin;
+mod bound;
 pub mod bpf;
 pub mod capture;
 pub mod changes;

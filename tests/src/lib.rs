@@ -39,6 +39,7 @@ pub mod manifests;
 pub mod metrics;
 pub mod namespace;
 pub mod network;
+pub mod no_ipv6;
 pub mod node;
 pub mod pod;
 pub mod pods;

@@ -19,11 +19,13 @@ use nix::{
     unistd::{User, setgroups, setresgid, setresuid},
 };
 
+use seccompiler::{BpfProgram, apply_filter};
 use serde::de::DeserializeOwned;
 
 use crate::{
     Sandbox,
     cgroup::Container,
+    no_ipv6,
     process::{Output, Process},
     wait,
 };
@@ -43,6 +45,8 @@ pub struct Program<'a> {
     enters: bool,
     /// Whom it runs as, if not root.
     user: Option<User>,
+    /// What the kernel keeps from it.
+    filter: Option<BpfProgram>,
     /// What it reads.
     stdin: Option<PathBuf>,
     /// How long [`Self::run`] waits for it.
@@ -61,6 +65,7 @@ impl<'a> Program<'a> {
             container: Container::App,
             enters: true,
             user: None,
+            filter: None,
             stdin: None,
             deadline: wait::DEADLINE,
             command,
@@ -127,6 +132,12 @@ impl<'a> Program<'a> {
         self
     }
 
+    /// Runs the program as on a kernel that has no IPv6.
+    pub fn without_ipv6(mut self) -> Self {
+        self.filter = Some(no_ipv6::filter());
+        self
+    }
+
     /// Starts the program and lets it run.
     #[track_caller]
     pub fn start(mut self) -> Process {
@@ -148,6 +159,7 @@ impl<'a> Program<'a> {
                     .expect("duplicating the namespace's descriptor")
             }),
             user: self.user,
+            filter: self.filter,
         };
         enter_before_exec(&mut self.command, entrance);
         let what = format!("{:?} in {}", self.command, self.sandbox.name());
@@ -207,6 +219,8 @@ struct Entrance {
     namespace: Option<OwnedFd>,
     /// The user to become.
     user: Option<User>,
+    /// What the kernel is to keep from it.
+    filter: Option<BpfProgram>,
 }
 
 impl Entrance {
@@ -221,6 +235,9 @@ impl Entrance {
             setgroups(&[])?;
             setresgid(gid, gid, gid)?;
             setresuid(uid, uid, uid)?;
+        }
+        if let Some(filter) = &self.filter {
+            apply_filter(filter).map_err(|_| io::Error::last_os_error())?;
         }
         Ok(())
     }

@@ -57,6 +57,17 @@ fn two_pods_of_a_node_talk_mutual_tls_and_see_each_others_true_address() {
 }
 
 #[test]
+fn an_agent_on_a_machine_without_ipv6_answers_all_the_same() {
+    let node = Node::new();
+    let run = node.agent_run().args(["--admin", "[::]:4195"]);
+    let agent = node.agent_of(run.without_ipv6());
+    let answer = wait::within(wait::DEADLINE, || agent.request("/healthz"));
+    let log = agent.log();
+    assert_eq!(answer.map(|(status, _)| status), Some(200), "{log}");
+    assert!(!log.contains("cannot open the admin endpoint"), "{log}");
+}
+
+#[test]
 fn pods_of_an_agent_and_pods_with_a_sidecar_talk_mutual_tls_both_ways() {
     let node = Node::new();
     let ours = node.start_pod("ours", Driver::Systemd);

@@ -20,13 +20,16 @@ struct Webhook {
 
 impl Webhook {
     fn start(flags: &[&str]) -> Self {
+        Self::start_as(|program| program.args(flags))
+    }
+
+    fn start_as(how: impl FnOnce(Program<'_>) -> Program<'_>) -> Self {
         let sandbox = Sandbox::new("webhook");
         let certificate = issue(&sandbox);
-        let mut process = Program::new(&sandbox, sidecar::binary())
+        let program = Program::new(&sandbox, sidecar::binary())
             .args(["webhook", "--certificate", "tls.crt", "--key", "tls.key"])
-            .args(flags)
-            .user("nobody")
-            .start();
+            .user("nobody");
+        let mut process = how(program).start();
         process.wait_for_listener(PORT);
         Self {
             process,
@@ -359,6 +362,12 @@ fn what_it_cannot_serve_with_is_refused_at_once() {
     sandbox.file("tls.crt", other);
     start(&files).assert_one_sentence(&["tls.crt", "tls.key"]);
     start(&["--set", "inbound=tight"]).assert_one_sentence(&["tight"]);
+}
+
+#[test]
+fn on_a_machine_without_ipv6_it_answers_all_the_same() {
+    let webhook = Webhook::start_as(|program| program.without_ipv6());
+    assert_eq!(webhook.get("/readyz").0, 200);
 }
 
 #[test]

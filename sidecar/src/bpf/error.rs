@@ -205,11 +205,6 @@ impl Error {
         }
     }
 
-    /// Is it that the kernel was built or started without IPv6, and was asked for it?
-    pub(super) fn is_family_unknown(&self) -> bool {
-        matches!(self, Self::Listener { source, .. } if source.raw_os_error() == Some(libc::EAFNOSUPPORT))
-    }
-
     /// Is it that somebody else listens on the address?
     pub fn is_address_in_use(&self) -> bool {
         matches!(self, Self::Listener { source, .. } if source.kind() == io::ErrorKind::AddrInUse)

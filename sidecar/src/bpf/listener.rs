@@ -8,12 +8,10 @@ use std::{
 };
 
 use sidecar_common::{Role, Slot, SocketFacts};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::Socket;
 
 use super::{Error, Sockets};
-
-/// Handshakes that may wait for `accept()`; the kernel caps it at `net.core.somaxconn`.
-const BACKLOG: i32 = 4096;
+use crate::bound::Bound;
 
 /// The proxy's listeners: one for each direction and family, each on a loopback port of the
 /// kernel's choice.
@@ -74,24 +72,15 @@ impl Listeners {
 /// It is bound early, while a bad address can be refused with nothing attached, and listens late:
 /// the kernel side takes whatever listens before it is attached for the app's.
 pub struct OwnListener {
-    bound: Socket,
+    bound: Bound,
     address: SocketAddr,
 }
 
 impl OwnListener {
     /// Binds to the address.
     pub fn bind(sockets: &Sockets, address: SocketAddr) -> Result<Self, Error> {
-        match bind(sockets, Role::OWN, address) {
-            Err(error) => match error
-                .is_family_unknown()
-                .then(|| without_ipv6(address))
-                .flatten()
-            {
-                Some(address) => Self::bind(sockets, address),
-                None => Err(error),
-            },
-            Ok(bound) => Ok(Self { bound, address }),
-        }
+        let bound = bind(sockets, Role::OWN, address)?;
+        Ok(Self { bound, address })
     }
 
     /// Listens on an address as soon as the sidecar that is being replaced lets go of it.
@@ -121,12 +110,6 @@ impl OwnListener {
     }
 }
 
-/// All of IPv4's addresses for all addresses: on a kernel without IPv6 they are the same.
-fn without_ipv6(address: SocketAddr) -> Option<SocketAddr> {
-    let all = address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
-    all.then(|| SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port()))
-}
-
 /// IPv4 first, as the slots have it. Without IPv6 in the kernel nothing can arrive over it.
 fn loopback_addresses() -> Vec<SocketAddr> {
     let mut addresses = vec![SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0)];
@@ -147,10 +130,8 @@ fn open(
 }
 
 /// Binds a socket whose role the kernel side knows before it can see it.
-fn bind(sockets: &Sockets, role: Role, address: SocketAddr) -> Result<Socket, Error> {
-    let bind = || {
-        let domain = Domain::for_address(address);
-        let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+fn bind(sockets: &Sockets, role: Role, address: SocketAddr) -> Result<Bound, Error> {
+    let prepare = |socket: &Socket| {
         let facts = SocketFacts {
             role,
             ..SocketFacts::default()
@@ -159,23 +140,15 @@ fn bind(sockets: &Sockets, role: Role, address: SocketAddr) -> Result<Socket, Er
         if role == Role::INBOUND {
             save_syn(socket.as_fd())?;
         }
-        socket.set_reuse_address(true)?;
-        if domain == Domain::IPV6 {
-            // Whatever `net.ipv6.bindv6only` says: `::` means every address.
-            socket.set_only_v6(false)?;
-        }
-        socket.bind(&address.into())?;
-        io::Result::Ok(socket)
+        io::Result::Ok(())
     };
-    bind().map_err(|source| Error::Listener { address, source })
+    Bound::new(address, prepare).map_err(|source| Error::Listener { address, source })
 }
 
-fn listen(bound: Socket, address: SocketAddr) -> Result<std::net::TcpListener, Error> {
+fn listen(bound: Bound, address: SocketAddr) -> Result<std::net::TcpListener, Error> {
     bound
-        .listen(BACKLOG)
-        .and_then(|()| bound.set_nonblocking(true))
-        .map_err(|source| Error::Listener { address, source })?;
-    Ok(bound.into())
+        .listen()
+        .map_err(|source| Error::Listener { address, source })
 }
 
 /// Keeps each client's SYN until its connection is established, when the kernel side looks into
@@ -201,28 +174,5 @@ fn save_syn(socket: BorrowedFd<'_>) -> io::Result<()> {
         Ok(())
     } else {
         Err(io::Error::last_os_error())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn all_addresses_are_those_of_ipv4_where_there_is_no_other() {
-        let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
-        assert_eq!(
-            without_ipv6(address("[::]:4195")),
-            Some(address("0.0.0.0:4195"))
-        );
-        for particular in ["[::1]:4195", "0.0.0.0:4195", "127.0.0.1:4195"] {
-            assert_eq!(without_ipv6(address(particular)), None);
-        }
-        let error = |code| Error::Listener {
-            address: address("[::]:1"),
-            source: io::Error::from_raw_os_error(code),
-        };
-        assert!(error(libc::EAFNOSUPPORT).is_family_unknown());
-        assert!(!error(libc::EADDRINUSE).is_family_unknown());
     }
 }

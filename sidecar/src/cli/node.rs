@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use crate::{
-    admin,
+    admin, bound,
     changes::Changes,
     config::{self, AccessLog, Settings, Source},
     identity::Accounts,
@@ -164,8 +164,7 @@ async fn show(
     const PATIENCE: u32 = 100;
     let mut attempts = 0;
     while succeeded.wait_for(|succeeded| !succeeded).await.is_ok() {
-        let bound = std::net::TcpListener::bind(address);
-        match bound.and_then(|bound| bound.set_nonblocking(true).map(|()| bound)) {
+        match bound::listen(address) {
             Ok(listener) => {
                 attempts = 0;
                 tokio::select! {
@@ -175,7 +174,8 @@ async fn show(
             }
             Err(error) => {
                 attempts += 1;
-                if attempts % PATIENCE == 0 || error.kind() != io::ErrorKind::AddrInUse {
+                let is_unexpected = attempts == 1 && error.kind() != io::ErrorKind::AddrInUse;
+                if is_unexpected || attempts % PATIENCE == 0 {
                     tracing::warn!(
                         "cannot open the admin endpoint on {address}: {error}; trying again"
                     );

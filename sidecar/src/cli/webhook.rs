@@ -10,6 +10,7 @@ use tokio::{
 
 use super::{injection::Injection, run};
 use crate::{
+    bound,
     config::{LogFilter, LogFormat},
     inject::Unasked,
     logging,
@@ -77,8 +78,8 @@ impl Webhook {
         run::runtime(WORKERS)?.block_on(async {
             let mut terminate = signal(SignalKind::terminate())?;
             let mut interrupt = signal(SignalKind::interrupt())?;
-            let listener = TcpListener::bind(self.listen)
-                .await
+            let listener = bound::listen(self.listen)
+                .and_then(TcpListener::from_std)
                 .with_context(|| format!("cannot listen on {}", self.listen))?;
             tracing::info!("the webhook listens on {}", listener.local_addr()?);
             let stop = async {
