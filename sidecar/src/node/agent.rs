@@ -58,12 +58,12 @@ const BEGINNING: usize = 4;
 /// How often it is looked for an agent that has begun later.
 const SUCCESSION: Duration = Duration::from_millis(250);
 /// How long one that is told to stop waits for an agent that has begun later to take the pods over.
-const HAND_OVER: Duration = Duration::from_secs(20);
+pub const HAND_OVER: Duration = Duration::from_secs(20);
 /// How long a pod that the API has forgotten may still run before it is set free. One that was removed
 /// by force is about to be killed; one that merely asks to be captured no more is not.
 const LINGER: Duration = Duration::from_secs(10);
 /// How long after the drain what is left of a lane may take.
-const AFTERWARDS: Duration = Duration::from_secs(3);
+pub const AFTERWARDS: Duration = Duration::from_secs(3);
 
 /// What an agent is made of.
 pub struct Parts {

@@ -12,7 +12,7 @@ mod tree;
 mod watch;
 
 pub use self::{
-    agent::{Agent, Parts},
+    agent::{AFTERWARDS, Agent, HAND_OVER, Parts},
     registry::{Listed, Pods, Served, State},
     tree::root,
 };
