@@ -191,6 +191,9 @@ struct Metadata {
     reason = "only which fields there are counts, and their types"
 )]
 struct CertificateSpec {
+    #[serde(rename = "isCA")]
+    is_ca: Option<bool>,
+    common_name: Option<String>,
     secret_name: String,
     dns_names: Option<Vec<String>>,
     uris: Option<Vec<String>>,
@@ -225,15 +228,26 @@ struct IssuerRef {
     name: String,
 }
 
-/// Of cert-manager 1.x.
+/// Of cert-manager 1.x; one of several ways to issue.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 #[expect(
     dead_code,
     reason = "only which fields there are counts, and their types"
 )]
-struct IssuerSpec {
-    self_signed: Nothing,
+enum IssuerSpec {
+    SelfSigned(Nothing),
+    Ca(CaIssuer),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[expect(
+    dead_code,
+    reason = "only which fields there are counts, and their types"
+)]
+struct CaIssuer {
+    secret_name: String,
 }
 
 #[derive(Deserialize)]

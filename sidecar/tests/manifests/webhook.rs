@@ -2,7 +2,7 @@
 
 use std::{fs, process::Command};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use sidecar::kubernetes;
 use sidecar_tests::manifests::{self, objects, overlays, render};
 
@@ -37,35 +37,46 @@ fn the_api_server_finds_the_webhook_and_trusts_it() {
     };
     assert_eq!(port["targetPort"], container["ports"][0]["name"]);
 
-    let [certificate] = of_kind(&objects, "Certificate")[..] else {
-        panic!("one is enough");
+    let volume = &template["spec"]["volumes"][0];
+    assert_eq!(volume["name"], container["volumeMounts"][0]["name"]);
+    let certificates = of_kind(&objects, "Certificate");
+    let of_secret = |secret: &Value| {
+        let mut found = certificates.iter();
+        let found = found.find(|one| one["spec"]["secretName"] == *secret);
+        *found.expect("nobody makes the Secret")
     };
+    let certificate = of_secret(&volume["secret"]["secretName"]);
     let host = format!(
         "{}.{}.svc",
         text(&service["name"]),
         text(&service["namespace"])
     );
     assert_eq!(certificate["spec"]["dnsNames"], json!([host]));
-    let volume = &template["spec"]["volumes"][0];
-    assert_eq!(
-        volume["secret"]["secretName"],
-        certificate["spec"]["secretName"]
-    );
-    assert_eq!(volume["name"], container["volumeMounts"][0]["name"]);
-    let (namespace, name) = (
-        &certificate["metadata"]["namespace"],
-        &certificate["metadata"]["name"],
-    );
+
+    let issuers = of_kind(&objects, "Issuer");
+    let issuer_of = |certificate: &Value| {
+        let mut found = issuers.iter();
+        let name = &certificate["spec"]["issuerRef"]["name"];
+        let found = found.find(|one| one["metadata"]["name"] == *name);
+        *found.expect("nobody issues it")
+    };
+    // Whom the API server trusts stays when the certificate is renewed, and when the CA is.
+    let authority = of_secret(&issuer_of(certificate)["spec"]["ca"]["secretName"]);
+    assert_eq!(authority["spec"]["isCA"], json!(true));
+    let rotation = &authority["spec"]["privateKey"]["rotationPolicy"];
+    assert_eq!(*rotation, json!("Never"));
+    assert_eq!(issuer_of(authority)["spec"], json!({ "selfSigned": {} }));
+    let namespace = text(&service["namespace"]);
     assert_eq!(
         configuration["metadata"]["annotations"]["cert-manager.io/inject-ca-from"],
-        json!(format!("{}/{}", text(namespace), text(name)))
+        json!(format!(
+            "{namespace}/{}",
+            text(&authority["metadata"]["name"])
+        ))
     );
-    let issuer = of_kind(&objects, "Issuer")[0];
-    assert_eq!(
-        certificate["spec"]["issuerRef"]["name"],
-        issuer["metadata"]["name"]
-    );
-    assert_eq!(issuer["metadata"]["namespace"], *namespace);
+    for object in certificates.iter().chain(&issuers) {
+        assert_eq!(object["metadata"]["namespace"], *namespace);
+    }
 }
 
 #[test]
