@@ -28,19 +28,18 @@ impl Default for Resources {
 
 impl Resources {
     pub(super) fn value(&self) -> Value {
-        let of = |cpu: &Option<String>, memory: &Option<String>| -> Option<Value> {
-            let named = [("cpu", cpu), ("memory", memory)];
-            let set: Map<_, _> = named
-                .into_iter()
-                .filter_map(|(name, quantity)| {
-                    Some((name.to_owned(), Value::from(quantity.clone()?)))
-                })
-                .collect();
-            (!set.is_empty()).then_some(Value::Object(set))
-        };
+        let default = Self::default();
+        let (cpu_request, cpu_limit) = fit(
+            (&self.cpu_request, &default.cpu_request),
+            (&self.cpu_limit, &default.cpu_limit),
+        );
+        let (memory_request, memory_limit) = fit(
+            (&self.memory_request, &default.memory_request),
+            (&self.memory_limit, &default.memory_limit),
+        );
         let sides = [
-            ("limits", of(&self.cpu_limit, &self.memory_limit)),
-            ("requests", of(&self.cpu_request, &self.memory_request)),
+            ("limits", side(cpu_limit, memory_limit)),
+            ("requests", side(cpu_request, memory_request)),
         ];
         sides
             .into_iter()
@@ -50,15 +49,123 @@ impl Resources {
     }
 }
 
+/// Request and limit of one resource, each given with its default. Kubernetes refuses pods that ask
+/// for more than they may take: where only one of the two is chosen, the other's default gives way.
+fn fit<'a>(
+    (request, default_request): (&'a Option<String>, &Option<String>),
+    (limit, default_limit): (&'a Option<String>, &Option<String>),
+) -> (Option<&'a str>, Option<&'a str>) {
+    let (wanted, allowed) = (request.as_deref(), limit.as_deref());
+    let is_too_much = |(wanted, allowed)| amount(wanted) > amount(allowed);
+    if !wanted.zip(allowed).is_some_and(is_too_much) {
+        (wanted, allowed)
+    } else if request == default_request {
+        (allowed, allowed)
+    } else if limit == default_limit {
+        (wanted, wanted)
+    } else {
+        (wanted, allowed)
+    }
+}
+
+fn side(cpu: Option<&str>, memory: Option<&str>) -> Option<Value> {
+    let named = [("cpu", cpu), ("memory", memory)];
+    let set: Map<_, _> = named
+        .into_iter()
+        .filter_map(|(name, quantity)| Some((name.to_owned(), quantity?.into())))
+        .collect();
+    (!set.is_empty()).then_some(Value::Object(set))
+}
+
 /// Is it a quantity, such as `500m`, `1.5` or `64Mi`? Of Kubernetes' notations, the exponents of ten
 /// are left out.
 pub(super) fn is_quantity(text: &str) -> bool {
-    const SUFFIXES: [&str; 13] = [
-        "", "n", "u", "m", "k", "M", "G", "T", "Ki", "Mi", "Gi", "Ti", "Pi",
+    amount(text).is_some_and(|amount| amount > 0.0)
+}
+
+/// How much a quantity is.
+fn amount(text: &str) -> Option<f64> {
+    const UNITS: [(&str, f64); 13] = [
+        ("", 1.0),
+        ("n", 1e-9),
+        ("u", 1e-6),
+        ("m", 1e-3),
+        ("k", 1e3),
+        ("M", 1e6),
+        ("G", 1e9),
+        ("T", 1e12),
+        ("Ki", 1024.0),
+        ("Mi", 1_048_576.0),
+        ("Gi", 1_073_741_824.0),
+        ("Ti", 1_099_511_627_776.0),
+        ("Pi", 1_125_899_906_842_624.0),
     ];
     let digits = text
         .find(|character: char| !character.is_ascii_digit() && character != '.')
         .unwrap_or(text.len());
     let (number, suffix) = text.split_at(digits);
-    number.parse::<f64>().is_ok_and(|number| number > 0.0) && SUFFIXES.contains(&suffix)
+    let (_, unit) = UNITS.iter().find(|(unit, _)| *unit == suffix)?;
+    Some(number.parse::<f64>().ok()? * unit)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn text(text: &str) -> Option<String> {
+        Some(text.to_owned())
+    }
+
+    #[test]
+    fn where_one_of_the_two_is_chosen_the_others_default_gives_way() {
+        let small = Resources {
+            cpu_limit: text("5m"),
+            memory_limit: text("16Mi"),
+            ..Resources::default()
+        };
+        let both = json!({ "cpu": "5m", "memory": "16Mi" });
+        assert_eq!(small.value(), json!({ "limits": both, "requests": both }));
+        let large = Resources {
+            cpu_request: text("2"),
+            memory_request: text("0.5Gi"),
+            ..Resources::default()
+        };
+        assert_eq!(
+            large.value(),
+            json!({
+                "limits": { "memory": "0.5Gi" },
+                "requests": { "cpu": "2", "memory": "0.5Gi" },
+            })
+        );
+    }
+
+    #[test]
+    fn what_fits_is_left_as_it_is() {
+        let chosen = Resources {
+            cpu_request: text("0.1"),
+            cpu_limit: text("100m"),
+            memory_request: text("250M"),
+            memory_limit: None,
+        };
+        assert_eq!(
+            chosen.value(),
+            json!({
+                "limits": { "cpu": "100m" },
+                "requests": { "cpu": "0.1", "memory": "250M" },
+            })
+        );
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_left_to_the_api_to_refuse() {
+        let wrong = Resources {
+            memory_request: text("64Mi"),
+            memory_limit: text("48Mi"),
+            ..Resources::default()
+        };
+        assert_eq!(wrong.value()["requests"]["memory"], "64Mi");
+        assert_eq!(wrong.value()["limits"]["memory"], "48Mi");
+    }
 }

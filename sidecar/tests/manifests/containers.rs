@@ -54,6 +54,12 @@ fn every_container_of_ours_has_what_it_needs_and_no_more() {
         let resources = &container["resources"];
         assert!(resources["requests"]["cpu"].is_string(), "{what}");
         assert!(resources["limits"]["memory"].is_string(), "{what}");
+        for (name, limit) in resources["limits"].as_object().into_iter().flatten() {
+            // Without a request the limit would be one.
+            let request = &resources["requests"][name];
+            let fits = quantity(text(request)) <= quantity(text(limit));
+            assert!(fits, "{what}: {name}: {request} of {limit}");
+        }
         let is_agent = container["name"] == json!("agent");
         let pod = pod(&object).expect("it has a container");
         for of_the_node in ["hostNetwork", "hostPID", "hostIPC"] {
@@ -62,6 +68,18 @@ fn every_container_of_ours_has_what_it_needs_and_no_more() {
             assert_eq!(is_shared, needs, "{what}: {of_the_node}");
         }
     }
+}
+
+/// A quantity of Kubernetes, in its unit.
+#[track_caller]
+fn quantity(text: &str) -> f64 {
+    const UNITS: [(&str, f64); 3] = [("Gi", 1_073_741_824.0), ("Mi", 1_048_576.0), ("m", 0.001)];
+    let unit = UNITS.iter().find(|(unit, _)| text.ends_with(unit));
+    let (unit, factor) = unit.copied().unwrap_or(("", 1.0));
+    let number = text
+        .strip_suffix(unit)
+        .and_then(|text| text.parse::<f64>().ok());
+    factor * number.unwrap_or_else(|| panic!("how much is {text}?"))
 }
 
 #[test]
