@@ -150,3 +150,33 @@ fn names_lead_to_objects_of_the_same_overlay() {
         }
     }
 }
+
+#[test]
+fn critical_pods_have_a_quota_that_lets_them_in_and_asks_for_nothing_else() {
+    let mut critical = 0;
+    for overlay in overlays() {
+        let objects = objects(&render(&overlay));
+        for object in &objects {
+            let class = pod(object).map_or(&Value::Null, |pod| &pod["priorityClassName"]);
+            if !class
+                .as_str()
+                .is_some_and(|class| class.starts_with("system-"))
+            {
+                continue;
+            }
+            critical += 1;
+            let scope = json!({ "matchExpressions": [
+                { "scopeName": "PriorityClass", "operator": "In", "values": [class] },
+            ]});
+            let quota = objects.iter().find(|quota| {
+                quota["kind"] == "ResourceQuota"
+                    && quota["metadata"]["namespace"] == object["metadata"]["namespace"]
+                    && quota["spec"]["scopeSelector"] == scope
+            });
+            let what = format!("{overlay}: {} as {class}", name(object));
+            let quota = quota.unwrap_or_else(|| panic!("{what}: there is no quota"));
+            assert_eq!(quota["spec"]["hard"], json!({ "pods": "1G" }), "{what}");
+        }
+    }
+    assert!(critical > 1, "nothing is critical");
+}

@@ -106,6 +106,8 @@ fn the_webhook_is_asked_about_pods_that_ask_for_a_sidecar_and_never_about_its_ow
     // What it adds has to be in the pod that it is asked about.
     assert_eq!(webhook["rules"][0]["operations"], json!(["CREATE"]));
     assert_eq!(webhook["rules"][0]["resources"], json!(["pods"]));
+    // It leaves alone what it has changed before.
+    assert_eq!(webhook["reinvocationPolicy"], json!("Never"));
 }
 
 /// Where the one image is named, below `deploy`.
