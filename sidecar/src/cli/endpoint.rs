@@ -277,6 +277,21 @@ mod tests {
     }
 
     #[test]
+    fn who_listens_on_all_addresses_is_asked_on_one_that_there_is() {
+        for (listens, asked) in [
+            ("[::]:4195", "127.0.0.1:4195"),
+            ("0.0.0.0:80", "127.0.0.1:80"),
+            ("[::1]:4195", "[::1]:4195"),
+            ("192.0.2.1:4195", "192.0.2.1:4195"),
+        ] {
+            assert_eq!(
+                address(listens).map_err(|error| error.to_string()),
+                Ok(asked.parse().expect("an address"))
+            );
+        }
+    }
+
+    #[test]
     fn what_names_no_pod_is_refused() {
         for text in [
             "",

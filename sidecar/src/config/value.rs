@@ -89,9 +89,14 @@ impl AdminAddress {
     /// On loopback, on a port of the kernel's choice.
     pub const ANY_LOOPBACK_PORT: Self = Self(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0));
 
-    /// To connect to.
-    pub const fn address(self) -> SocketAddr {
-        self.0
+    /// To connect to, from where it listens. Who listens on all addresses does so on this one, and
+    /// `::` leads nowhere without IPv6.
+    pub fn address(self) -> SocketAddr {
+        if self.0.ip().is_unspecified() {
+            SocketAddr::new(Ipv4Addr::LOCALHOST.into(), self.0.port())
+        } else {
+            self.0
+        }
     }
 }
 
