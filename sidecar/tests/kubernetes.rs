@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, fs, process::Command};
 
 use clap::{Parser as _, error::ErrorKind};
+use serde_json::{Value, json};
 use sidecar::{
     cli::Cli,
     codes, inject,
@@ -30,10 +31,32 @@ fn lines(document: &str) -> Vec<String> {
         if let Some(kind) = line.strip_prefix("```") {
             is_console = kind == "console";
         } else if let Some(command) = line.strip_prefix("$ ").filter(|_| is_console) {
-            lines.push(command.to_owned());
+            lines.push(settled(command));
         }
     }
     lines
+}
+
+/// The variables of command lines, with values that they could have.
+const VARIABLES: [(&str, &str); 3] = [
+    ("pod", "web-7d9c5b-x2x7k"),
+    ("node", "node-1"),
+    ("agent", "pod/sidecar-node-x2x7k"),
+];
+
+/// A command line with values for its variables, or what it gives one of them.
+#[track_caller]
+fn settled(line: &str) -> String {
+    let given = VARIABLES.iter().find_map(|(name, _)| {
+        let rest = line.strip_prefix(name)?.strip_prefix('=')?;
+        Some(rest.strip_prefix("$(").map_or(rest, |rest| {
+            rest.strip_suffix(')').expect("nothing follows")
+        }))
+    });
+    let line = given.unwrap_or(line).to_owned();
+    VARIABLES.iter().fold(line, |line, (name, value)| {
+        line.replace(&format!("${name}"), value)
+    })
 }
 
 /// The commands of a line, which pass on what they print; each as its words.
@@ -178,7 +201,8 @@ fn every_command_is_one_that_there_is() {
             match &*words[0] {
                 "sidecar" => check_ours(&words, true),
                 "kubectl" => check_kubectl(&words, &known),
-                "openssl" | "podman" => {}
+                "grep" | "openssl" | "podman" | "tail" => {}
+                one if VARIABLES.iter().any(|(_, value)| *value == one) => {}
                 _ => panic!("{document}: who knows whether this is right: {words:?}"),
             }
             checked += 1;
@@ -192,6 +216,94 @@ fn every_command_is_one_that_there_is() {
         }
     }
     assert!(checked > 40, "only {checked} commands were found");
+}
+
+/// The commands of all documents, each with its document.
+fn all() -> Vec<(&'static str, Vec<String>)> {
+    let lines = DOCUMENTS.into_iter().flat_map(|document| {
+        let lines = lines(document).into_iter();
+        lines.map(move |line| (document, line))
+    });
+    lines
+        .flat_map(|(document, line)| {
+            let commands = commands(&line).into_iter();
+            commands.map(move |words| (document, words))
+        })
+        .collect()
+}
+
+#[test]
+fn commands_that_make_pods_of_ours_name_the_image_of_the_user() {
+    let is_pushed = |words: &[String]| words[..2] == ["podman", "push"];
+    let all = all();
+    let (_, pushed) = all
+        .iter()
+        .find(|(_, words)| words.len() > 2 && is_pushed(words))
+        .expect("an image is pushed");
+    let mut named = 0;
+    for (document, words) in &all {
+        let said = words.join(" ");
+        let makes = ["sidecar inject", "kubectl debug"];
+        if !makes.iter().any(|make| said.starts_with(make)) || said.contains("--uninject") {
+            continue;
+        }
+        named += 1;
+        let names = said.replace("--image=", "--image ");
+        let image = format!("--image {} ", pushed[2]);
+        assert!(names.contains(&image), "{document}: {said}");
+    }
+    assert!(named > 3, "only {named} name an image");
+}
+
+#[test]
+fn an_agent_is_the_one_of_a_node() {
+    let mut asked = 0;
+    for (document, words) in all() {
+        let said = words.join(" ");
+        let (_, agent) = VARIABLES[2];
+        if ["exec", "logs"]
+            .iter()
+            .any(|verb| words.contains(&(*verb).to_owned()))
+            && said.contains("-n sidecar-node")
+        {
+            asked += 1;
+            assert!(said.contains(agent), "{document}: {said}");
+        }
+    }
+    assert!(asked > 4, "only {asked} ask an agent");
+}
+
+#[test]
+fn who_removes_what_is_left_on_a_node_is_root() {
+    let document = "docs/operations.md";
+    let text = read(document);
+    let (_, file) = text.split_once("```json\n").expect("a file is shown");
+    let (file, _) = file.split_once("```").expect("it ends");
+    let file: Value = serde_json::from_str(file).expect("it is JSON");
+    assert_eq!(file, json!({ "securityContext": { "runAsUser": 0 } }));
+    let mut debugs = 0;
+    for line in lines(document) {
+        if line.starts_with("kubectl debug") {
+            debugs += 1;
+            for flag in ["--profile=sysadmin", "--custom=root.json"] {
+                assert!(line.contains(flag), "{line}");
+            }
+        }
+    }
+    assert!(debugs > 1, "nothing is removed");
+}
+
+#[test]
+fn secrets_that_are_there_are_replaced() {
+    let mut replaced = 0;
+    for line in lines("docs/operations.md") {
+        if line.contains("create secret") {
+            replaced += 1;
+            let end = "--dry-run=client -o yaml | kubectl apply -f -";
+            assert!(line.ends_with(end), "{line}");
+        }
+    }
+    assert!(replaced > 1, "nothing is renewed");
 }
 
 #[test]
