@@ -336,6 +336,30 @@ fn pods_of_an_agent_and_pods_with_a_sidecar_talk_by_mutual_tls() {
     }
 }
 
+#[test]
+fn what_the_documents_have_one_ask_is_answered_inside_the_containers() {
+    let node = node_for_agent(&["own"]);
+    let agent = node.run(&agent().to_string());
+    let of_agent = node.run(&captured("of-agent", SERVER));
+    let own = node.run(&inject("own", SERVER));
+    drop(fetch(&own, &of_agent).success());
+
+    let ask = |pod: &ContainerPod, container: &str, args: &[&str]| {
+        let command = ["/sidecar"].iter().chain(args).copied();
+        let answer = pod.exec(container, command.collect::<Vec<_>>());
+        answer.success().stdout
+    };
+    assert!(ask(&own, "sidecar", &["edges"]).contains("of-agent"));
+    ask(&own, "sidecar", &["connections"]);
+    ask(
+        &own,
+        "sidecar",
+        &["tap", "--kind", "denied,failed", "--for", "1s"],
+    );
+    assert!(ask(&agent, "agent", &["status"]).contains("is running"));
+    assert!(ask(&agent, "agent", &["pods"]).contains("of-agent"));
+}
+
 /// Has the client's app ask for the server's page.
 fn fetch(client: &ContainerPod, server: &ContainerPod) -> Output {
     let url = format!("http://{}:8080/", server.v4());
