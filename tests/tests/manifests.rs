@@ -9,7 +9,7 @@ use std::{
 
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
-use sidecar_tests::manifests;
+use sidecar_tests::{manifests, sidecar};
 
 /// The oldest version that has native sidecars without a feature gate, one in between, and the
 /// newest whose schemas there are.
@@ -107,6 +107,49 @@ fn pods_with_a_sidecar_are_ones_that_every_version_understands() {
         let judgement = judge(&example, version).unwrap_or_else(|said| panic!("{said}"));
         assert_eq!(judgement.passed, names, "{version}");
     }
+}
+
+/// What `sidecar inject` makes of manifests, of pods that ask for it.
+#[track_caller]
+fn injected(manifests: &str) -> String {
+    let mut inject = Command::new(sidecar::binary())
+        .args(["inject", "--only-enabled", "--validate", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("sidecar starts");
+    let mut input = inject.stdin.take().expect("it is a pipe");
+    // It reads everything before it says a word.
+    input.write_all(manifests.as_bytes()).expect("it reads");
+    drop(input);
+    let output = inject.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "sidecar inject: {manifests}");
+    String::from_utf8(output.stdout).expect("manifests are text")
+}
+
+#[test]
+fn the_pods_of_every_overlay_are_understood_with_their_sidecars_too() {
+    let mut changed = 0;
+    for overlay in manifests::overlays() {
+        let text = manifests::render(&overlay);
+        let with = injected(&text);
+        if with == text {
+            continue;
+        }
+        changed += 1;
+        let names: BTreeSet<_> = manifests::objects(&with)
+            .iter()
+            .map(manifests::name)
+            .collect();
+        for version in VERSIONS {
+            let judgement =
+                judge(&with, version).unwrap_or_else(|said| panic!("{overlay}: {said}"));
+            assert_eq!(judgement.passed, names, "{overlay}, {version}");
+        }
+    }
+    // With Secrets, by cert-manager and by SPIRE.
+    assert_eq!(changed, 3);
 }
 
 #[test]

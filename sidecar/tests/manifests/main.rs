@@ -2,6 +2,7 @@
 
 mod agent;
 mod containers;
+mod files;
 mod network;
 mod objects;
 mod observability;
