@@ -248,9 +248,9 @@ fn commands_that_make_pods_of_ours_name_the_image_of_the_user() {
             continue;
         }
         named += 1;
-        let names = said.replace("--image=", "--image ");
+        let flags = said.replace("--image=", "--image ");
         let image = format!("--image {} ", pushed[2]);
-        assert!(names.contains(&image), "{document}: {said}");
+        assert!(flags.contains(&image), "{document}: {said}");
     }
     assert!(named > 3, "only {named} name an image");
 }

@@ -365,6 +365,10 @@ fn what_it_cannot_serve_with_is_refused_at_once() {
 }
 
 #[test]
+#[expect(
+    clippy::redundant_closure_for_method_calls,
+    reason = "the method itself is one of programs with a certain lifetime"
+)]
 fn on_a_machine_without_ipv6_it_answers_all_the_same() {
     let webhook = Webhook::start_as(|program| program.without_ipv6());
     assert_eq!(webhook.get("/readyz").0, 200);

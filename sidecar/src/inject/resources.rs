@@ -114,6 +114,7 @@ mod tests {
 
     use super::*;
 
+    #[expect(clippy::unnecessary_wraps, reason = "it is what the fields are")]
     fn text(text: &str) -> Option<String> {
         Some(text.to_owned())
     }
