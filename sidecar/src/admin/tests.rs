@@ -236,6 +236,7 @@ fn facts(name: &str) -> Arc<PodFacts> {
         labels: BTreeMap::new(),
         annotations: BTreeMap::new(),
         host_network: false,
+        is_mirror: false,
         ended: false,
         grace_seconds: 30,
         addresses: vec![Ipv4Addr::new(198, 18, 0, 1).into()],

@@ -12,7 +12,7 @@ pub mod preflight;
 #[cfg(test)]
 mod recorded;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod wire;
 
 pub use self::{

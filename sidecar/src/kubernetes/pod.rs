@@ -45,6 +45,9 @@ pub struct PodFacts {
     pub annotations: BTreeMap<String, String>,
     /// Does it share the node's network namespace?
     pub host_network: bool,
+    /// Does it stand for one that the kubelet has from a file? The API cannot do anything to it, and knows
+    /// another uid than its cgroup is named by.
+    pub is_mirror: bool,
     /// Has it ended for good, whether it succeeded or failed?
     pub ended: bool,
     /// The time it has to end, from when it is told, in seconds; the API's default is 30.
@@ -68,6 +71,9 @@ impl fmt::Display for PodFacts {
         write!(f, "pod {}/{}", self.namespace(), self.name)
     }
 }
+
+/// The annotation that makes a pod the mirror of a static one (pkg/kubelet/types of Kubernetes).
+const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// The time that pods have to end, in seconds, unless they say otherwise.
 const GRACE_SECONDS: u64 = 30;
@@ -96,6 +102,7 @@ impl From<wire::Pod> for PodFacts {
             service_account: service_account(&metadata, &spec),
             uid: PodUid(metadata.uid),
             name: metadata.name,
+            is_mirror: metadata.annotations.contains_key(MIRROR),
             labels: metadata.labels,
             annotations: metadata.annotations,
             host_network: spec.host_network,

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use sidecar_tests::KubeApi;
 use tokio::{sync::watch, time::timeout};
 
-use super::Client;
+use super::{Client, PodFacts, wire};
 
 /// Far above what anything takes.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -19,7 +19,7 @@ pub(super) async fn client(api: &KubeApi) -> Client {
 }
 
 /// A running pod of `shop` that asks to be captured by its node.
-pub(super) fn pod(name: &str, node: &str, ip: &str) -> Value {
+pub(crate) fn pod(name: &str, node: &str, ip: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {
@@ -30,6 +30,12 @@ pub(super) fn pod(name: &str, node: &str, ip: &str) -> Value {
         "spec": {"nodeName": node, "serviceAccountName": format!("{name}-account"), "containers": []},
         "status": {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}], "hostIP": "198.19.0.1"},
     })
+}
+
+/// What is read of a pod.
+pub(crate) fn facts(pod: Value) -> PodFacts {
+    let read = serde_json::from_value::<wire::Pod>(pod);
+    read.expect("a pod").into()
 }
 
 /// Waits until what is known is as `fits` wants it.

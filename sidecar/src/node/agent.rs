@@ -254,7 +254,7 @@ impl Agent {
         }
         if facts.host_network {
             self.set(&mut slot, State::Skipped(HOST_NETWORK.to_owned()));
-        } else if facts.workload.kind == STATIC {
+        } else if facts.is_mirror {
             self.set(&mut slot, State::Skipped(STATIC_POD.to_owned()));
         } else {
             match tree.pods.get(uid) {
@@ -735,9 +735,7 @@ impl Agent {
 
 /// Why a pod waits that is expected any moment.
 const NO_PROCESS: &str = "no process of it runs yet";
-/// What owns static pods.
-const STATIC: &str = "node";
-/// Why they are skipped.
+/// Why static pods are skipped.
 const STATIC_POD: &str =
     "it is a static pod, of whose cgroup the API does not tell the name; have a DaemonSet make it";
 /// Why a pod is skipped.

@@ -1,12 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-
-fn facts(pod: Value) -> PodFacts {
-    serde_json::from_value::<wire::Pod>(pod)
-        .expect("a pod")
-        .into()
-}
+use crate::kubernetes::testing::facts;
 
 fn workload(metadata: &Value) -> String {
     facts(json!({"metadata": metadata})).workload.to_string()
@@ -50,6 +45,17 @@ fn what_is_not_said_has_its_default() {
     assert_eq!(facts.grace_seconds, 30);
     assert!(!facts.ended && !facts.host_network);
     assert_eq!(facts.addresses, Vec::<IpAddr>::new());
+}
+
+#[test]
+fn a_static_pod_is_known_by_its_mirror() {
+    let annotated = |key: &str| {
+        let mut metadata = owned_by("Node", "one");
+        metadata["annotations"] = json!({key: "0f7a6b1c3d5e4a8b"});
+        facts(json!({"metadata": metadata})).is_mirror
+    };
+    assert!(annotated("kubernetes.io/config.mirror"));
+    assert!(!annotated("kubernetes.io/config.source"));
 }
 
 #[test]
