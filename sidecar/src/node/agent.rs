@@ -36,8 +36,7 @@ use crate::{
     kubernetes::{Enrolment, KnownPods, LABEL, PodFacts, PodUid},
     logging::Lines,
     naming::Directory,
-    pod,
-    policy::{Cidr, Mode, Port},
+    policy::Mode,
     proxy::Drain,
     telemetry::{self, PodLabels, Telemetry, Traces},
     tls,
@@ -303,8 +302,7 @@ impl Agent {
     }
 
     fn settings_of(&self, facts: &PodFacts) -> anyhow::Result<Box<Config>> {
-        let agent = self.settings.clone().or(probes(facts));
-        let settings = settings::of_pod(&facts.annotations, &agent)?;
+        let settings = settings::of_pod(facts, &self.settings)?;
         Ok(Box::new(self.parts.source.config(settings)?))
     }
 
@@ -740,28 +738,6 @@ const STATIC_POD: &str =
     "it is a static pod, of whose cgroup the API does not tell the name; have a DaemonSet make it";
 /// Why a pod is skipped.
 const HOST_NETWORK: &str = "it shares the node's network, where all processes would be captured";
-
-/// Has the node's kubelet ask the pod whether it lives, as far as the pod says on which ports: from
-/// the addresses that the node has towards it.
-fn probes(facts: &PodFacts) -> Settings {
-    let ports: Vec<Port> = facts
-        .probe_ports
-        .iter()
-        .filter_map(|port| port.to_string().parse().ok())
-        .collect();
-    if ports.is_empty() {
-        return Settings::default();
-    }
-    let sources = facts.addresses.iter().filter_map(|address| {
-        let source = pod::source_towards(*address).ok()?;
-        source.to_string().parse::<Cidr>().ok()
-    });
-    Settings {
-        probe_ports: Some(ports),
-        probe_sources: Some(sources.collect()),
-        ..Settings::default()
-    }
-}
 
 fn enrolment(facts: &PodFacts) -> Enrolment {
     Enrolment::of(facts.labels.get(LABEL).map(String::as_str))

@@ -1,12 +1,15 @@
 //! What one pod may have otherwise than the rest of its node.
 
-use std::collections::BTreeMap;
-
 use thiserror::Error;
 
 use crate::{
     config::Settings,
-    kubernetes::annotations::{self, AnnotationError},
+    kubernetes::{
+        PodFacts,
+        annotations::{self, AnnotationError},
+    },
+    pod,
+    policy::{Cidr, Port},
 };
 
 /// The settings that a pod may have for itself. All others are the node's: whoever may make a pod must
@@ -37,9 +40,6 @@ const OF_PODS: [&str; 23] = [
     "probe-sources",
 ];
 
-/// Annotations that are no settings, and of no concern to the agent.
-const OTHERS: [&str; 0] = [];
-
 /// Annotations that a pod cannot have.
 #[derive(Debug, Error)]
 pub(super) enum Error {
@@ -57,35 +57,92 @@ pub(super) enum Error {
     },
 }
 
-/// The settings of a pod with these annotations, under an agent with `agent`'s.
-pub(super) fn of_pod(
-    annotations: &BTreeMap<String, String>,
-    agent: &Settings,
-) -> Result<Settings, Error> {
-    let own = annotations::settings(annotations, &OTHERS)?;
+/// The settings of a pod: those of its annotations, then the agent's, then what its probes ask for.
+pub(super) fn of_pod(facts: &PodFacts, agent: &Settings) -> Result<Settings, Error> {
+    let own = annotations::settings(&facts.annotations, &[])?;
     let said = own.differing(&Settings::default());
     if let Some(of_the_node) = said.iter().find(|key| !OF_PODS.contains(&key.as_str())) {
         return Err(Error::OfTheNode {
             key: of_the_node.clone(),
         });
     }
-    Ok(own.or(agent.clone()))
+    Ok(own.or(agent.clone()).or(probes(facts)))
+}
+
+/// Has the node's kubelet ask the pod whether it lives, as far as the pod says on which ports: from
+/// the addresses that the node has towards it.
+fn probes(facts: &PodFacts) -> Settings {
+    let ports: Vec<Port> = facts
+        .probe_ports
+        .iter()
+        .filter_map(|port| port.to_string().parse().ok())
+        .collect();
+    if ports.is_empty() {
+        return Settings::default();
+    }
+    let sources = facts.addresses.iter().filter_map(|address| {
+        let source = pod::source_towards(*address).ok()?;
+        source.to_string().parse::<Cidr>().ok()
+    });
+    Settings {
+        probe_ports: Some(ports),
+        probe_sources: Some(sources.collect()),
+        ..Settings::default()
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
-    use crate::policy::Mode;
+    use crate::{kubernetes::testing, policy::Mode};
+
+    /// A pod on loopback that the kubelet asks on port 8081, with these annotations.
+    fn pod(annotations: &[(&str, &str)]) -> PodFacts {
+        let mut pod = testing::pod("web", "one", "127.0.0.1");
+        for (key, value) in annotations {
+            pod["metadata"]["annotations"][format!("sidecar.mesh/{key}")] = (*value).into();
+        }
+        pod["spec"]["containers"] = json!([{"livenessProbe": {"tcpSocket": {"port": 8081}}}]);
+        testing::facts(pod)
+    }
 
     fn of(annotation: (&str, &str)) -> Result<Settings, Error> {
-        let (key, value) = annotation;
-        let annotations = BTreeMap::from([(format!("sidecar.mesh/{key}"), value.to_owned())]);
         let agent = Settings {
             inbound: Some(Mode::Permissive),
             outbound: Some(Mode::Strict),
             ..Settings::default()
         };
-        of_pod(&annotations, &agent)
+        of_pod(&pod(&[annotation]), &agent)
+    }
+
+    /// The ports of probes, and where they come from.
+    fn probed(settings: &Settings) -> (Vec<String>, Vec<String>) {
+        let ports = settings.probe_ports.iter().flatten();
+        let sources = settings.probe_sources.iter().flatten();
+        (
+            ports.map(ToString::to_string).collect(),
+            sources.map(ToString::to_string).collect(),
+        )
+    }
+
+    #[test]
+    fn the_kubelet_may_ask_where_the_pod_says_unless_the_agent_or_an_annotation_says_otherwise() {
+        let nothing = Settings::default();
+        let settings = of_pod(&pod(&[]), &nothing).expect("no annotations");
+        let one = |port: &str, source: &str| (vec![port.to_owned()], vec![source.to_owned()]);
+        assert_eq!(probed(&settings), one("8081", "127.0.0.1/32"));
+        let agent = Settings {
+            probe_ports: Some(vec!["9".parse().expect("a port")]),
+            probe_sources: Some(vec!["192.0.2.0/24".parse().expect("a network")]),
+            ..Settings::default()
+        };
+        let settings = of_pod(&pod(&[]), &agent).expect("no annotations");
+        assert_eq!(probed(&settings), one("9", "192.0.2.0/24"));
+        let annotated = pod(&[("probe-ports", "7")]);
+        let settings = of_pod(&annotated, &agent).expect("a setting of pods");
+        assert_eq!(probed(&settings), one("7", "192.0.2.0/24"));
     }
 
     #[test]
@@ -125,8 +182,7 @@ mod tests {
         let all = Settings::default();
         // A value that no setting has tells that the key is known.
         for key in OF_PODS {
-            let annotations = BTreeMap::from([(format!("sidecar.mesh/{key}"), "\u{0}".to_owned())]);
-            let refused = of_pod(&annotations, &all)
+            let refused = of_pod(&pod(&[(key, "\u{0}")]), &all)
                 .expect_err("no value")
                 .to_string();
             assert!(
