@@ -23,7 +23,7 @@ use super::{
     process::{self, Namespace},
     registry::{Pods, Served, State},
     settings,
-    slot::{Refused, Running, Slot},
+    slot::{POLL, Refused, Running, Slot},
     term::Term,
     threads::{self, ThreadCgroup},
     tree::Tree,
@@ -42,12 +42,6 @@ use crate::{
     tls,
 };
 
-/// How often the tree is looked at although nobody has told of a change.
-const POLL: Duration = Duration::from_secs(5);
-/// How often a pod is looked for whose first process is about to come.
-const EXPECTANT: Duration = Duration::from_millis(50);
-/// For how long that is: a sandbox that cannot be made is no reason to hurry for ever.
-const EXPECTED: Duration = Duration::from_secs(10);
 /// How often it is looked whether another agent still serves a pod.
 const ELSEWHERE: Duration = Duration::from_secs(1);
 /// How often it is looked whether a pod still has a sidecar of its own.
@@ -226,17 +220,7 @@ impl Agent {
     }
 
     fn next_look(&self) -> Duration {
-        let now = Instant::now();
-        let of_slot = |slot: &Slot| match (slot.absent, slot.retry) {
-            (Some(_), _) => POLL / 5,
-            (_, Some(retry)) if retry > now => retry.duration_since(now),
-            _ => match slot.expected {
-                Some(since) if since.elapsed() < EXPECTED => EXPECTANT,
-                Some(_) => POLL / 5,
-                None => POLL,
-            },
-        };
-        let soonest = self.slots.values().map(of_slot).min();
+        let soonest = self.slots.values().map(Slot::next_look).min();
         soonest.unwrap_or(POLL).min(POLL)
     }
 

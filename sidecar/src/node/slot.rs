@@ -1,4 +1,7 @@
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{
     lane::{Lane, Order},
@@ -6,6 +9,13 @@ use super::{
     registry::{Served, State},
 };
 use crate::{identity::Backoff, kubernetes::PodFacts};
+
+/// How often pods are looked at although nobody has told of a change.
+pub(super) const POLL: Duration = Duration::from_secs(5);
+/// How often a pod is looked for whose first process is about to come.
+const EXPECTANT: Duration = Duration::from_millis(50);
+/// For how long that is: a sandbox that cannot be made is no reason to hurry for ever.
+const EXPECTED: Duration = Duration::from_secs(10);
 
 /// One pod, as far as the agent has got with it.
 pub(super) struct Slot {
@@ -68,6 +78,21 @@ impl Slot {
             .is_some_and(|running| !running.is_captured && running.order == Order::Serve)
     }
 
+    /// How soon it is to be looked at again, unless somebody tells of a change.
+    pub(super) fn next_look(&self) -> Duration {
+        let now = Instant::now();
+        match (self.absent, self.retry) {
+            (Some(_), _) => POLL / 5,
+            // What was tried in time and is not running waits for something else than the time.
+            (_, Some(retry)) if retry > now => retry.duration_since(now),
+            _ => match self.expected {
+                Some(since) if since.elapsed() < EXPECTED => EXPECTANT,
+                Some(_) => POLL / 5,
+                None => POLL,
+            },
+        }
+    }
+
     /// Has its lane end.
     pub(super) fn order(&mut self, order: Order) {
         if let Some(running) = &mut self.running
@@ -76,5 +101,30 @@ impl Slot {
             running.order = order;
             running.lane.order(order);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kubernetes::testing;
+
+    #[test]
+    fn a_retry_is_looked_at_in_time_and_one_whose_time_is_past_is_no_reason_to_hurry() {
+        let mut slot = Slot::new(Arc::new(testing::facts(testing::pod("web", "one", ""))));
+        assert_eq!(slot.next_look(), POLL);
+        slot.retry = Instant::now().checked_add(POLL / 2);
+        assert!(slot.next_look() <= POLL / 2);
+        slot.retry = Instant::now().checked_sub(Duration::from_millis(1));
+        assert_eq!(slot.next_look(), POLL);
+    }
+
+    #[test]
+    fn a_first_process_is_waited_for_eagerly_but_not_for_ever() {
+        let mut slot = Slot::new(Arc::new(testing::facts(testing::pod("web", "one", ""))));
+        slot.expected = Some(Instant::now());
+        assert_eq!(slot.next_look(), EXPECTANT);
+        slot.expected = Instant::now().checked_sub(EXPECTED);
+        assert_eq!(slot.next_look(), POLL / 5);
     }
 }
