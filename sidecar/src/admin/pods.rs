@@ -312,6 +312,7 @@ mod tests {
         let why = String::new;
         let (_, live) = LIVE.split_once("`sidecar pods`\n").expect("a section");
         for state in [
+            Progress::Beginning,
             Progress::Captured,
             Progress::Failed(why()),
             Progress::Leaving,

@@ -134,7 +134,45 @@ fn is_gone(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        io::Write as _,
+        process::{Command, Stdio},
+        time::{Duration, Instant},
+    };
+
     use super::*;
+
+    #[test]
+    fn a_process_that_goes_to_another_namespace_takes_its_pod_along() {
+        // A cgroup is read by its files.
+        let cgroup = tempfile::tempdir().expect("a temporary directory");
+        let mut child = Command::new("/bin/sh")
+            .args(["-c", "read line; exec unshare --net sleep infinity"])
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("a shell");
+        let pid = child.id();
+        fs::write(cgroup.path().join("cgroup.procs"), format!("{pid}\n")).expect("writable");
+        let here = Namespace::of(cgroup.path()).expect("its namespace is open to us");
+        let here = here.expect("it runs");
+        assert!(here.is_of(cgroup.path()).expect("readable"));
+        let mut stdin = child.stdin.take().expect("piped");
+        stdin.write_all(b"go\n").expect("it reads");
+        let began = Instant::now();
+        let current = || {
+            fs::metadata(format!("/proc/{pid}/ns/net"))
+                .expect("it runs")
+                .ino()
+        };
+        while current() == here.inode {
+            assert!(began.elapsed() < Duration::from_secs(30), "it stays");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let is_of = here.is_of(cgroup.path()).expect("readable");
+        child.kill().expect("it runs");
+        child.wait().expect("a child");
+        assert!(!is_of);
+    }
 
     #[test]
     fn the_beginning_is_read_whatever_the_name() {

@@ -148,5 +148,8 @@ mod tests {
     #[test]
     fn a_tree_that_cannot_be_read_is_no_empty_tree() {
         assert!(Tree::read(Path::new("/nowhere")).is_err());
+        // It is there, and cannot be listed.
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        assert!(Tree::read(file.path()).is_err());
     }
 }

@@ -274,6 +274,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn it_ends_when_nobody_is_left_who_could_tell_of_spans() {
+        let (traces, export) = Traces::to("127.0.0.1:1".parse().expect("an address"));
+        let exporting = export.start(Drain::default());
+        sleep(PAUSE * 10).await;
+        assert!(!exporting.task.is_finished());
+        drop(traces);
+        let ended = timeout(PAUSE * 10, exporting.task).await;
+        ended.expect("it goes on for ever").expect("no panic");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_proxy_that_ends_for_hours_does_not_send_more_often() {
         let drain = Drain::default();
         drain.spawn(pending());
