@@ -28,10 +28,13 @@ pub enum Holder {
 
 impl Holder {
     /// Who has the pod whose pins these are. Call it in the pod's network namespace.
+    ///
+    /// An error where that cannot be told: somebody may serve the pod.
     pub fn of(pins: &Pins) -> Result<Self, Error> {
-        let Ok(owner) = Ownership::open(pins).and_then(|owner| owner.current()) else {
+        let owner = match Ownership::open(pins).and_then(|owner| owner.current()) {
             // Nothing is pinned, or half of it: a start decides what becomes of that.
-            return Ok(Self::Nobody);
+            Err(error) if error.is_not_found() => return Ok(Self::Nobody),
+            owner => owner?,
         };
         let is_served = Listening::is_any_open(&[owner.cookie])?;
         Ok(match owner.kept {
@@ -68,4 +71,24 @@ pub fn remove(pins: &Pins) -> Result<(), Error> {
     // Of all pods, where it was the last.
     let _ = pins.directory().parent().map(std::fs::remove_dir);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pod::Cgroup;
+
+    #[test]
+    fn a_pod_has_nobody_where_nothing_is_pinned_and_not_where_that_cannot_be_told() {
+        let bpffs = tempfile::tempdir().expect("a temporary directory");
+        let cgroup = Cgroup::of_this_process().expect("this process is in one");
+        let pins = Pins::of(bpffs.path(), &cgroup);
+        assert_eq!(Holder::of(&pins).expect("nothing is there"), Holder::Nobody);
+        let maps = pins.directory().join("maps");
+        std::fs::create_dir_all(&maps).expect("a writable directory");
+        // It is there, and no map can be opened by it.
+        std::fs::write(maps.join("SC_OWNER"), "").expect("a writable directory");
+        let error = Holder::of(&pins).expect_err("no map").to_string();
+        assert!(error.contains("SC_OWNER"), "{error}");
+    }
 }

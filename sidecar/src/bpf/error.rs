@@ -4,6 +4,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use aya::maps::MapError;
 use thiserror::Error as ThisError;
 
 /// Why the kernel side could not be set up or read.
@@ -96,7 +97,7 @@ pub enum Error {
         /// The map.
         map: &'static str,
         /// What the kernel said.
-        source: aya::maps::MapError,
+        source: MapError,
     },
     /// The daemon was built without its kernel side.
     #[error("this binary was built without its kernel side; build it with `cargo xtask build`")]
@@ -187,6 +188,19 @@ pub enum Error {
 }
 
 impl Error {
+    /// Is it that the pin of a map does not exist?
+    pub(super) fn is_not_found(&self) -> bool {
+        let Self::Map { source, .. } = self else {
+            return false;
+        };
+        let source = match source {
+            MapError::SyscallError(error) => &error.io_error,
+            MapError::IoError(error) => error,
+            _ => return false,
+        };
+        source.kind() == io::ErrorKind::NotFound
+    }
+
     /// Why something could not be done with a pin, or the lock: whose it is, where that is why.
     pub(super) fn bpffs(action: &'static str, path: &Path, source: io::Error) -> Self {
         let uid = nix::unistd::geteuid().as_raw();

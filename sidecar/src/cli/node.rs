@@ -1,6 +1,5 @@
 use std::{future::pending, io, net::SocketAddr, path::PathBuf, time::Duration};
 
-use anyhow::Context;
 use nix::sys::signal::{SigSet, Signal};
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -134,8 +133,7 @@ impl Node {
                 pods: pods.clone(),
                 root,
                 source,
-            })
-            .context("cannot tell the agent's network namespace")?;
+            })?;
             tokio::spawn(show(admin, pods, drain.clone(), health, agent.succeeded()));
             let stop = async move {
                 tokio::select! {

@@ -5,7 +5,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs,
     net::SocketAddr,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::Context;
 use tokio::{
     sync::{mpsc, watch},
     time::MissedTickBehavior,
@@ -107,12 +108,13 @@ pub struct Agent {
 
 impl Agent {
     /// Prepares; captures nothing yet. Removes cgroups that an agent that was killed has left.
-    pub fn new(parts: Parts) -> io::Result<Self> {
+    pub fn new(parts: Parts) -> anyhow::Result<Self> {
         threads::sweep(&parts.own);
         let (tell, news) = mpsc::unbounded_channel();
         Ok(Self {
             settings: parts.config.settings.clone(),
-            hosts: process::namespaces_of_the_host()?,
+            hosts: process::namespaces_of_the_host()
+                .context("cannot tell the agent's network namespace; mount /proc")?,
             slots: BTreeMap::new(),
             leaving: BTreeMap::new(),
             next: 1,
@@ -120,7 +122,10 @@ impl Agent {
             tell,
             swept: None,
             known: None,
-            term: Term::begin(&parts.config.bpffs)?,
+            term: Term::begin(&parts.config.bpffs).with_context(|| {
+                let bpffs = parts.config.bpffs.display();
+                format!("cannot tell other agents by {bpffs} of this one; check that it is a BPF file system and writable")
+            })?,
             succeeded: watch::Sender::new(false),
             parts,
         })
@@ -388,7 +393,7 @@ impl Agent {
             netns: netns.file.try_clone()?,
             beside: ThreadCgroup::new(&self.parts.own, number)?,
             bpffs: self.parts.config.bpffs.clone(),
-            takes_over: !slot.is_elsewhere && !self.term.has_successor(),
+            takes_over: !slot.is_elsewhere && self.is_last(),
             purpose,
             news: self.tell.clone(),
         };
@@ -495,7 +500,7 @@ impl Agent {
     /// The agent that began last sweeps, and only what nobody serves: what another one has captured
     /// may be news to us.
     fn sweep(&self, known: &BTreeMap<PodUid, PodFacts>, tree: &Tree) {
-        if self.term.has_successor() {
+        if !self.is_last() {
             return;
         }
         let all = match agents::all(&self.parts.config.bpffs) {
@@ -658,17 +663,25 @@ impl Agent {
         self.parts.pods.put(&slot.facts, slot.state.clone(), served);
     }
 
+    /// Has certainly no other agent begun after us? It may have taken over what we look at.
+    fn is_last(&self) -> bool {
+        matches!(self.term.has_successor(), Ok(false))
+    }
+
     fn look_for_successor(&self) {
-        let has_successor = self.term.has_successor();
-        self.succeeded
-            .send_if_modified(|before| std::mem::replace(before, has_successor) != has_successor);
+        // What cannot be told now is told later; until then it is as it was.
+        if let Ok(has_successor) = self.term.has_successor() {
+            self.succeeded.send_if_modified(|before| {
+                std::mem::replace(before, has_successor) != has_successor
+            });
+        }
     }
 
     /// Waits for another agent that has begun to take the pods over, lest they are closed meanwhile.
     async fn hand_over(&mut self) {
         let until = Instant::now() + HAND_OVER;
         let serves = |agent: &Self| agent.slots.values().any(|slot| slot.running.is_some());
-        while serves(self) && self.term.has_successor() && Instant::now() < until {
+        while serves(self) && !self.is_last() && Instant::now() < until {
             // Nobody tells when the other one dies.
             if let Ok(Some(news)) = tokio::time::timeout(SUCCESSION, self.news.recv()).await {
                 self.hear_all(news);

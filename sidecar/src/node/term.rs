@@ -28,7 +28,7 @@ impl Term {
             let mut last = 0;
             for number in numbers(&root)? {
                 last = last.max(number);
-                if !is_held(&root, number) {
+                if !is_held(&root, number)? {
                     let _ = fs::remove_dir(root.join(number.to_string()));
                 }
             }
@@ -50,11 +50,19 @@ impl Term {
         }
     }
 
-    /// Does an agent run that has begun later?
-    pub(super) fn has_successor(&self) -> bool {
-        let numbers = numbers(&self.root).unwrap_or_default();
-        let mut later = numbers.into_iter().filter(|number| *number > self.number);
-        later.any(|number| is_held(&self.root, number))
+    /// Does an agent run that has begun later? An error where that cannot be told.
+    pub(super) fn has_successor(&self) -> io::Result<bool> {
+        let numbers = match numbers(&self.root) {
+            // Removed by whoever wanted none of it to be left.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            numbers => numbers?,
+        };
+        for number in numbers {
+            if number > self.number && is_held(&self.root, number)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 
@@ -76,9 +84,17 @@ fn numbers(root: &Path) -> io::Result<Vec<u64>> {
     Ok(numbers)
 }
 
-fn is_held(root: &Path, number: u64) -> bool {
-    File::open(root.join(number.to_string()))
-        .is_ok_and(|other| matches!(other.try_lock_shared(), Err(TryLockError::WouldBlock)))
+fn is_held(root: &Path, number: u64) -> io::Result<bool> {
+    let other = match File::open(root.join(number.to_string())) {
+        // It has just ended.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        other => other?,
+    };
+    match other.try_lock_shared() {
+        Ok(()) => Ok(false),
+        Err(TryLockError::WouldBlock) => Ok(true),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
 }
 
 fn is_passing(error: &io::Error) -> bool {
@@ -92,16 +108,20 @@ fn is_passing(error: &io::Error) -> bool {
 mod tests {
     use super::*;
 
+    fn has_successor(term: &Term) -> bool {
+        term.has_successor().expect("readable")
+    }
+
     #[test]
     fn the_one_that_began_last_has_no_successor() {
         let bpffs = tempfile::tempdir().expect("a temporary directory");
         let begin = || Term::begin(bpffs.path()).expect("a writable directory");
         let first = begin();
-        assert!(!first.has_successor());
+        assert!(!has_successor(&first));
         let second = begin();
-        assert!(first.has_successor() && !second.has_successor());
+        assert!(has_successor(&first) && !has_successor(&second));
         drop(second);
-        assert!(!first.has_successor());
+        assert!(!has_successor(&first));
         drop(first);
         assert_eq!(fs::read_dir(bpffs.path()).expect("readable").count(), 0);
     }
@@ -112,9 +132,24 @@ mod tests {
         let term = Term::begin(bpffs.path()).expect("a writable directory");
         let dead = bpffs.path().join(ROOT).join("7");
         fs::create_dir(&dead).expect("a writable directory");
-        assert!(!term.has_successor());
+        assert!(!has_successor(&term));
         let next = Term::begin(bpffs.path()).expect("a writable directory");
-        assert!(!dead.exists() && term.has_successor());
+        assert!(!dead.exists() && has_successor(&term));
         drop(next);
+    }
+
+    #[test]
+    fn a_successor_that_cannot_be_looked_for_is_an_error_and_one_that_has_gone_is_none() {
+        let bpffs = tempfile::tempdir().expect("a temporary directory");
+        let term = Term::begin(bpffs.path()).expect("a writable directory");
+        let root = bpffs.path().join(ROOT);
+        let later = root.join("7");
+        // Longer than any chain of links may be.
+        std::os::unix::fs::symlink(&later, &later).expect("a writable directory");
+        assert!(term.has_successor().is_err());
+        fs::remove_dir_all(&root).expect("a writable directory");
+        assert!(!has_successor(&term));
+        fs::write(&root, "").expect("a writable directory");
+        assert!(term.has_successor().is_err());
     }
 }
