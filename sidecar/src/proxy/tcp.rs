@@ -127,3 +127,57 @@ impl AsyncWrite for Tcp {
         Poll::Ready(told)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    /// A connection that has been given all that it takes, how much that was, and its peer, which has read nothing yet.
+    async fn full() -> (Tcp, usize, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("a bound socket");
+        let peer = TcpStream::connect(address).await.expect("it listens");
+        let (stream, _) = listener.accept().await.expect("a connection");
+        let tcp = Tcp::new(stream);
+        let mut given = 0;
+        tcp.writable().await.expect("it is open");
+        loop {
+            match tcp.try_write(&[7; 1 << 16]) {
+                Ok(written) => given += written,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        (tcp, given, peer)
+    }
+
+    #[tokio::test]
+    async fn what_is_under_way_arrives_after_the_end_was_told_and_the_connection_closed() {
+        let (mut tcp, given, mut peer) = full().await;
+        tcp.shutdown().await.expect("it is open");
+        drop(tcp);
+        let mut heard = Vec::new();
+        peer.read_to_end(&mut heard).await.expect("no reset");
+        assert_eq!(heard.len(), given);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_closed_before_its_end_was_told_or_that_has_failed_is_reset() {
+        for has_failed in [false, true] {
+            let (mut tcp, _, mut peer) = full().await;
+            if has_failed {
+                tcp.shutdown().await.expect("it is open");
+                tcp.failed();
+            }
+            drop(tcp);
+            let error = peer.read_to_end(&mut Vec::new()).await;
+            let error = error.expect_err("an end that was none");
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{has_failed}");
+        }
+    }
+}
