@@ -7,7 +7,9 @@ use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    bpf::{self, Datapath, Events, Listeners, Ownership, RuleMaps, Rules, Sockets, Statistics},
+    bpf::{
+        self, Datapath, Events, Listeners, Ownership, RuleMaps, Rules, Sockets, Statistics, Turn,
+    },
     pod,
     policy::{Direction, Policy},
     proxy::{Drain, Establishing, Limits, Proxy},
@@ -71,6 +73,7 @@ impl Capture {
             tables: SharedTables {
                 tables: rules,
                 ownership: datapath.ownership()?,
+                turn: datapath.turn()?,
             },
             ownership: datapath.ownership()?,
             datapath,
@@ -199,26 +202,43 @@ pub struct SharedTables {
     tables: RuleMaps,
     /// Tells whether another sidecar serves by them.
     ownership: Ownership,
+    /// Keeps others from beginning to meanwhile.
+    turn: Turn,
 }
 
 impl SharedTables {
-    fn are_ours(&self) -> Result<bool, bpf::Error> {
-        Ok(self.ownership.loss()?.is_none())
+    /// Changes them, unless another sidecar serves by them.
+    fn change(
+        &mut self,
+        policy: &Policy,
+        how: impl FnOnce(&mut RuleMaps, &Rules<'_>) -> Result<(), bpf::Error>,
+    ) -> Result<(), bpf::Error> {
+        if self.ownership.loss()?.is_some() {
+            return Ok(());
+        }
+        let own_addrs = pod::own_addresses();
+        let rules = Rules {
+            policy,
+            own_addrs: &own_addrs,
+        };
+        how(&mut self.tables, &rules)
     }
 }
 
 impl Tables for SharedTables {
+    fn try_begin(&mut self) -> Result<bool, bpf::Error> {
+        self.turn.try_take()
+    }
+
     fn tighten(&mut self, policy: &Policy) -> Result<(), bpf::Error> {
-        if self.are_ours()? {
-            Tables::tighten(&mut self.tables, policy)?;
-        }
-        Ok(())
+        self.change(policy, RuleMaps::tighten)
     }
 
     fn loosen(&mut self, policy: &Policy) -> Result<(), bpf::Error> {
-        if self.are_ours()? {
-            Tables::loosen(&mut self.tables, policy)?;
-        }
-        Ok(())
+        self.change(policy, RuleMaps::loosen)
+    }
+
+    fn end(&mut self) {
+        self.turn.give_back();
     }
 }

@@ -9,10 +9,9 @@ use tokio::{
 };
 
 use crate::{
-    bpf::{self, RuleMaps, Rules},
+    bpf,
     changes::Changes,
     config::{Settings, Source},
-    pod,
     policy::Policy,
     telemetry::Telemetry,
 };
@@ -55,28 +54,16 @@ pub struct Reload<T> {
     telemetry: Telemetry,
 }
 
-/// What the kernel decides by, to be changed in two steps.
+/// What the kernel decides by, to be changed in two steps, between which nobody else does.
 pub trait Tables {
+    /// Takes the turn to change them; `false` while somebody else has it.
+    fn try_begin(&mut self) -> Result<bool, bpf::Error>;
     /// Takes over whatever is stricter in a policy. When it fails, nothing is laxer than before.
     fn tighten(&mut self, policy: &Policy) -> Result<(), bpf::Error>;
     /// Takes over the rest. When it fails, nothing is laxer than the policy.
     fn loosen(&mut self, policy: &Policy) -> Result<(), bpf::Error>;
-}
-
-impl Tables for RuleMaps {
-    fn tighten(&mut self, policy: &Policy) -> Result<(), bpf::Error> {
-        self.tighten(&Rules {
-            policy,
-            own_addrs: &pod::own_addresses(),
-        })
-    }
-
-    fn loosen(&mut self, policy: &Policy) -> Result<(), bpf::Error> {
-        self.loosen(&Rules {
-            policy,
-            own_addrs: &pod::own_addresses(),
-        })
-    }
+    /// Gives the turn back.
+    fn end(&mut self);
 }
 
 impl<T: Tables> Reload<T> {
@@ -121,7 +108,7 @@ impl<T: Tables> Reload<T> {
             let told = settings.borrow_and_update().clone();
             if self.last.as_ref() != Ok(&told) {
                 self.last = Ok(told.clone());
-                let outcome = self.take_over(told);
+                let outcome = self.take_over_in_turn(told).await;
                 self.tell(outcome);
             }
         }
@@ -134,9 +121,10 @@ impl<T: Tables> Reload<T> {
             return;
         }
         self.last.clone_from(&read);
-        let outcome = read
-            .map_err(kept)
-            .and_then(|settings| self.take_over(settings));
+        let outcome = match read {
+            Ok(settings) => self.take_over_in_turn(settings).await,
+            Err(error) => Err(kept(error)),
+        };
         self.tell(outcome);
     }
 
@@ -165,6 +153,18 @@ impl<T: Tables> Reload<T> {
             }
             seen = again;
         }
+    }
+
+    /// Makes the settings hold once nobody else changes what the kernel decides by: a sidecar that takes
+    /// the pod over must not find anything of ours written after its own.
+    async fn take_over_in_turn(&mut self, settings: Settings) -> Result<(), String> {
+        const PERIOD: Duration = Duration::from_millis(50);
+        while !self.tables.try_begin().map_err(kept)? {
+            sleep(PERIOD).await;
+        }
+        let outcome = self.take_over(settings);
+        self.tables.end();
+        outcome
     }
 
     /// Makes the settings hold, all that can be changed at once.

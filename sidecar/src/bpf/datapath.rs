@@ -11,7 +11,7 @@ use aya::{
 use sidecar_common::{ABI, Owner};
 
 use super::{
-    Access, Error, Events, Listeners, Pins, Place, RuleMaps, Sockets, Statistics,
+    Access, Error, Events, Listeners, Pins, Place, RuleMaps, Sockets, Statistics, Turn,
     listening::Listening,
     maps,
     ownership::{self, Loss, Ownership},
@@ -263,6 +263,11 @@ impl Datapath {
     /// Another look at who serves the pod, for as long as we do.
     pub fn ownership(&self) -> Result<Ownership, Error> {
         self.ownership.another(&self.pins)
+    }
+
+    /// The right to change what is pinned, which whoever takes the pod over has meanwhile.
+    pub fn turn(&self) -> Result<Turn, Error> {
+        self.pins.turn()
     }
 
     /// How we ceased to serve the pod; `None` while we do.

@@ -32,7 +32,7 @@ pub use self::{
     listener::{Listeners, OwnListener},
     logger::forward_logs,
     ownership::{Loss, Ownership},
-    pins::Pins,
+    pins::{Pins, Turn},
     programs::{Place, Size},
     rules::{RuleMaps, Rules},
     sockets::Sockets,

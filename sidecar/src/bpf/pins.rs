@@ -254,6 +254,15 @@ impl Pins {
         [LINKS, MAPS, LOCK, READER].map(|name| self.pod.join(name))
     }
 
+    /// The way to the lock, for whoever may not open it any more when it is wanted.
+    pub(super) fn turn(&self) -> Result<Turn, Error> {
+        let path = self.lock_directory();
+        match File::open(&path) {
+            Ok(directory) => Ok(Turn { directory, path }),
+            Err(source) => Err(Error::bpffs("open", &path, source)),
+        }
+    }
+
     fn try_lock(&self) -> io::Result<Lock> {
         let path = self.lock_directory();
         let directory = File::open(&path)?;
@@ -303,6 +312,31 @@ impl Drop for Lock {
     fn drop(&mut self) {
         // Closing the file would do; a copy of the descriptor may be about to be executed elsewhere.
         let _ = self.0.unlock();
+    }
+}
+
+/// The right to change what is pinned for a pod, taken and given back again and again. A process that
+/// dies gives it up.
+#[derive(Debug)]
+pub struct Turn {
+    directory: File,
+    path: PathBuf,
+}
+
+impl Turn {
+    /// Takes it; `false` while somebody else has it, such as a sidecar that is taking the pod over.
+    pub fn try_take(&self) -> Result<bool, Error> {
+        match self.directory.try_lock() {
+            Ok(()) => Ok(true),
+            Err(TryLockError::WouldBlock) => Ok(false),
+            Err(TryLockError::Error(source)) => Err(Error::bpffs("lock", &self.path, source)),
+        }
+    }
+
+    /// Gives it back.
+    pub fn give_back(&self) {
+        // It fails only on what is no file.
+        let _ = self.directory.unlock();
     }
 }
 
@@ -414,6 +448,20 @@ mod tests {
         assert!(second.try_lock().is_err());
         drop(lock);
         assert!(second.try_lock().is_ok());
+    }
+
+    #[test]
+    fn a_turn_is_ours_while_nobody_changes_what_is_pinned_and_nobody_does_meanwhile() {
+        let bpffs = tempfile::tempdir().expect("a temporary directory");
+        let pins = pod(&bpffs);
+        let lock = pins.create().expect("a writable directory");
+        let turn = pins.turn().expect("made");
+        assert!(!turn.try_take().expect("a directory"));
+        drop(lock);
+        assert!(turn.try_take().expect("a directory"));
+        assert!(pins.try_lock().is_err());
+        turn.give_back();
+        assert!(pins.try_lock().is_ok());
     }
 
     #[test]

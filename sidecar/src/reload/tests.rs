@@ -17,6 +17,8 @@ struct Written {
     steps: Steps,
     policy: watch::Receiver<Arc<Policy>>,
     fails: bool,
+    /// How often somebody else has the turn.
+    busy: usize,
 }
 
 impl Written {
@@ -31,6 +33,24 @@ impl Written {
 }
 
 impl Tables for Written {
+    fn try_begin(&mut self) -> Result<bool, bpf::Error> {
+        let is_ours = self.busy == 0;
+        self.busy = self.busy.saturating_sub(1);
+        let step = if is_ours { "begin" } else { "wait" };
+        self.steps
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(step.to_owned());
+        Ok(is_ours)
+    }
+
+    fn end(&mut self) {
+        self.steps
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push("end".to_owned());
+    }
+
     fn tighten(&mut self, policy: &Policy) -> Result<(), bpf::Error> {
         self.write("tighten", policy);
         if self.fails {
@@ -79,6 +99,7 @@ impl Fixture {
             steps: Arc::clone(&steps),
             policy,
             fails: false,
+            busy: 0,
         };
         let telemetry = Telemetry::new(Options::default()).expect("unique names");
         let reload = Reload::new(source, config.settings, sender, tables, telemetry.clone());
@@ -128,11 +149,24 @@ async fn the_kernel_is_stricter_before_connections_are_told_and_laxer_only_after
     assert_eq!(
         fixture.steps(),
         [
+            "begin",
             "tighten to permissive while connections are strict",
             "loosen to permissive while connections are permissive",
+            "end",
         ]
     );
     assert!(fixture.counts(r#"sidecar_config_reloads_total{outcome="taken_over"} 1"#));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_written_while_somebody_else_changes_what_the_kernel_decides_by() {
+    let mut fixture = Fixture::new("inbound: strict");
+    fixture.reload.tables.busy = 2;
+    fixture.write("inbound: permissive");
+    fixture.reload.look(false).await;
+    assert_eq!(fixture.steps()[..3], ["wait", "wait", "begin"]);
+    assert_eq!(fixture.steps().last().map(String::as_str), Some("end"));
+    assert_eq!(fixture.mode(), Mode::Permissive);
 }
 
 #[tokio::test(start_paused = true)]
