@@ -29,6 +29,18 @@ pub enum ConnectError {
         "cannot tell from the environment how to ask the Kubernetes API: {0}; run in a pod that has a service account's token, or name a kubeconfig"
     )]
     InCluster(#[from] InClusterError),
+    /// Nothing tells whose certificates to trust.
+    #[error(
+        "cannot ask the Kubernetes API at {url}: the kubeconfig {path} names no CA, and this machine has none that it trusts: {source}; set certificate-authority or certificate-authority-data of the cluster", path = path.display()
+    )]
+    NoAuthority {
+        /// Where it is.
+        url: String,
+        /// The kubeconfig.
+        path: PathBuf,
+        /// What is wrong.
+        source: kube::Error,
+    },
     /// What was given does not fit together.
     #[error(
         "cannot ask the Kubernetes API at {url}: {source}; check the address and the certificates"
@@ -52,13 +64,29 @@ impl Client {
         // Whoever asks spaces attempts by itself, and says so.
         config.default_retry = false;
         let url = config.cluster_url.to_string();
-        let kube = kube::Client::try_from(config)
-            .map_err(|source| ConnectError::Client { url, source })?;
+        let trusts_the_machine = config.root_cert.is_none();
+        if trusts_the_machine && !verifies(&config) {
+            // Or else those of the machine are looked for, in vain where there are none.
+            config.root_cert = Some(Vec::new());
+        }
+        let kube = kube::Client::try_from(config).map_err(|source| match kubeconfig {
+            Some(path) if trusts_the_machine => ConnectError::NoAuthority {
+                url,
+                path: path.to_owned(),
+                source,
+            },
+            _ => ConnectError::Client { url, source },
+        })?;
         Ok(Self {
             kube,
             health: Health::default(),
         })
     }
+}
+
+/// Is the API server to show a certificate that somebody vouches for?
+fn verifies(config: &kube::Config) -> bool {
+    config.cluster_url.scheme_str() == Some("https") && !config.accept_invalid_certs
 }
 
 async fn from_file(path: &Path) -> Result<kube::Config, ConnectError> {
