@@ -18,6 +18,7 @@ use crate::{
     node::{self, Agent, Parts, Pods},
     pod,
     proxy::Drain,
+    sandbox::Sandbox,
     telemetry::Collector,
 };
 
@@ -83,6 +84,7 @@ impl Node {
             None => node::root()?,
         };
         let own = pod::own_cgroup()?;
+        Sandbox::try_for_lanes()?;
         pod::ensure_bpffs(&config.bpffs)?;
         if let Err(error) = pod::raise_descriptor_limit() {
             tracing::warn!(

@@ -28,6 +28,7 @@ use crate::{
     policy::Policy,
     proxy::Drain,
     reload::Reload,
+    sandbox::Sandbox,
     telemetry::Telemetry,
     tls::Tls,
 };
@@ -249,6 +250,12 @@ impl Track {
             Purpose::Serve(wanted) => {
                 datapath.follow_beside(&self.beside)?;
                 let capture = Capture::new(datapath, &wanted.config.policy)?;
+                // Nothing that follows takes a privilege. What it starts inherits this.
+                let sandbox = Sandbox {
+                    pins: capture.datapath().removable_pins().map(Path::to_owned),
+                    ..Sandbox::of(&self.cgroup)
+                };
+                sandbox.confine_thread()?;
                 let runtime = runtime()?;
                 let ending = runtime.block_on(serve(capture, *wanted, orders, settings, tell));
                 // Whatever still blocks is none of the pod's connections.

@@ -47,16 +47,13 @@ impl Sandbox {
     /// Confines the process, for good. There must be no other thread: it would stay as it was.
     pub fn enter(&self) -> Result<(), Error> {
         expect_one_thread()?;
-        let landlock = self.confine_thread()?;
-        tracing::info!(
-            "confined: no capabilities, no new privileges, a list of system calls, {landlock}"
-        );
-        if landlock == Landlock::Missing {
-            tracing::warn!(
-                "without Landlock, file permissions alone tell which files the proxy may open; \
-                 boot Linux 5.13 or newer with `landlock` among its security modules (lsm=)"
-            );
-        }
+        tell("confined", self.confine_thread()?);
+        Ok(())
+    }
+
+    /// Finds out, on a thread that ends, whether threads can be confined here that serve a pod each.
+    pub fn try_for_lanes() -> Result<(), Error> {
+        tell("lanes are confined", Self::default().try_on_a_thread()?);
         Ok(())
     }
 
@@ -86,6 +83,19 @@ impl Sandbox {
         prctl::set_dumpable(false).map_err(Error::NotDumpable)?;
         system_calls::filter()?;
         Ok(landlock)
+    }
+}
+
+/// Says what confines from here on.
+fn tell(what: &str, landlock: Landlock) {
+    tracing::info!(
+        "{what}: no capabilities, no new privileges, a list of system calls, {landlock}"
+    );
+    if landlock == Landlock::Missing {
+        tracing::warn!(
+            "without Landlock, file permissions alone tell which files the proxy may open; \
+             boot Linux 5.13 or newer with `landlock` among its security modules (lsm=)"
+        );
     }
 }
 
