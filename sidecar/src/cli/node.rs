@@ -84,7 +84,11 @@ impl Node {
             None => node::root()?,
         };
         let own = pod::own_cgroup()?;
-        Sandbox::try_for_lanes()?;
+        let of_any_pod = Sandbox {
+            cgroup: root.clone(),
+            ..Sandbox::default()
+        };
+        of_any_pod.try_for_lanes()?;
         pod::ensure_bpffs(&config.bpffs)?;
         if let Err(error) = pod::raise_descriptor_limit() {
             tracing::warn!(

@@ -51,9 +51,9 @@ impl Sandbox {
         Ok(())
     }
 
-    /// Finds out, on a thread that ends, whether threads can be confined here that serve a pod each.
-    pub fn try_for_lanes() -> Result<(), Error> {
-        tell("lanes are confined", Self::default().try_on_a_thread()?);
+    /// Finds out, on a thread that ends, whether threads can be confined here, and says how.
+    pub fn try_for_lanes(self) -> Result<(), Error> {
+        tell("lanes are confined", self.try_on_a_thread()?);
         Ok(())
     }
 
