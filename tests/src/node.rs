@@ -5,7 +5,8 @@ use std::{
     ffi::OsStr,
     fs,
     net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
     sync::Arc,
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -141,6 +142,12 @@ impl Node {
         let program = pod.pod.program("/usr/bin/nsenter").outside();
         let program = program.arg(format!("--net={}", netns.display())).arg("--");
         pod.pause = program.args(["/bin/sleep", "infinity"]).start();
+        // Until then it is in the machine's own, where an agent would take it for a pod's.
+        let inode = |path: &Path| fs::metadata(path).map(|namespace| namespace.ino()).ok();
+        let of_the_pod = PathBuf::from(format!("/proc/{}/ns/net", pod.pause.id()));
+        wait::until("it has the node's network", || {
+            inode(&of_the_pod) == inode(&netns)
+        });
         pod
     }
 
@@ -192,11 +199,16 @@ impl Node {
 
     /// The same, of an agent that another program runs: `program … sidecar node …`.
     pub fn agent_by<'a>(&'a self, program: Program<'a>) -> Program<'a> {
+        self.agent_without_kubeconfig(program)
+            .arg("--kubeconfig")
+            .arg(self.api.kubeconfig(self.sandbox.directory()))
+    }
+
+    /// The same, of an agent that asks the API as a pod does.
+    pub fn agent_without_kubeconfig<'a>(&'a self, program: Program<'a>) -> Program<'a> {
         program
             .container(Container::Sidecar)
             .args(["node", "--node", NODE, "--access-log", "json"])
-            .arg("--kubeconfig")
-            .arg(self.api.kubeconfig(self.sandbox.directory()))
             .args([
                 OsStr::new("--cgroup-root"),
                 self.sandbox.cgroup().path().as_os_str(),
@@ -208,6 +220,14 @@ impl Node {
     /// Starts an agent with these flags.
     pub fn agent(&self, flags: &[&str]) -> Agent {
         self.agent_of(self.agent_run().args(flags))
+    }
+
+    /// Starts an agent with these flags, and waits until it has captured these pods.
+    #[track_caller]
+    pub fn agent_with(&self, flags: &[&str], pods: &[&NodePod]) -> Agent {
+        let mut agent = self.agent(flags);
+        pods.iter().for_each(|pod| agent.wait_for(pod));
+        agent
     }
 
     /// Starts an agent by a command line of [`Self::agent_run`] or [`Self::agent_by`].

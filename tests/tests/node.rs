@@ -37,9 +37,7 @@ fn echo(pod: &NodePod) -> App {
 #[test]
 fn two_pods_of_a_node_talk_mutual_tls_and_see_each_others_true_address() {
     let (node, client, server) = two_pods();
-    let mut agent = node.agent(&[]);
-    agent.wait_for(&client);
-    agent.wait_for(&server);
+    let agent = node.agent_with(&[], &[&client, &server]);
     let app = echo(&server);
     let wire = server.pod.capture();
     assert_eq!(client.asks(&server, PORT), SECRET);
@@ -72,8 +70,7 @@ fn pods_of_an_agent_and_pods_with_a_sidecar_talk_mutual_tls_both_ways() {
     let node = Node::new();
     let ours = node.start_pod("ours", Driver::Systemd);
     node.enrol(&ours, &[]);
-    let mut agent = node.agent(&STRICT);
-    agent.wait_for(&ours);
+    let _agent = node.agent_with(&STRICT, &[&ours]);
     let mut other = Pod::new(&node.network, "other", 200);
     other.mesh(&node.dev_ca(), &STRICT);
     other.wait_until_ready();
@@ -99,9 +96,7 @@ fn a_pod_that_shares_the_nodes_network_is_left_alone_and_named() {
 fn each_pod_is_held_to_its_own_annotations_also_when_they_change() {
     let (node, strict, lax) = two_pods();
     node.enrol(&strict, &[("sidecar.mesh/inbound", "strict")]);
-    let mut agent = node.agent(&[]);
-    agent.wait_for(&strict);
-    agent.wait_for(&lax);
+    let mut agent = node.agent_with(&[], &[&strict, &lax]);
     let _apps = [echo(&strict), echo(&lax)];
     let plain = Pod::new(&node.network, "plain", 200);
     let ask = |pod: &NodePod| plain.converse(pod.pod.v4(), PORT, SECRET);
@@ -122,8 +117,7 @@ fn each_pod_is_held_to_its_own_annotations_also_when_they_change() {
 fn a_pod_with_annotations_that_cannot_be_used_is_closed_until_they_are_mended() {
     let (node, wrong, client) = two_pods();
     node.enrol(&wrong, &[("sidecar.mesh/admin", "0.0.0.0:80")]);
-    let mut agent = node.agent(&[]);
-    agent.wait_for(&client);
+    let mut agent = node.agent_with(&[], &[&client]);
     agent.says("sidecar.mesh/admin is a setting of the node's agent");
     let _app = echo(&wrong);
     let plain = Pod::new(&node.network, "plain", 200);
@@ -139,9 +133,7 @@ fn a_pod_with_annotations_that_cannot_be_used_is_closed_until_they_are_mended() 
 #[test]
 fn a_pod_that_loses_its_label_is_set_free_and_the_others_are_not() {
     let (node, client, server) = two_pods();
-    let mut agent = node.agent(&STRICT);
-    agent.wait_for(&client);
-    agent.wait_for(&server);
+    let mut agent = node.agent_with(&STRICT, &[&client, &server]);
     let _app = echo(&server);
     assert_eq!(client.asks(&server, PORT), SECRET);
     for pod in [&client, &server] {
@@ -178,8 +170,7 @@ fn a_pod_that_comes_later_is_captured_and_one_that_goes_leaves_nothing() {
     let node = Node::new();
     let client = node.start_pod("client", Driver::Cgroupfs);
     node.enrol(&client, &[]);
-    let mut agent = node.agent(&STRICT);
-    agent.wait_for(&client);
+    let _agent = node.agent_with(&STRICT, &[&client]);
     let pins = node.pins().len();
     for _ in 0..2 {
         // The same name each time, and another uid.
@@ -202,9 +193,7 @@ fn a_pod_that_comes_later_is_captured_and_one_that_goes_leaves_nothing() {
 #[test]
 fn containers_that_restart_stay_covered() {
     let (node, client, server) = two_pods();
-    let mut agent = node.agent(&STRICT);
-    agent.wait_for(&client);
-    agent.wait_for(&server);
+    let _agent = node.agent_with(&STRICT, &[&client, &server]);
     let path = server.pod.sandbox().cgroup().path();
     for container in ["first", "second"] {
         let cgroup = path.join(container);
@@ -231,9 +220,7 @@ fn containers_that_restart_stay_covered() {
 #[test]
 fn a_pod_whose_sandbox_is_made_anew_is_captured_in_its_new_namespace() {
     let (node, client, mut server) = two_pods();
-    let mut agent = node.agent(&STRICT);
-    agent.wait_for(&client);
-    agent.wait_for(&server);
+    let mut agent = node.agent_with(&STRICT, &[&client, &server]);
     // The same pod, with another namespace: that of the bridge, where nobody else asks.
     let network = node.network.sandbox().namespace().path();
     let netns = format!("--net={}", network.display());
@@ -260,9 +247,7 @@ fn a_pod_whose_sandbox_is_made_anew_is_captured_in_its_new_namespace() {
 #[test]
 fn an_agent_that_is_stopped_leaves_its_pods_closed_for_the_next() {
     let (node, client, server) = two_pods();
-    let mut agent = node.agent(&[]);
-    agent.wait_for(&client);
-    agent.wait_for(&server);
+    let agent = node.agent_with(&[], &[&client, &server]);
     let _app = echo(&server);
     let plain = Pod::new(&node.network, "plain", 200);
     assert_eq!(plain.converse(server.pod.v4(), PORT, SECRET), SECRET);
@@ -277,9 +262,7 @@ fn an_agent_that_is_stopped_leaves_its_pods_closed_for_the_next() {
     assert_eq!((node.pins(), node.lanes()), (pins, Vec::new()));
     assert_eq!(plain.converse(server.pod.v4(), PORT, SECRET), "refused");
     assert_eq!(client.asks(&server, PORT), "refused");
-    let mut next = node.agent(&[]);
-    next.wait_for(&client);
-    next.wait_for(&server);
+    let next = node.agent_with(&[], &[&client, &server]);
     assert_eq!(client.asks(&server, PORT), SECRET);
     next.stop();
     // Not so much as a pin is left when somebody asks for that.
@@ -295,15 +278,11 @@ fn an_agent_that_is_stopped_leaves_its_pods_closed_for_the_next() {
 fn an_agent_that_takes_over_under_load_loses_no_connection() {
     let (node, client, server) = two_pods();
     let impatient = [&STRICT[..], &["--drain-timeout", "200ms"]].concat();
-    let mut old = node.agent(&impatient);
-    old.wait_for(&client);
-    old.wait_for(&server);
+    let mut old = node.agent_with(&impatient, &[&client, &server]);
     let wire = client.pod.capture_starts();
     let mut load = Load::start(&client.pod, &server.pod, WORKERS, STREAMS);
     load.wait_for(0, 200);
-    let mut new = node.agent(&impatient);
-    new.wait_for(&client);
-    new.wait_for(&server);
+    let _new = node.agent_with(&impatient, &[&client, &server]);
     for pod in ["client", "server"] {
         old.says(&format!("another agent serves pod default/{pod} now"));
     }
@@ -325,9 +304,7 @@ fn an_agent_that_takes_over_under_load_loses_no_connection() {
 #[test]
 fn an_agent_that_is_told_to_stop_too_early_waits_for_the_one_that_has_begun() {
     let (node, client, server) = two_pods();
-    let mut old = node.agent(&[]);
-    old.wait_for(&client);
-    old.wait_for(&server);
+    let old = node.agent_with(&[], &[&client, &server]);
     let mut load = Load::start(&client.pod, &server.pod, WORKERS, STREAMS);
     load.wait_for(0, 100);
     let new = node.agent(&[]);
@@ -349,13 +326,9 @@ fn an_agent_that_is_told_to_stop_too_early_waits_for_the_one_that_has_begun() {
 #[test]
 fn an_agent_whose_successor_dies_takes_its_pods_back() {
     let (node, client, server) = two_pods();
-    let mut old = node.agent(&STRICT);
-    old.wait_for(&client);
-    old.wait_for(&server);
+    let mut old = node.agent_with(&STRICT, &[&client, &server]);
     let _app = echo(&server);
-    let mut new = node.agent(&STRICT);
-    new.wait_for(&client);
-    new.wait_for(&server);
+    let new = node.agent_with(&STRICT, &[&client, &server]);
     for pod in ["client", "server"] {
         old.says(&format!("another agent serves pod default/{pod} now"));
     }
@@ -372,9 +345,7 @@ fn an_agent_whose_successor_dies_takes_its_pods_back() {
 #[test]
 fn a_killed_agent_leaves_pods_closed_and_the_next_takes_them_over_under_load() {
     let (node, client, server) = two_pods();
-    let mut agent = node.agent(&[]);
-    agent.wait_for(&client);
-    agent.wait_for(&server);
+    let agent = node.agent_with(&[], &[&client, &server]);
     let wire = client.pod.capture_starts();
     let mut load = Load::start(&client.pod, &server.pod, WORKERS, STREAMS);
     load.wait_for(0, 200);
@@ -382,9 +353,7 @@ fn a_killed_agent_leaves_pods_closed_and_the_next_takes_them_over_under_load() {
     let said = format!("once {SECRET}\n");
     let ask = || client.pod.converse(server.pod.v4(), Load::PORT, &said);
     assert_eq!(ask(), "refused");
-    let mut next = node.agent(&[]);
-    next.wait_for(&client);
-    next.wait_for(&server);
+    let _next = node.agent_with(&[], &[&client, &server]);
     // The cgroups of the dead one's lanes have gone as well.
     assert_eq!(node.lanes().len(), 2);
     load.next_phase();
@@ -398,9 +367,7 @@ fn a_killed_agent_leaves_pods_closed_and_the_next_takes_them_over_under_load() {
 #[test]
 fn what_was_pinned_for_pods_that_went_while_no_agent_ran_is_removed() {
     let (node, gone, disenrolled) = two_pods();
-    let mut agent = node.agent(&[]);
-    agent.wait_for(&gone);
-    agent.wait_for(&disenrolled);
+    let agent = node.agent_with(&[], &[&gone, &disenrolled]);
     agent.kill();
     // A pod of the same node that has a sidecar of its own.
     let own = node.start_pod("own", Driver::Cgroupfs);
