@@ -114,6 +114,7 @@ struct State {
     watches: Vec<String>,
     connections: HashMap<SocketAddr, TcpStream>,
     requests: Vec<String>,
+    tokens: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -291,6 +292,12 @@ impl KubeApi {
         self.shared.state().requests.clone()
     }
 
+    /// What those who asked so far have shown to be let in, each kind once and in the order in which it came; nothing
+    /// of those who have shown nothing.
+    pub fn tokens(&self) -> Vec<String> {
+        self.shared.state().tokens.clone()
+    }
+
     /// How many watches of a collection are open.
     pub fn watches(&self, collection: &str) -> usize {
         let state = self.shared.state();
@@ -372,6 +379,11 @@ impl State {
     /// Notes a request; what it gets instead of an answer, if that is arranged.
     fn asked(&mut self, request: &Request, asked: Option<&Asked>) -> Option<Answer> {
         self.requests.push(request.to_string());
+        if let Some(token) = request.headers.get("authorization")
+            && !self.tokens.contains(token)
+        {
+            self.tokens.push(token.clone());
+        }
         let asked = asked?;
         let position = self
             .faults
