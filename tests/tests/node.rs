@@ -1,6 +1,10 @@
 //! Node mode: one agent captures and serves the pods of its node.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use nix::sys::signal::Signal;
 use sidecar_tests::{
@@ -16,6 +20,9 @@ const PORT: u16 = 8080;
 const WORKERS: usize = 8;
 /// How many connections stay.
 const STREAMS: usize = 50;
+
+/// How long a pod of which the API does not tell any more stays captured while it runs.
+const LINGER: Duration = Duration::from_secs(10);
 
 /// What the agents of these tests have in common: strict pods fail a test that goes in plaintext.
 const STRICT: [&str; 4] = ["--inbound", "strict", "--outbound", "strict"];
@@ -93,6 +100,16 @@ fn a_pod_that_shares_the_nodes_network_is_left_alone_and_named() {
 }
 
 #[test]
+fn a_static_pod_is_left_alone_and_named() {
+    let node = Node::new();
+    let pod = node.start_pod("web", Driver::Cgroupfs);
+    node.enrol(&pod, &[("kubernetes.io/config.mirror", "0f7a6b1c3d5e")]);
+    let mut agent = node.agent(&[]);
+    agent.says("pod default/web is not captured: it is a static pod");
+    assert!(node.pins().is_empty() && node.lanes().is_empty());
+}
+
+#[test]
 fn each_pod_is_held_to_its_own_annotations_also_when_they_change() {
     let (node, strict, lax) = two_pods();
     node.enrol(&strict, &[("sidecar.mesh/inbound", "strict")]);
@@ -137,11 +154,14 @@ fn a_pod_that_loses_its_label_is_set_free_and_the_others_are_not() {
     let _app = echo(&server);
     assert_eq!(client.asks(&server, PORT), SECRET);
     for pod in [&client, &server] {
+        let told = Instant::now();
         node.tell(pod, &[], &[]);
         agent.says(&format!(
             "pod default/{} is not captured any more",
             pod.name
         ));
+        // One that is removed by force is not set free while it still runs.
+        assert!(told.elapsed() >= LINGER);
     }
     assert_eq!(node.pins(), Vec::<std::path::PathBuf>::new());
     wait::until("no lane is left", || node.lanes().is_empty());
@@ -272,6 +292,40 @@ fn an_agent_that_is_stopped_leaves_its_pods_closed_for_the_next() {
     cleanup.arg("--bpffs").arg(node.bpffs()).succeed();
     assert!(node.pins().is_empty());
     assert_eq!(plain.converse(server.pod.v4(), PORT, SECRET), SECRET);
+}
+
+#[test]
+fn what_is_open_when_an_agent_stops_has_the_drain_timeout_and_is_then_cut() {
+    const GRACE: Duration = Duration::from_secs(2);
+    let (node, client, server) = two_pods();
+    let agent = node.agent_with(&["--drain-timeout", "2s"], &[&client, &server]);
+    let mut load = Load::start(&client.pod, &server.pod, WORKERS, STREAMS);
+    load.wait_for(0, 200);
+    load.next_phase();
+    let stopped = Instant::now();
+    agent.stop();
+    assert!(stopped.elapsed() >= GRACE);
+    let seen = load.finish();
+    assert_eq!(seen.broken.values().sum::<usize>(), STREAMS, "{seen:?}");
+}
+
+#[test]
+fn an_agent_captures_its_pods_again_after_a_cleanup() {
+    let node = Node::new();
+    let pod = node.start_pod("web", Driver::Cgroupfs);
+    node.enrol(&pod, &[]);
+    let mut agent = node.agent_with(&[], &[&pod]);
+    let pins = node.pins().len();
+    let plain = Pod::new(&node.network, "plain", 200);
+    let cleanup = plain
+        .program(sidecar_tests::sidecar::binary())
+        .arg("cleanup");
+    cleanup.arg("--bpffs").arg(node.bpffs()).succeed();
+    agent.says("what was pinned for it has been removed by somebody else");
+    wait::until("it is captured again", || {
+        agent.log().matches("captured pod default/web\n").count() == 2
+    });
+    assert_eq!(node.pins().len(), pins);
 }
 
 #[test]

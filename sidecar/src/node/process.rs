@@ -143,6 +143,29 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_oldest_process_tells_the_namespace_also_beside_a_container_with_one_of_its_own() {
+        let cgroup = tempfile::tempdir().expect("a temporary directory");
+        let mut child = Command::new("/usr/bin/unshare")
+            .args(["--net", "sleep", "infinity"])
+            .spawn()
+            .expect("a program");
+        let listed = format!("{}\n{}\n", child.id(), std::process::id());
+        fs::write(cgroup.path().join("cgroup.procs"), listed).expect("writable");
+        let own = fs::metadata("/proc/self/ns/net").expect("it runs").ino();
+        let began = Instant::now();
+        let theirs = || fs::metadata(format!("/proc/{}/ns/net", child.id())).expect("it runs");
+        while theirs().ino() == own {
+            assert!(began.elapsed() < Duration::from_secs(30), "it stays");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        // Of two that began in the same tick the one with the lower number counts, which is this one.
+        let found = Namespace::of(cgroup.path()).expect("open to us");
+        child.kill().expect("it runs");
+        child.wait().expect("a child");
+        assert_eq!(found.expect("two run").inode, own);
+    }
+
+    #[test]
     fn a_process_that_goes_to_another_namespace_takes_its_pod_along() {
         // A cgroup is read by its files.
         let cgroup = tempfile::tempdir().expect("a temporary directory");

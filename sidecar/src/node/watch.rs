@@ -62,3 +62,32 @@ impl TreeWatch {
         self.sign.notified().await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, time::Duration};
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_pod_that_comes_gives_a_sign_also_where_the_first_pods_have_come_later() {
+        const DEADLINE: Duration = Duration::from_secs(30);
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let mut watch = TreeWatch::new(root.path());
+        let read = || Tree::read(root.path()).expect("it is there");
+        watch.follow(&read());
+        let kubepods = root.path().join("kubepods");
+        fs::create_dir(&kubepods).expect("a writable directory");
+        timeout(DEADLINE, watch.changed())
+            .await
+            .expect("the first directory comes");
+        watch.follow(&read());
+        let pod = kubepods.join("pod0f7a6b1c-3d5e-4a8b-9c2d-1e4f5a6b7c8d");
+        fs::create_dir(pod).expect("a writable directory");
+        timeout(DEADLINE, watch.changed())
+            .await
+            .expect("a pod comes");
+    }
+}
