@@ -6,6 +6,7 @@ use std::{
         unix::fs::MetadataExt,
     },
     path::Path,
+    sync::{LazyLock, Mutex, PoisonError},
 };
 
 use aya::{
@@ -63,6 +64,32 @@ impl Size {
         ("SC_FLOWS", 8_192),
         ("SC_STATISTICS", 65_536),
     ];
+
+    /// What loads maps of this size, and remembers what it was told for the last pod.
+    ///
+    /// Whoever makes one has it read what types the kernel has, which takes megabytes and is of no
+    /// concern to programs that touch none of them: so there is one for all pods.
+    fn loader(self) -> &'static Mutex<EbpfLoader<'static>> {
+        type Loader = LazyLock<Mutex<EbpfLoader<'static>>>;
+        static DECLARED: Loader = LazyLock::new(|| Mutex::new(Size::Declared.new_loader()));
+        static OF_MANY: Loader = LazyLock::new(|| Mutex::new(Size::OfMany.new_loader()));
+        match self {
+            Self::Declared => &DECLARED,
+            Self::OfMany => &OF_MANY,
+        }
+    }
+
+    fn new_loader(self) -> EbpfLoader<'static> {
+        // What the daemon would not log is not reported: the verifier removes it.
+        static LEVEL: LazyLock<u8> = LazyLock::new(|| log::max_level() as u8);
+        let mut loader = EbpfLoader::new();
+        loader.btf(None);
+        loader.override_global(logger::LEVEL, &*LEVEL, true);
+        for (map, entries) in self.smaller() {
+            loader.map_max_entries(map, *entries);
+        }
+        loader
+    }
 
     fn smaller(self) -> &'static [(&'static str, u32)] {
         match self {
@@ -149,20 +176,14 @@ impl Programs {
     /// Loads them, on the maps that are pinned already and on new ones, which are then pinned.
     /// Attaches nothing.
     pub(super) fn load(pins: &Pins, size: Size) -> Result<Self, Error> {
-        // What the daemon would not log is not reported: the verifier removes it.
-        let level = log::max_level() as u8;
-        let mut loader = EbpfLoader::new();
-        // What types the kernel has is of no concern to programs that touch none of them, and takes
-        // megabytes.
-        loader.btf(None);
-        loader.override_global(logger::LEVEL, &level, true);
+        // What is left of a load that panicked is told anew.
+        let mut loader = size.loader().lock().unwrap_or_else(PoisonError::into_inner);
         for map in MAPS {
             loader.map_pin_path(map, pins.map(map));
         }
-        for (map, entries) in size.smaller() {
-            loader.map_max_entries(map, *entries);
-        }
         let mut ebpf = loader.load(object()?)?;
+        // The verifier looks at programs of several pods at once.
+        drop(loader);
         // The compiler's own maps (`.rodata`) are of one load only.
         let unknown = ebpf
             .maps()
