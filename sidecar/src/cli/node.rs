@@ -61,6 +61,7 @@ impl Node {
     /// Captures and serves the pods of the node until SIGTERM or SIGINT; they stay closed for the next
     /// agent.
     pub fn run(self) -> anyhow::Result<()> {
+        pod::return_large_blocks();
         let source = self.config.over(Settings::default());
         let config = source.load()?;
         let of_one_pod = [

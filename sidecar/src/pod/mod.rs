@@ -8,6 +8,7 @@ mod cgroup_mounts;
 mod command;
 mod descriptors;
 pub mod kubelet;
+mod memory;
 mod netns;
 mod own_cgroup;
 
@@ -19,6 +20,7 @@ pub use self::{
     command::command_in,
     descriptors::raise_descriptor_limit,
     kubelet::PodName,
+    memory::return_large_blocks,
     netns::{NetnsError, enter_netns, enter_open_netns, netns_cookie},
     own_cgroup::own_cgroup,
 };
