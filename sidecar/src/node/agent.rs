@@ -552,7 +552,10 @@ impl Agent {
     fn hear(&mut self, news: News) {
         let News { uid, number, what } = news;
         if self.leaving.contains_key(&number) {
-            if let (What::Ended(_), Some(lane)) = (what, self.leaving.remove(&number)) {
+            // Another lane has its pod: nothing else that it tells is news.
+            if let What::Ended(_) = what
+                && let Some(lane) = self.leaving.remove(&number)
+            {
                 join(lane);
             }
             return;
