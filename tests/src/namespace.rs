@@ -37,6 +37,11 @@ impl Namespace {
         namespace
     }
 
+    /// The name by which `ip netns` knows it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Where the namespace is mounted.
     pub fn path(&self) -> PathBuf {
         Path::new(DIRECTORY).join(&self.name)

@@ -42,7 +42,7 @@ impl Network {
     /// Gives `pod` the device `eth0` with the addresses of `number`. The bridge's end is named
     /// `port`.
     pub(crate) fn plug(&self, pod: &Sandbox, port: &str, number: u8) {
-        let (bridge, name) = (self.sandbox.name(), pod.name());
+        let (bridge, name) = (self.sandbox.name(), pod.namespace().name());
         let veth =
             format!("link add {port} netns {bridge} type veth peer name eth0 netns {name}\n");
         namespace::ip(&[], &veth);
@@ -60,6 +60,11 @@ impl Network {
             address_v4(number),
             address_v6(number),
         ));
+    }
+
+    /// Takes the device away that [`Self::plug`] has made.
+    pub(crate) fn unplug(&self, port: &str) {
+        self.sandbox.namespace().ip(&format!("link del {port}\n"));
     }
 
     /// Joins two pods by a long wire instead of the bridge: what one sends comes to the other after

@@ -1,14 +1,16 @@
 //! A node: pods whose cgroups are shaped as the kubelet makes them, and the agent that captures them.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
     fs,
     net::{Ipv4Addr, SocketAddr},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    sync::Arc,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use nix::{
@@ -19,7 +21,12 @@ use serde_json::json;
 
 use crate::{
     Connection, KubeApi, Network, Output, Pod, Process, Program, Sandbox, access_log,
-    access_log::Line, cgroup::Container, http, kube_api, namespace::Namespace, sidecar, wait,
+    access_log::Line,
+    cgroup::Container,
+    http, kube_api,
+    namespace::Namespace,
+    network::{address_v4, address_v6},
+    sidecar, wait,
 };
 
 /// The name of every node: each has an API server of its own.
@@ -57,6 +64,22 @@ pub struct Node {
     /// What the agent is told by.
     pub api: KubeApi,
     next: AtomicU32,
+    /// What addresses of pods that there are end in.
+    numbers: Numbers,
+}
+
+/// Which numbers pods of a node have on the network. They are used again, since there are few.
+#[derive(Clone, Debug, Default)]
+struct Numbers {
+    first: u8,
+    taken: Arc<Mutex<BTreeSet<u8>>>,
+}
+
+/// The number of one pod, for as long as there is one.
+#[derive(Debug)]
+struct Number {
+    number: u8,
+    numbers: Numbers,
 }
 
 /// A pod on a node; gone with its cgroup when dropped.
@@ -70,6 +93,20 @@ pub struct NodePod {
     pub uid: String,
     /// Its name.
     pub name: String,
+    /// Given back after the pod has gone.
+    number: Number,
+}
+
+/// A pod of which the API can be told, and nothing else.
+#[derive(Debug)]
+pub struct PlannedPod {
+    /// What tells it from all others.
+    pub uid: String,
+    /// Its name.
+    pub name: String,
+    role: String,
+    driver: Driver,
+    number: Number,
 }
 
 impl Node {
@@ -88,6 +125,10 @@ impl Node {
             network: Arc::clone(network),
             api,
             next: AtomicU32::new(first),
+            numbers: Numbers {
+                first: u8::try_from(first).expect("a few pods"),
+                ..Numbers::default()
+            },
         };
         let bpffs = node.bpffs();
         fs::create_dir(&bpffs).expect("making a mount point");
@@ -119,19 +160,39 @@ impl Node {
 
     /// A pod that nobody has told the API of yet, with the process that holds its namespace.
     pub fn start_pod(&self, name: &str, driver: Driver) -> NodePod {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let uid = format!("{:08x}-0000-4000-8000-{number:012x}", std::process::id());
+        self.start(self.plan(name, driver))
+    }
+
+    /// A pod that is not there yet.
+    pub fn plan(&self, name: &str, driver: Driver) -> PlannedPod {
+        let serial = self.next.fetch_add(1, Ordering::Relaxed);
+        PlannedPod {
+            uid: format!("{:08x}-0000-4000-8000-{serial:012x}", std::process::id()),
+            name: name.to_owned(),
+            role: format!("{name}{serial}"),
+            driver,
+            number: self.numbers.take(),
+        }
+    }
+
+    /// Makes a planned pod, with the process that holds its namespace.
+    pub fn start(&self, planned: PlannedPod) -> NodePod {
+        let PlannedPod {
+            uid,
+            name,
+            role,
+            driver,
+            number,
+        } = planned;
         let place = self.sandbox.cgroup().path().join(driver.place(&uid));
-        let role = format!("{name}{number}");
         let sandbox = Sandbox::in_cgroup(&role, |_| place);
-        let number = u8::try_from(number).expect("a few pods");
-        let pod = Pod::on(&self.network, sandbox, &role, number);
-        let pause = pod.program("/bin/sleep").arg("infinity").start();
+        let pod = Pod::on(&self.network, sandbox, &role, number.number);
         NodePod {
-            pause,
+            pause: pause(&pod),
             pod,
             uid,
-            name: name.to_owned(),
+            name,
+            number,
         }
     }
 
@@ -158,31 +219,48 @@ impl Node {
 
     /// Tells the API of a pod.
     pub fn tell(&self, pod: &NodePod, labels: &[(&str, &str)], annotations: &[(&str, &str)]) {
+        self.put((&pod.name, &pod.uid), &pod.number, labels, annotations);
+    }
+
+    /// Tells the API of a pod that is not there yet, and asks to be captured.
+    pub fn announce(&self, pod: &PlannedPod) {
+        let labels = [("sidecar.mesh/inject", "node")];
+        self.put((&pod.name, &pod.uid), &pod.number, &labels, &[]);
+    }
+
+    fn put(
+        &self,
+        (name, uid): (&str, &str),
+        number: &Number,
+        labels: &[(&str, &str)],
+        annotations: &[(&str, &str)],
+    ) {
         let map = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
             let pairs = pairs.iter();
             pairs
                 .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
                 .collect()
         };
+        let (v4, v6) = (address_v4(number.number), address_v6(number.number));
         self.api.put(json!({
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {
-                "name": pod.name,
+                "name": name,
                 "namespace": "default",
-                "uid": pod.uid,
+                "uid": uid,
                 "labels": map(labels),
                 "annotations": map(annotations),
             },
             "spec": {
                 "nodeName": NODE,
-                "serviceAccountName": pod.name,
+                "serviceAccountName": name,
                 "containers": [],
             },
             "status": {
                 "phase": "Running",
-                "podIP": pod.pod.v4(),
-                "podIPs": [{ "ip": pod.pod.v4() }, { "ip": pod.pod.v6() }],
+                "podIP": v4,
+                "podIPs": [{ "ip": v4 }, { "ip": v6 }],
             },
         }));
     }
@@ -255,6 +333,30 @@ impl Default for Node {
     }
 }
 
+impl Numbers {
+    /// The lowest that is free.
+    fn take(&self) -> Number {
+        let mut taken = self.lock();
+        let free = (self.first..u8::MAX).find(|number| !taken.contains(number));
+        let number = free.expect("a network has room for a few hundred pods");
+        taken.insert(number);
+        Number {
+            number,
+            numbers: self.clone(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<u8>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Number {
+    fn drop(&mut self) {
+        self.numbers.lock().remove(&self.number);
+    }
+}
+
 impl NodePod {
     /// What somebody in the pod hears from an echo server at another one.
     #[track_caller]
@@ -262,10 +364,21 @@ impl NodePod {
         self.pod.converse(server.pod.v4(), port, crate::SECRET)
     }
 
+    /// Has the pod's sandbox made anew, with a namespace of the same addresses and without apps.
+    pub fn restart(&mut self) {
+        self.pod.renew_namespace();
+        self.pause = pause(&self.pod);
+    }
+
     /// Has everything in the pod end, as when the kubelet removes it, and its cgroup go.
     pub fn end(self) {
         drop(self);
     }
+}
+
+/// What holds the namespace of a pod, as the runtime has it.
+fn pause(pod: &Pod) -> Process {
+    pod.program("/bin/sleep").arg("infinity").start()
 }
 
 /// A `sidecar node`; killed when dropped.

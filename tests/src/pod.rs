@@ -72,6 +72,14 @@ impl Pod {
         pod
     }
 
+    /// Gives the pod another network namespace, in which it has the same addresses.
+    pub(crate) fn renew_namespace(&mut self) {
+        self.network.unplug(&self.role);
+        self.sandbox.renew_namespace();
+        self.network.plug(&self.sandbox, &self.role, self.number);
+        self.rules = Rules::of(&self.sandbox);
+    }
+
     /// The name the pod was made with.
     pub fn role(&self) -> &str {
         &self.role

@@ -28,7 +28,7 @@ const PREFIX: &str = "sc-";
 /// A network namespace, a cgroup and a scratch directory that live and die together.
 #[derive(Debug)]
 pub struct Sandbox {
-    /// Shared by namespace, cgroup and directory.
+    /// Shared by the first namespace, cgroup and directory.
     name: String,
     /// By which an API server would know the pod.
     uid: String,
@@ -81,7 +81,7 @@ impl Sandbox {
         }
     }
 
-    /// The name that namespace, cgroup and directory share.
+    /// The name that the first namespace, cgroup and directory share.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -99,6 +99,13 @@ impl Sandbox {
     /// The network namespace.
     pub fn namespace(&self) -> &Arc<Namespace> {
         &self.namespace
+    }
+
+    /// Has programs run in another network namespace from now on, with nothing in it.
+    pub(crate) fn renew_namespace(&mut self) {
+        // The name of the old one is taken until that has gone.
+        let name = format!("{}+", self.namespace.name());
+        self.namespace = Arc::new(Namespace::new(&name));
     }
 
     /// A directory for configuration and data, readable by every user, gone with the sandbox.

@@ -57,7 +57,8 @@ fn pods_that_come_and_go_leave_nothing_in_the_agent() {
     let node = Node::new();
     let server = node.start_pod("server", Driver::Systemd);
     node.enrol(&server, &[]);
-    let mut agent = node.agent(&["--inbound", "strict"]);
+    // What metrics remember of peers is bounded by settings, and not what is looked for here.
+    let mut agent = node.agent(&["--inbound", "strict", "--forget-peers-after", "1s"]);
     agent.wait_for(&server);
     let _app = App::start(&server.pod, Behaviour::Echo, PORT);
     let mut waves = Vec::new();
@@ -95,15 +96,12 @@ fn pods_that_come_and_go_leave_nothing_in_the_agent() {
         waves.push(Held::by(&agent));
     }
     println!("{waves:#?}");
-    // What the first waves have made stays for those after them.
-    let (early, last) = (waves[WAVES / 2 - 1], waves[WAVES - 1]);
-    assert!(last.descriptors <= early.descriptors + 2, "{waves:#?}");
-    assert!(last.threads <= early.threads + 2, "{waves:#?}");
-    // The allocator keeps some of it for itself; less than a MiB for each pod that has gone.
-    assert!(
-        last.memory <= early.memory + ((WAVES / 2 * PODS) << 10),
-        "{waves:#?}"
-    );
+    // What the first wave has made stays for those after it.
+    let (first, last) = (waves[0], waves[WAVES - 1]);
+    assert!(last.descriptors <= first.descriptors + 2, "{waves:#?}");
+    assert!(last.threads <= first.threads + 4, "{waves:#?}");
+    // 2 to 4 MiB in the runs that this was written by, and 49 when each load had its own list of types.
+    assert!(last.memory <= first.memory + (10 << 10), "{waves:#?}");
     agent.stop();
 }
 
@@ -133,8 +131,8 @@ fn two_hundred_pods_are_captured_by_one_agent() {
     );
     let _app = App::start(&pods[0].pod, Behaviour::Echo, PORT);
     assert_eq!(pods[PODS - 1].asks(&pods[0], PORT), SECRET);
-    // Far above what it is, and far below what would be a mistake.
-    assert!(held.memory < 1 << 20, "{held:?}");
+    // 190 MiB in the runs that this was written by, and 310 when each load had its own list of types.
+    assert!(held.memory < (64 + PODS) << 10, "{held:?}");
     assert!(held.threads < PODS + 20, "{held:?}");
 }
 
