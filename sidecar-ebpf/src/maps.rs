@@ -60,11 +60,12 @@ static SC_EXCLUDED_NETS: LpmTrie<[u32; 4], u32, 16_384> = LpmTrie::new();
 
 /// Ports, each with a direction, whose connections are left alone.
 #[btf_map]
-static SC_EXCLUDED_PORTS: HashMap<u32, u32, 16_384> = HashMap::new();
+static SC_EXCLUDED_PORTS: HashMap<u32, u32, 16_384, { BPF_F_NO_PREALLOC as usize }> =
+    HashMap::new();
 
 /// Users whose connections are left alone.
 #[btf_map]
-static SC_EXCLUDED_UIDS: HashMap<u32, u32, 1_024> = HashMap::new();
+static SC_EXCLUDED_UIDS: HashMap<u32, u32, 1_024, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
 /// The pod's own address towards each network, for `getsockname()` of redirected sockets.
 #[btf_map]
