@@ -88,13 +88,45 @@ fn read(file: &PathBuf) -> anyhow::Result<String> {
 
 /// Several files are one stream of documents.
 fn join(all: &mut String, text: &str) {
-    if !all.is_empty() && !text.starts_with("---") {
+    if !all.is_empty() {
         if !all.ends_with('\n') {
             all.push('\n');
         }
-        all.push_str("---\n");
-    } else if !all.is_empty() && !all.ends_with('\n') {
-        all.push('\n');
+        let mut lines = text.lines();
+        let first = lines.find(|line| !line.trim().is_empty() && !line.starts_with('#'));
+        match first.unwrap_or_default() {
+            // Directives stand between the end of a document and the next one (YAML 1.2, section 9.2).
+            directive if directive.starts_with('%') => all.push_str("...\n"),
+            _ if text.starts_with("---") => {}
+            _ => all.push_str("---\n"),
+        }
     }
     all.push_str(text);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inject::Fate;
+
+    #[test]
+    fn files_are_one_stream_of_documents() {
+        let joined = |texts: &[&str]| {
+            let mut all = String::new();
+            texts.iter().for_each(|text| join(&mut all, text));
+            all
+        };
+        assert_eq!(joined(&["a: 1", "b: 2\n"]), "a: 1\n---\nb: 2\n");
+        assert_eq!(joined(&["a: 1\n", "---\nb: 2\n"]), "a: 1\n---\nb: 2\n");
+        let pod = "%YAML 1.2\n---\napiVersion: v1\nkind: Pod\nspec: {containers: [{name: app}]}\n";
+        for first in [pod, "# nothing\n"] {
+            for second in [pod, &format!("# said before\n\n{pod}")] {
+                let (_, outcomes) = manifests(&joined(&[first, second]), Change::Uninject)
+                    .expect("one that can be read");
+                let pods = usize::from(first == pod) + 1;
+                assert_eq!(outcomes.len(), pods, "{outcomes:?}");
+                assert!(outcomes.iter().all(|one| one.result == Fate::Unchanged));
+            }
+        }
+    }
 }
