@@ -121,9 +121,61 @@ fn plain(text: &str) -> Value {
         "false" | "False" | "FALSE" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => {
             Value::Bool(false)
         }
-        _ => match text.parse::<i64>() {
-            Ok(number) => number.into(),
-            Err(_) => Value::from(text),
+        _ => match integer(text) {
+            Some(number) => number.into(),
+            None => Value::from(text),
         },
+    }
+}
+
+/// An integer as Kubernetes reads it, in any of Go's notations: also `0x1f90`, `0o17620`, `017620`,
+/// `0b11` and `8_080`.
+fn integer(text: &str) -> Option<i64> {
+    let text = text.replace('_', "");
+    let (sign, digits) = match text.strip_prefix('-') {
+        Some(digits) => ("-", digits),
+        None => ("", text.strip_prefix('+').unwrap_or(&text)),
+    };
+    let lower = digits.to_ascii_lowercase();
+    let of_base = |prefix, base| Some((lower.strip_prefix(prefix)?, base));
+    let (digits, base) = of_base("0x", 16)
+        .or_else(|| of_base("0o", 8))
+        .or_else(|| of_base("0b", 2))
+        .or_else(|| {
+            of_base("0", 8)
+                .filter(|(rest, _)| rest.bytes().all(|digit| (b'0'..b'8').contains(&digit)))
+        })
+        .filter(|(rest, _)| !rest.is_empty())
+        .unwrap_or((digits, 10));
+    if !digits.starts_with(|first: char| first.is_ascii_alphanumeric()) {
+        return None;
+    }
+    i64::from_str_radix(&format!("{sign}{digits}"), base).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_read_as_kubernetes_reads_them() {
+        for text in [
+            "8080",
+            "+8080",
+            "8_080",
+            "0x1f90",
+            "0X1F90",
+            "0o17620",
+            "017620",
+            "0b1111110010000",
+        ] {
+            assert_eq!(plain(text), 8080, "{text}");
+        }
+        for (text, number) in [("0", 0), ("-0x10", -16), ("08", 8), ("-5", -5)] {
+            assert_eq!(plain(text), number, "{text}");
+        }
+        for text in ["0x", "0o8", "--5", "+-5", "0x-5", "1.5", "12e3", "x", "_"] {
+            assert_eq!(plain(text), text, "{text}");
+        }
     }
 }
