@@ -14,10 +14,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{
-    Close,
-    buffer::{self, Buffer},
-};
+use super::{Close, buffer::Buffer};
 
 /// Is shown bytes once they have passed.
 pub trait Meter {
@@ -264,7 +261,7 @@ mod tests {
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
-    use super::*;
+    use super::{super::buffer, *};
 
     #[derive(Default)]
     struct Counter {
