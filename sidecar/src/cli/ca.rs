@@ -8,9 +8,12 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Subcommand;
 use jiff::{Span, SpanRelativeTo, Timestamp};
-use spiffe::{SpiffeId, TrustDomain};
+use spiffe::SpiffeId;
 
-use crate::identity::{Ca, Files};
+use crate::{
+    config::TrustDomainName,
+    identity::{Ca, Files},
+};
 
 /// Make a development CA, issue a workload's identity from one, or revoke it.
 #[derive(Debug, clap::Args)]
@@ -27,8 +30,8 @@ enum Command {
         #[arg(long)]
         dir: PathBuf,
         /// The trust domain it issues for.
-        #[arg(long, default_value = "sidecar.local", value_parser = trust_domain)]
-        trust_domain: TrustDomain,
+        #[arg(long, default_value = "sidecar.local")]
+        trust_domain: TrustDomainName,
         /// How long it lasts, as in 365d; a hundred years at most.
         #[arg(long, default_value = "365d", value_parser = lifetime)]
         lifetime: Duration,
@@ -71,7 +74,7 @@ impl Args {
         let said = match self.command {
             Command::Root {
                 dir,
-                trust_domain,
+                trust_domain: TrustDomainName(trust_domain),
                 lifetime,
             } => {
                 let ca = Ca::create(&dir, &trust_domain, lifetime)?;
@@ -112,14 +115,6 @@ impl Args {
         };
         writeln!(io::stdout(), "{said}").context("cannot write to standard output")
     }
-}
-
-fn trust_domain(name: &str) -> Result<TrustDomain, String> {
-    // The type would also take the trust domain out of a whole SPIFFE ID.
-    if name.contains('/') {
-        return Err("give the name alone, as in sidecar.local".to_owned());
-    }
-    TrustDomain::new(name).map_err(|error| error.to_string())
 }
 
 /// A day has 24 hours here.

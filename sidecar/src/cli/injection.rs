@@ -1,7 +1,9 @@
 use anyhow::Context as _;
-use spiffe::TrustDomain;
 
-use crate::inject::{IdentitySource, Options};
+use crate::{
+    config::TrustDomainName,
+    inject::{IdentitySource, Options},
+};
 
 /// What is added to pods, for `sidecar inject` and `sidecar webhook`. A pod's annotations win.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -18,8 +20,8 @@ pub(super) struct Injection {
     identity: Option<IdentitySource>,
 
     /// The trust domain, where a source has to be told [default: sidecar.local]
-    #[arg(long, value_name = "NAME", value_parser = crate::inject::trust_domain, help_heading = "Added to pods")]
-    trust_domain: Option<TrustDomain>,
+    #[arg(long, value_name = "NAME", help_heading = "Added to pods")]
+    trust_domain: Option<TrustDomainName>,
 
     /// The `ConfigMap` whose `sidecar.yaml` is the file of settings, in each pod's namespace
     #[arg(long, value_name = "NAME", help_heading = "Added to pods")]
@@ -41,7 +43,9 @@ impl Injection {
         let options = Options {
             image: self.image.unwrap_or(default.image),
             identity: self.identity.unwrap_or(default.identity),
-            trust_domain: self.trust_domain.unwrap_or(default.trust_domain),
+            trust_domain: self
+                .trust_domain
+                .map_or(default.trust_domain, |name| name.0),
             config_map: self.config_map,
             resources: default.resources,
             validate: self.validate,

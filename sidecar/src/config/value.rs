@@ -164,7 +164,7 @@ impl FromStr for Identity {
 
 /// The name of a trust domain.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct TrustDomainName(pub(super) TrustDomain);
+pub struct TrustDomainName(pub TrustDomain);
 
 impl FromStr for TrustDomainName {
     type Err = ParseValueError;

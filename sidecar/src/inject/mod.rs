@@ -19,7 +19,7 @@ mod yaml;
 pub use self::{
     addition::{Addition, has_sidecar},
     identity::IdentitySource,
-    options::{ANNOTATIONS, Options, OptionsError, trust_domain},
+    options::{ANNOTATIONS, Options, OptionsError},
     resources::Resources,
     template::{Decision, Reason, TemplateError, Unasked, decide},
     text::{Change, Fate, Outcome, TextError, manifests},

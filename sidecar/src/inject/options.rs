@@ -9,7 +9,7 @@ use super::{
     resources::{Resources, is_quantity},
 };
 use crate::{
-    config::{self, Config},
+    config::{self, Config, TrustDomainName},
     kubernetes::annotations::{self, AnnotationError, PREFIX},
 };
 
@@ -119,6 +119,13 @@ impl Options {
             }
         }
         options.check()?;
+        if let Some((key, request, limit)) = options.resources.contradiction() {
+            return Err(OptionsError::Option {
+                key,
+                value: request.to_owned(),
+                reason: format!("it is more than the limit, {limit}; change one of them"),
+            });
+        }
         Ok(options)
     }
 
@@ -152,7 +159,10 @@ impl Options {
             "image" => value.clone_into(&mut self.image),
             "memory-limit" => self.resources.memory_limit = quantity()?,
             "memory-request" => self.resources.memory_request = quantity()?,
-            "trust-domain" => self.trust_domain = trust_domain(value).map_err(refuse)?,
+            "trust-domain" => {
+                let name = value.parse::<TrustDomainName>();
+                self.trust_domain = name.map_err(|error| refuse(error.to_string()))?.0;
+            }
             "validate" => {
                 self.validate = value
                     .parse()
@@ -195,13 +205,4 @@ impl Options {
             .map(|(key, value)| container::variable(key, &value.replace("$(", "$$(")))
             .collect()
     }
-}
-
-/// The name of a trust domain.
-pub fn trust_domain(name: &str) -> Result<TrustDomain, String> {
-    // The type would also take the trust domain out of a whole SPIFFE ID.
-    if name.contains('/') {
-        return Err("give the name alone, as in sidecar.local".to_owned());
-    }
-    TrustDomain::new(name).map_err(|error| error.to_string())
 }

@@ -27,6 +27,25 @@ impl Default for Resources {
 }
 
 impl Resources {
+    /// The annotation of a request that is more than its limit, both chosen, and the two.
+    pub(super) fn contradiction(&self) -> Option<(&'static str, &str, &str)> {
+        let default = Self::default();
+        let cpu = fit(
+            (&self.cpu_request, &default.cpu_request),
+            (&self.cpu_limit, &default.cpu_limit),
+        );
+        let memory = fit(
+            (&self.memory_request, &default.memory_request),
+            (&self.memory_limit, &default.memory_limit),
+        );
+        [("cpu-request", cpu), ("memory-request", memory)]
+            .into_iter()
+            .find_map(|(key, (request, limit))| {
+                let (request, limit) = request.zip(limit)?;
+                (amount(request) > amount(limit)).then_some((key, request, limit))
+            })
+    }
+
     pub(super) fn value(&self) -> Value {
         let default = Self::default();
         let (cpu_request, cpu_limit) = fit(
@@ -160,13 +179,27 @@ mod tests {
     }
 
     #[test]
-    fn what_contradicts_itself_is_left_to_the_api_to_refuse() {
+    fn what_contradicts_itself_is_found() {
         let wrong = Resources {
             memory_request: text("64Mi"),
             memory_limit: text("48Mi"),
             ..Resources::default()
         };
-        assert_eq!(wrong.value()["requests"]["memory"], "64Mi");
-        assert_eq!(wrong.value()["limits"]["memory"], "48Mi");
+        assert_eq!(
+            wrong.contradiction(),
+            Some(("memory-request", "64Mi", "48Mi"))
+        );
+        let wrong = Resources {
+            cpu_request: text("0.5"),
+            cpu_limit: text("400m"),
+            ..Resources::default()
+        };
+        assert_eq!(wrong.contradiction(), Some(("cpu-request", "0.5", "400m")));
+        assert_eq!(Resources::default().contradiction(), None);
+        let lowered = Resources {
+            memory_limit: text("16Mi"),
+            ..Resources::default()
+        };
+        assert_eq!(lowered.contradiction(), None);
     }
 }
