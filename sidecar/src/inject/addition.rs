@@ -12,11 +12,13 @@ pub struct Addition {
 }
 
 /// Tells our items of a list from others.
-pub(super) type IsOurs = fn(&Value) -> bool;
+pub(super) type IsOurs = fn(item: &Value, spec: &Value) -> bool;
 
 /// The lists of a pod's specification that we add to, each with what tells our items from others.
-pub(super) const LISTS: [(&str, IsOurs); 2] =
-    [("initContainers", is_ours), ("volumes", is_our_volume)];
+pub(super) const LISTS: [(&str, IsOurs); 2] = [
+    ("initContainers", |container, _| is_ours(container)),
+    ("volumes", is_our_volume),
+];
 
 impl Addition {
     /// What is added to one of [`LISTS`].
@@ -28,11 +30,14 @@ impl Addition {
     }
 
     /// The specification of a pod with this, and without what was added to it before.
-    pub fn apply(&self, spec: &Value) -> Value {
-        let mut spec = spec.clone();
+    pub fn apply(&self, original: &Value) -> Value {
+        let mut spec = original.clone();
         for (list, is_ours) in LISTS {
             let before = spec[list].as_array().cloned().unwrap_or_default();
-            let others = before.iter().filter(|item| !is_ours(item)).cloned();
+            let others = before
+                .iter()
+                .filter(|item| !is_ours(item, original))
+                .cloned();
             let after: Vec<_> = self.to(list).iter().cloned().chain(others).collect();
             let Some(spec) = spec.as_object_mut() else {
                 continue;

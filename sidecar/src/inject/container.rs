@@ -5,7 +5,7 @@ use super::{identity, options::Options};
 /// The user and group that the image's sidecar runs as.
 pub(super) const USER: u32 = 4195;
 /// Where health and metrics are served, on every address of the pod: the kubelet asks from outside.
-const ADMIN_PORT: u16 = 4195;
+pub(super) const ADMIN_PORT: u16 = 4195;
 /// Where the node's BPF file system is in our containers. Not below `/sys`: the `AppArmor` profiles
 /// that container runtimes bring deny writing and locking there.
 pub(super) const BPFFS: &str = "/run/sidecar/bpf";
@@ -30,11 +30,13 @@ const VOLUMES: [&str; 4] = [
     identity::VOLUME,
 ];
 
-/// Is this init container one that was added by us?
+/// Is this container one that was added by us? Others may be called like ours and do something of the
+/// same name; nobody else has reason to be in our group.
 pub(super) fn is_ours(container: &Value) -> bool {
-    NAMES
-        .iter()
-        .any(|(name, command)| container["name"] == *name && container["args"][0] == *command)
+    container["securityContext"]["runAsGroup"] == USER
+        && NAMES
+            .iter()
+            .any(|(name, command)| container["name"] == *name && container["args"][0] == *command)
 }
 
 /// Does it have the name of one of ours?
@@ -43,8 +45,46 @@ pub(super) fn has_our_name(container: &Value) -> bool {
 }
 
 /// Does this volume have the name of one of ours?
-pub(super) fn is_our_volume(volume: &Value) -> bool {
+pub(super) fn has_our_volumes_name(volume: &Value) -> bool {
     VOLUMES.iter().any(|name| volume["name"] == *name)
+}
+
+/// Was this volume of a pod added by us? It is called like one of ours, there is a container of ours,
+/// and no container of others has it.
+pub(super) fn is_our_volume(volume: &Value, spec: &Value) -> bool {
+    let containers = || {
+        ["initContainers", "containers", "ephemeralContainers"]
+            .into_iter()
+            .filter_map(|list| spec[list].as_array())
+            .flatten()
+    };
+    let mounts = |container: &Value| {
+        let mounts = container["volumeMounts"].as_array();
+        mounts.is_some_and(|mounts| mounts.iter().any(|mount| mount["name"] == volume["name"]))
+    };
+    has_our_volumes_name(volume)
+        && containers().any(is_ours)
+        && !containers().any(|container| !is_ours(container) && mounts(container))
+}
+
+/// The name of a container that declares the port on which a sidecar tells of its health. That
+/// would be captured from it.
+pub(super) fn on_our_port(spec: &Value) -> Option<&str> {
+    let is_ours_to_have = |port: &Value| {
+        port["containerPort"] == ADMIN_PORT
+            && ["", "TCP"].contains(&port["protocol"].as_str().unwrap_or_default())
+    };
+    let declares = |container: &&Value| {
+        let ports = container["ports"].as_array();
+        ports.is_some_and(|ports| ports.iter().any(is_ours_to_have))
+    };
+    ["initContainers", "containers"]
+        .into_iter()
+        .filter_map(|list| spec[list].as_array())
+        .flatten()
+        .filter(|container| !is_ours(container))
+        .find(declares)
+        .map(|container| container["name"].as_str().unwrap_or_default())
 }
 
 /// All that our containers are made of, of one pod.

@@ -5,7 +5,10 @@ use thiserror::Error;
 
 use super::{
     addition::Addition,
-    container::{self, Parts, has_our_name, is_our_volume, is_ours},
+    container::{
+        self, ADMIN_PORT, Parts, has_our_name, has_our_volumes_name, is_our_volume, is_ours,
+        on_our_port,
+    },
     options::{Options, OptionsError},
     probes,
 };
@@ -72,6 +75,21 @@ pub enum TemplateError {
         /// What it is called.
         name: String,
     },
+    /// It is to listen where its sidecar does.
+    #[error(
+        "its container {0} declares port {ADMIN_PORT}, on which a sidecar tells of its health; give it another port, or have the agent of the node capture the pod ({LABEL}: node)"
+    )]
+    PortTaken(String),
+    /// What is written on the object that makes pods does not reach them.
+    #[error(
+        "{name} stands in the {kind} of the object that makes the pods; write it to those of the pod's template"
+    )]
+    Misplaced {
+        /// `annotations` or `labels`.
+        kind: &'static str,
+        /// Which.
+        name: String,
+    },
 }
 
 /// What is done with pods that do not say whether they want a sidecar.
@@ -126,6 +144,9 @@ pub fn decide(
         return Err(TemplateError::NoPod);
     }
     refuse_names(spec)?;
+    if let Some(container) = on_our_port(spec) {
+        return Err(TemplateError::PortTaken(container.to_owned()));
+    }
     let options = options.with(&annotations)?;
     Ok(Decision::Inject(addition(spec, &options)))
 }
@@ -138,9 +159,7 @@ fn addition(spec: &Value, options: &Options) -> Addition {
         .filter(|account| !account.is_empty())
         .unwrap_or("default");
     let mut settings = options.environment();
-    if !options.settings.keys().any(|key| key.starts_with("probe-")) {
-        settings.extend(probe_settings(spec));
-    }
+    settings.extend(probe_settings(spec, options));
     let parts = Parts {
         options,
         identity: options.identity.mounted(&options.trust_domain, account),
@@ -153,22 +172,27 @@ fn addition(spec: &Value, options: &Options) -> Addition {
 }
 
 /// How the node's own questions are told from other connections: by the ports, and by who asks.
-fn probe_settings(spec: &Value) -> Vec<Value> {
+///
+/// What the pod's author has said of the one says nothing of the other.
+fn probe_settings(spec: &Value, options: &Options) -> Vec<Value> {
+    const PORTS: &str = "probe-ports";
+    const SOURCES: &str = "probe-sources";
+    let is_said = |key| options.settings.contains_key(key);
     let ports: Vec<_> = probes::ports(&without_ours(spec))
         .into_iter()
         .map(|port| port.to_string())
         .collect();
-    if ports.is_empty() {
-        return Vec::new();
+    let mut settings = Vec::new();
+    if !is_said(PORTS) && !ports.is_empty() {
+        settings.push(container::variable(PORTS, &ports.join(",")));
     }
-    let sources = json!({
-        "name": container::name("probe-sources"),
-        "valueFrom": {"fieldRef": {"fieldPath": "status.hostIPs"}},
-    });
-    vec![
-        container::variable("probe-ports", &ports.join(",")),
-        sources,
-    ]
+    if !is_said(SOURCES) && (is_said(PORTS) || !ports.is_empty()) {
+        settings.push(json!({
+            "name": container::name(SOURCES),
+            "valueFrom": {"fieldRef": {"fieldPath": "status.hostIPs"}},
+        }));
+    }
+    settings
 }
 
 /// The pod as its author wrote it.
@@ -189,11 +213,9 @@ fn refuse_names(spec: &Value) -> Result<(), TemplateError> {
     if let Some(container) = containers.find(has_our_name) {
         return Err(taken("container", &container));
     }
-    // Without our containers, our volumes are somebody else's.
-    if all("initContainers").iter().any(is_ours) {
-        return Ok(());
-    }
-    match all("volumes").iter().find(|volume| is_our_volume(volume)) {
+    let is_anothers =
+        |volume: &&Value| has_our_volumes_name(volume) && !is_our_volume(volume, spec);
+    match all("volumes").iter().find(is_anothers) {
         Some(volume) => Err(taken("volume", volume)),
         None => Ok(()),
     }

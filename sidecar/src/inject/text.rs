@@ -10,6 +10,7 @@ use super::{
     template::{Decision, Reason, TemplateError, Unasked, decide},
     yaml::{self, Edit, Mapping, Meaning, Node},
 };
+use crate::kubernetes::annotations::PREFIX;
 
 /// The largest text that is read, in bytes; the API server takes objects of 1.5 MB.
 const LARGEST: usize = 16 << 20;
@@ -120,7 +121,8 @@ pub fn manifests(text: &str, change: Change<'_>) -> Result<(String, Vec<Outcome>
     let removed = edited(text, &wanted, |mapping, object| {
         each_list(|list, is_ours| {
             let items = object.before[list].as_array();
-            let ours: Vec<_> = items.into_iter().flatten().map(is_ours).collect();
+            let ours = |item| is_ours(item, &object.before);
+            let ours: Vec<_> = items.into_iter().flatten().map(ours).collect();
             yaml::remove(mapping, list, &ours)
         })
     })?;
@@ -183,7 +185,8 @@ impl Wanted {
             let (addition, result) = match change {
                 Change::Uninject => (Addition::default(), Fate::Uninjected),
                 Change::Inject { options, unasked } => {
-                    let decision = decide(&template, options, unasked);
+                    let decision = refuse_misplaced(&meaning, &object.template)
+                        .and_then(|()| decide(&template, options, unasked));
                     match decision.map_err(|error| TextError::Template {
                         object: object.name.clone(),
                         error,
@@ -218,6 +221,27 @@ impl Wanted {
         }
         Ok(wanted)
     }
+}
+
+/// What is said to a pod and written where no pod has it: on what makes the pod.
+fn refuse_misplaced(document: &Value, template: &[String]) -> Result<(), TemplateError> {
+    let mut above = document;
+    for key in template {
+        for kind in ["annotations", "labels"] {
+            let said = above["metadata"][kind].as_object();
+            let ours = said.and_then(|said| said.keys().find(|key| key.starts_with(PREFIX)));
+            if let Some(name) = ours {
+                let name = name.clone();
+                return Err(TemplateError::Misplaced { kind, name });
+            }
+        }
+        above = match above {
+            Value::Array(items) => key.parse().ok().and_then(|index: usize| items.get(index)),
+            other => other.get(key),
+        }
+        .unwrap_or(&Value::Null);
+    }
+    Ok(())
 }
 
 fn outcome(object: &Object<'_>, result: Fate) -> Outcome {
