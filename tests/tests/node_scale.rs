@@ -110,25 +110,33 @@ fn two_hundred_pods_are_captured_by_one_agent() {
     const PODS: usize = 200;
     let node = Node::new();
     let pods: Vec<NodePod> = (0..PODS)
-        .map(|number| {
-            let pod = node.start_pod(&format!("p{number}-"), Driver::Systemd);
-            node.enrol(&pod, &[]);
-            pod
-        })
+        .map(|number| node.start_pod(&format!("p{number}-"), Driver::Systemd))
         .collect();
-    let before = kernel_memory();
-    let started = Instant::now();
     let agent = node.agent(&[]);
-    let all = wait::within(wait::DEADLINE * 10, || {
-        (captured(&agent) == PODS).then_some(())
+    wait::until("the agent is ready", || {
+        let ready = agent.request("/readyz");
+        ready.is_some_and(|(status, _)| status == 200)
     });
-    all.unwrap_or_else(|| panic!("only {}:\n{}", captured(&agent), agent.log()));
-    println!("{PODS} pods are captured after {:?}", started.elapsed());
+    let before = kernel_memory();
+    println!("0 pods: {:?}", Held::by(&agent));
+    let started = Instant::now();
+    for steps in [0..50, 50..100, 100..PODS] {
+        let most = steps.end;
+        for pod in &pods[steps] {
+            node.enrol(pod, &[]);
+        }
+        let all = wait::within(wait::DEADLINE * 10, || {
+            (captured(&agent) == most).then_some(())
+        });
+        all.unwrap_or_else(|| panic!("only {}:\n{}", captured(&agent), agent.log()));
+        println!(
+            "{most} pods after {:.1?}: {:?}, {} KiB of kernel memory",
+            started.elapsed(),
+            Held::by(&agent),
+            kernel_memory().saturating_sub(before)
+        );
+    }
     let held = Held::by(&agent);
-    println!(
-        "{held:?}, {} KiB of kernel memory",
-        kernel_memory() - before
-    );
     let _app = App::start(&pods[0].pod, Behaviour::Echo, PORT);
     assert_eq!(pods[PODS - 1].asks(&pods[0], PORT), SECRET);
     // 190 MiB in the runs that this was written by, and 310 when each load had its own list of types.
