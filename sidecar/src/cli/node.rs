@@ -93,7 +93,7 @@ impl Node {
         pod::ensure_bpffs(&config.bpffs)?;
         if let Err(error) = pod::raise_descriptor_limit() {
             tracing::warn!(
-                "cannot raise the limit of open files: {error}; each pod takes some forty, and each connection two"
+                "cannot raise the limit of open files: {error}; each pod takes some fifty, and each connection two"
             );
         }
         let log_file = config.access_log_file.as_deref();
