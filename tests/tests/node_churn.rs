@@ -19,7 +19,7 @@ const PORT: u16 = 8080;
 /// How many pods there are at most, and one that all ask.
 const PODS: usize = 50;
 /// How many things happen.
-const EVENTS: usize = 250;
+const EVENTS: usize = 200;
 /// How often the agent goes meanwhile.
 const AGENTS: usize = 3;
 
