@@ -197,6 +197,29 @@ fn a_refused_pod_is_closed_also_after_a_failure_and_in_a_new_sandbox() {
 }
 
 #[test]
+fn an_agent_with_nothing_to_do_rests() {
+    const MEASURED: Duration = Duration::from_secs(3);
+    /// Of a hundred a second.
+    const TICKS: u64 = 60;
+    let node = Node::new();
+    let pod = node.start_pod("web", Driver::Cgroupfs);
+    node.enrol(&pod, &[]);
+    let agent = node.agent_with(&[], &[&pod]);
+    let used = || -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", agent.id())).expect("it runs");
+        let (_, fields) = stat.rsplit_once(')').expect("a name");
+        let times = fields.split_whitespace().skip(11).take(2);
+        times
+            .map(|ticks| ticks.parse::<u64>().expect("a number"))
+            .sum()
+    };
+    let before = used();
+    std::thread::sleep(MEASURED);
+    let ticks = used() - before;
+    assert!(ticks <= TICKS, "{ticks} in {MEASURED:?}");
+}
+
+#[test]
 fn settings_wait_while_somebody_else_changes_what_is_pinned() {
     let node = Node::new();
     let held = node.start_pod("held", Driver::Cgroupfs);

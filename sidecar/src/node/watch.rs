@@ -4,7 +4,7 @@ use std::{
     sync::Arc,
 };
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
 
 use super::tree::Tree;
@@ -22,7 +22,12 @@ impl TreeWatch {
     pub(super) fn new(root: &Path) -> Self {
         let sign = Arc::new(Notify::new());
         let told = Arc::clone(&sign);
-        let watcher = notify::recommended_watcher(move |_| told.notify_one())
+        let tell = move |event: notify::Result<Event>| {
+            if is_sign(&event) {
+                told.notify_one();
+            }
+        };
+        let watcher = notify::recommended_watcher(tell)
             .inspect_err(|error| {
                 tracing::warn!("cannot watch {} for pods: {error}; they are looked for every few seconds instead", root.display());
             })
@@ -63,13 +68,33 @@ impl TreeWatch {
     }
 }
 
+/// May it be that something has come or gone? Whoever looks opens directories, and that is told of as well: we
+/// would look for ever because we have looked.
+fn is_sign(event: &notify::Result<Event>) -> bool {
+    event.as_ref().map_or(true, |event| !event.kind.is_access())
+}
+
 #[cfg(test)]
 mod tests {
     use std::{fs, time::Duration};
 
+    use notify::{
+        EventKind,
+        event::{AccessKind, AccessMode, CreateKind, RemoveKind},
+    };
     use tokio::time::timeout;
 
     use super::*;
+
+    #[test]
+    fn what_comes_and_goes_is_a_sign_and_what_is_looked_at_is_none() {
+        let of = |kind| is_sign(&Ok(Event::new(kind)));
+        assert!(of(EventKind::Create(CreateKind::Folder)));
+        assert!(of(EventKind::Remove(RemoveKind::Folder)));
+        assert!(!of(EventKind::Access(AccessKind::Open(AccessMode::Any))));
+        // Nobody knows what was missed.
+        assert!(is_sign(&Err(notify::Error::generic("overflow"))));
+    }
 
     #[tokio::test]
     async fn a_pod_that_comes_gives_a_sign_also_where_the_first_pods_have_come_later() {
