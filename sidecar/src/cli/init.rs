@@ -3,6 +3,7 @@ use std::path::Path;
 use anyhow::Context;
 use nix::sys::signal::{SigSet, Signal};
 
+use super::privileges;
 use crate::{
     bpf::{Access, Datapath, Pins, Place, Rules, Size, removal},
     config::{self, Settings},
@@ -39,12 +40,10 @@ impl Init {
     /// Attaches and pins everything, hands the maps over, and leaves: from then on the pod's
     /// connections are refused until a sidecar runs.
     pub fn run(self) -> anyhow::Result<()> {
-        let missing = pod::missing_capabilities();
-        anyhow::ensure!(
-            missing.is_empty(),
-            "`sidecar init` lacks {}, which attaching programs takes; run it as root, or give it CAP_BPF and CAP_NET_ADMIN",
-            missing.join(" and ")
-        );
+        privileges::to_attach(
+            "init",
+            "run it as root, or give it CAP_BPF and CAP_NET_ADMIN",
+        )?;
         let config = self.config.over(Settings::default()).load()?;
         let _messages = logging::init(&config.log, config.log_format);
         let cgroup = Cgroup::open_or_find(config.cgroup.as_deref())?;

@@ -18,6 +18,7 @@ mod node;
 mod output;
 mod pods;
 mod policy;
+mod privileges;
 mod report;
 mod run;
 mod status;

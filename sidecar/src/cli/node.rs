@@ -7,6 +7,7 @@ use tokio::{
     time::sleep,
 };
 
+use super::privileges;
 use crate::{
     admin, bound,
     changes::Changes,
@@ -73,12 +74,10 @@ impl Node {
                 "setting {key} is of one pod, and `sidecar node` serves all that ask for it; leave it out"
             );
         }
-        let missing = pod::missing_capabilities();
-        anyhow::ensure!(
-            missing.is_empty(),
-            "`sidecar node` lacks {}, which attaching programs takes; run it as root with CAP_BPF, CAP_NET_ADMIN, CAP_SYS_ADMIN and CAP_SYS_PTRACE",
-            missing.join(" and ")
-        );
+        privileges::to_attach(
+            "node",
+            "run it as root with CAP_BPF, CAP_NET_ADMIN, CAP_SYS_ADMIN and CAP_SYS_PTRACE",
+        )?;
         let messages = logging::init(&config.log, config.log_format);
         let root = match self.cgroup_root {
             Some(root) => root,
