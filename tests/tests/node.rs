@@ -73,6 +73,39 @@ fn an_agent_on_a_machine_without_ipv6_answers_all_the_same() {
 }
 
 #[test]
+fn a_pod_of_an_agent_has_smaller_maps_than_one_with_a_sidecar() {
+    /// Opens a pinned map (`BPF_OBJ_GET`), and tells how much it holds.
+    const OPEN: &str = r#"
+import ctypes, platform, struct
+path = ctypes.create_string_buffer(sys.argv[1].encode())
+attributes = struct.pack("QII", ctypes.addressof(path), 0, 0)
+number = {"x86_64": 321}.get(platform.machine(), 280)
+fd = ctypes.CDLL(None, use_errno=True).syscall(number, 7, attributes, len(attributes))
+assert fd >= 0, ctypes.get_errno()
+lines = open(f"/proc/self/fdinfo/{fd}").read().splitlines()
+print(next(line.split()[1] for line in lines if line.startswith("max_entries:")))
+"#;
+    let node = Node::new();
+    let pod = node.start_pod("web", Driver::Cgroupfs);
+    node.enrol(&pod, &[]);
+    let _agent = node.agent_with(&[], &[&pod]);
+    let own = node.start_pod("own", Driver::Cgroupfs);
+    let init = own.pod.program(sidecar_tests::sidecar::binary());
+    let init = init.arg("init").arg("--bpffs").arg(node.bpffs());
+    let init = init.arg("--cgroup").arg(own.pod.sandbox().cgroup().path());
+    init.succeed();
+    let handshakes = |of: &NodePod| {
+        let pins = node.bpffs().join("sidecar").join(&of.uid);
+        let open = pod.pod.snippet(OPEN).arg(pins.join("maps/SC_FLOWS"));
+        open.succeed().trim().to_owned()
+    };
+    assert_eq!(
+        [handshakes(&pod), handshakes(&own)],
+        ["8192".to_owned(), "65536".to_owned()]
+    );
+}
+
+#[test]
 fn pods_of_an_agent_and_pods_with_a_sidecar_talk_mutual_tls_both_ways() {
     let node = Node::new();
     let ours = node.start_pod("ours", Driver::Systemd);
@@ -340,6 +373,11 @@ fn an_agent_that_takes_over_under_load_loses_no_connection() {
     for pod in ["client", "server"] {
         old.says(&format!("another agent serves pod default/{pod} now"));
     }
+    // By the first nothing is captured any more.
+    wait::until("the second has the admin endpoint", || {
+        let page = old.request("/metrics");
+        page.is_some_and(|(_, page)| page.contains("sidecar_node_pods{state=\"captured\"} 2"))
+    });
     load.next_phase();
     load.wait_for(1, 200);
     let seen = load.finish();
