@@ -147,7 +147,7 @@ mod tests {
         let mut given = 0;
         tcp.writable().await.expect("it is open");
         loop {
-            match tcp.try_write(&[7; 1 << 16]) {
+            match tcp.try_write(&[7; 1 << 14]) {
                 Ok(written) => given += written,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => panic!("{error}"),
