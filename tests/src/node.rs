@@ -304,7 +304,9 @@ impl Node {
     #[track_caller]
     pub fn agent_with(&self, flags: &[&str], pods: &[&NodePod]) -> Agent {
         let mut agent = self.agent(flags);
-        pods.iter().for_each(|pod| agent.wait_for(pod));
+        for pod in pods {
+            agent.wait_for(pod);
+        }
         agent
     }
 

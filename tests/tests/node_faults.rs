@@ -261,17 +261,23 @@ fn the_threads_that_serve_pods_are_confined_and_those_that_capture_them_are_not(
     let (lanes, others): (Vec<_>, Vec<_>) =
         threads.partition(|status| status.contains("Name:\tlane\n"));
     assert_eq!(lanes.len(), 2, "{lanes:#?}");
-    let none = "0000000000000000";
+    let powerless = "0000000000000000";
     for status in &lanes {
         for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
-            assert!(status.contains(&format!("{set}:\t{none}\n")), "{status}");
+            assert!(
+                status.contains(&format!("{set}:\t{powerless}\n")),
+                "{status}"
+            );
         }
         assert!(status.contains("NoNewPrivs:\t1\n"), "{status}");
         assert!(status.contains("Seccomp:\t2\n"), "{status}");
     }
     assert!(!others.is_empty());
     for status in others {
-        assert!(!status.contains(&format!("CapEff:\t{none}\n")), "{status}");
+        assert!(
+            !status.contains(&format!("CapEff:\t{powerless}\n")),
+            "{status}"
+        );
     }
     // What is left for the end is within their reach.
     for pod in [&client, &server] {
