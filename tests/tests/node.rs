@@ -334,11 +334,14 @@ fn what_is_open_when_an_agent_stops_has_the_drain_timeout_and_is_then_cut() {
     let agent = node.agent_with(&["--drain-timeout", "2s"], &[&client, &server]);
     let mut load = Load::start(&client.pod, &server.pod, WORKERS, STREAMS);
     load.wait_for(0, 200);
-    load.next_phase();
     let stopped = Instant::now();
     agent.stop();
     assert!(stopped.elapsed() >= GRACE);
+    let _next = node.agent_with(&[], &[&client, &server]);
+    load.next_phase();
+    load.wait_for(1, 200);
     let seen = load.finish();
+    assert_eq!(seen.failed[1], BTreeMap::new(), "{seen:?}");
     assert_eq!(seen.broken.values().sum::<usize>(), STREAMS, "{seen:?}");
 }
 
