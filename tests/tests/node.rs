@@ -143,6 +143,41 @@ fn a_static_pod_is_left_alone_and_named() {
 }
 
 #[test]
+fn what_a_pod_opened_before_it_was_captured_says_nothing_more_under_strict() {
+    /// Connects and says a word; waits for a file, and says what stands in it.
+    const TALK: &str = r#"
+import os, time
+sock = dial(sys.argv[1], int(sys.argv[2]))
+sock.sendall(b"ready\n")
+print(read_line(sock), flush=True)
+while not os.path.exists(sys.argv[3]):
+    time.sleep(0.01)
+sock.sendall(open(sys.argv[3]).read().encode())
+time.sleep(60)
+"#;
+    let (node, client, server) = two_pods();
+    node.tell(&server, &[], &[]);
+    let _app = echo(&server);
+    let words = client.pod.sandbox().directory().join("words");
+    let talk = client.pod.snippet(TALK).arg(server.pod.v4().to_string());
+    let mut talk = talk.arg(PORT.to_string()).arg(&words).start();
+    talk.wait_for_stdout("ready");
+    let agent = node.agent_with(&STRICT, &[&client]);
+    let wire = client.pod.capture();
+    client.pod.sandbox().file("said", SECRET);
+    std::fs::rename(words.with_file_name("said"), &words).expect("they are whole");
+    wait::until("it is dropped", || {
+        let (_, page) = agent.request("/metrics").unwrap_or_default();
+        page.lines().any(|line| {
+            line.starts_with("sidecar_kernel_events_total{")
+                && line.contains("dropped_old_connection")
+                && !line.ends_with(" 0")
+        })
+    });
+    assert!(!wire.finish().contains(SECRET));
+}
+
+#[test]
 fn each_pod_is_held_to_its_own_annotations_also_when_they_change() {
     let (node, strict, lax) = two_pods();
     node.enrol(&strict, &[("sidecar.mesh/inbound", "strict")]);
