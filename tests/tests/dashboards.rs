@@ -152,10 +152,10 @@ fn questions(dashboard: &Dashboard, prometheus: &Prometheus) -> Vec<(String, Str
     let mut questions: Vec<_> = dashboard
         .queries(RATE_INTERVAL)
         .into_iter()
-        // No agent of a node is among the sidecars.
+        // No agent of a node is among the sidecars, and no webhook.
         .filter(|(_, query)| {
-            let of_agents = ["sidecar_node_", "sidecar_kubernetes_"];
-            !of_agents.iter().any(|prefix| query.contains(prefix))
+            let of_others = ["sidecar_node_", "sidecar_kubernetes_", "sidecar_webhook_"];
+            !of_others.iter().any(|prefix| query.contains(prefix))
         })
         .map(|(panel, query)| (format!("panel {panel:?}"), query))
         .collect();

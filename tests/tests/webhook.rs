@@ -315,12 +315,62 @@ fn what_is_no_review_is_refused() {
     }
     assert_eq!(webhook.count("misunderstood"), 5);
     // More than any review.
-    let (status, _) = webhook.post(&" ".repeat(9 << 20));
+    let (status, answer) = webhook.post(&" ".repeat(9 << 20));
     assert_eq!(status, 413);
+    assert!(answer.contains("post nothing but a review"), "{answer}");
+    let (_, metrics) = webhook.get("/metrics");
+    assert!(
+        metrics.contains("sidecar_webhook_refusals_total{reason=\"long\"} 1\n"),
+        "{metrics}"
+    );
     assert_eq!(webhook.get("/inject").0, 405);
     assert_eq!(webhook.get("/elsewhere").0, 404);
     assert_eq!(webhook.get("/healthz"), (200, "ok\n".to_owned()));
     assert_eq!(webhook.get("/readyz"), (200, "ready\n".to_owned()));
+}
+
+/// The memory that its container has, in kilobytes.
+fn limit() -> u64 {
+    const DEPLOYMENT: &str = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../deploy/kustomize/base/webhook/deployment.yaml"
+    );
+    let manifest = std::fs::read_to_string(DEPLOYMENT).expect("the manifest");
+    let (_, limits) = manifest.split_once("limits:").expect("limits");
+    let (_, memory) = limits.split_once("memory: ").expect("a limit");
+    let (mebibytes, _) = memory.split_once("Mi\n").expect("a number of mebibytes");
+    mebibytes.parse::<u64>().expect("a number") << 10
+}
+
+#[test]
+fn the_worst_callers_leave_it_within_the_memory_of_its_container_and_answering() {
+    const MOST: usize = 6 << 20;
+    let webhook = Webhook::start(&[]);
+    // As many bytes in memory for each byte of text as there can be: as much as is read, and as is taken
+    // for a review. And what is long without being much.
+    let objects = |count| format!("[{}]", vec!["{\"\":0}"; count].join(","));
+    let pod = json!({"metadata": {"labels": asking()}, "spec": {"containers": [], "x": 0}});
+    let crowded = review(&pod).to_string();
+    let crowded = crowded.replace("\"x\":0", &format!("\"x\":{}", objects(49_000)));
+    let padding = " ".repeat(MOST - crowded.len());
+    let bodies = [objects(MOST / 8), crowded + &padding, " ".repeat(MOST)];
+    std::thread::scope(|scope| {
+        for body in bodies.iter().cycle().take(24) {
+            let curl = webhook.curl("/inject").args(["--data-binary", "@-"]);
+            // Some come too late; what counts is what is left.
+            scope.spawn(move || curl.stdin(body).run());
+        }
+    });
+    let response = webhook.review(&self::pod(&asking(), &json!({})));
+    assert_eq!(response["allowed"], true);
+    assert!(webhook.count("misunderstood") > 0);
+    let status = format!("/proc/{}/status", webhook.process.id());
+    let status = std::fs::read_to_string(status).expect("it runs");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let peak = peak.and_then(|peak| peak.trim().strip_suffix(" kB"));
+    let peak: u64 = peak.and_then(|peak| peak.parse().ok()).expect("a peak");
+    println!("at most {peak} kB of {} kB", limit());
+    assert!(peak < limit(), "{peak} kB of {} kB", limit());
 }
 
 #[test]

@@ -2,10 +2,34 @@ use prometheus::{Encoder as _, Gauge, IntCounterVec, Opts, Registry, TextEncoder
 
 use super::{Certificate, Verdict};
 
+/// Why a caller was not heard out.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Refusal {
+    /// It spoke no TLS, or not in time.
+    Handshake,
+    /// It has not asked in time.
+    Late,
+    /// What it posts is longer than a review.
+    Long,
+}
+
+impl Refusal {
+    const ALL: [Self; 3] = [Self::Handshake, Self::Late, Self::Long];
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Handshake => "handshake",
+            Self::Late => "late",
+            Self::Long => "long",
+        }
+    }
+}
+
 /// What has been decided.
 #[derive(Clone)]
 pub(super) struct Metrics {
     expiry: Gauge,
+    refusals: IntCounterVec,
     registry: Registry,
     reloads: IntCounterVec,
     reviews: IntCounterVec,
@@ -17,6 +41,13 @@ impl Metrics {
             expiry: Gauge::new(
                 "sidecar_webhook_certificate_expiry_timestamp_seconds",
                 "When the webhook's certificate expires, in seconds since the epoch.",
+            )?,
+            refusals: IntCounterVec::new(
+                Opts::new(
+                    "sidecar_webhook_refusals_total",
+                    "Callers that the webhook did not hear out, by what they did.",
+                ),
+                &["reason"],
             )?,
             registry: Registry::new(),
             reloads: IntCounterVec::new(
@@ -45,6 +76,12 @@ impl Metrics {
         metrics
             .registry
             .register(Box::new(metrics.expiry.clone()))?;
+        for refusal in Refusal::ALL {
+            metrics.refusals.with_label_values(&[refusal.word()]);
+        }
+        metrics
+            .registry
+            .register(Box::new(metrics.refusals.clone()))?;
         metrics
             .registry
             .register(Box::new(metrics.reloads.clone()))?;
@@ -60,6 +97,10 @@ impl Metrics {
 
     pub(super) fn misunderstood(&self) {
         self.reviews.with_label_values(&[MISUNDERSTOOD]).inc();
+    }
+
+    pub(super) fn refused(&self, refusal: Refusal) {
+        self.refusals.with_label_values(&[refusal.word()]).inc();
     }
 
     pub(super) fn reloaded(&self, is_taken: bool) {

@@ -11,6 +11,7 @@
 //! nothing but what the asker does with it. Callers can take no more than a bounded share of
 //! connections, memory and time.
 
+mod body;
 mod certificate;
 mod metrics;
 mod review;
@@ -19,17 +20,14 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    body::Bytes,
-    extract::{DefaultBodyLimit, State},
+    body::Body,
+    extract::State,
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use hyper::server::conn::http1;
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
+use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
@@ -38,7 +36,10 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use self::metrics::Metrics;
+use self::{
+    body::{BodyError, Turns},
+    metrics::{Metrics, Refusal},
+};
 pub use self::{
     certificate::{Certificate, CertificateError},
     review::{Answer, Review, ReviewError, Verdict},
@@ -46,13 +47,12 @@ pub use self::{
 use crate::inject::{Options, Unasked};
 
 /// Callers that are served at once; one more waits.
-const CALLERS: usize = 32;
-/// The longest review, in bytes: the API server sends an object of at most 3 MB, and the old one.
-const LONGEST: usize = 8 << 20;
-/// How long a caller may take to ask.
-const ASKING: Duration = Duration::from_secs(5);
-/// How long a call may take. The API server waits 10 s unless told otherwise.
-const CALL: Duration = Duration::from_secs(10);
+const CALLERS: usize = 256;
+/// How long a caller may take to speak TLS.
+const HANDSHAKE: Duration = Duration::from_secs(2);
+/// How long a caller may take from there on to ask and to be answered. With both, callers who only take
+/// up room are gone before an API server that waits behind them gives up (`timeoutSeconds`).
+const REQUEST: Duration = Duration::from_secs(2);
 /// The longest head of a request, in bytes.
 const HEAD: usize = 16 << 10;
 /// How long to wait after an error that the next `accept()` would meet too.
@@ -64,6 +64,7 @@ pub struct Webhook {
     certificate: Certificate,
     metrics: Metrics,
     options: Arc<Options>,
+    turns: Turns,
     unasked: Unasked,
 }
 
@@ -78,6 +79,7 @@ impl Webhook {
             certificate,
             metrics: Metrics::new()?,
             options: Arc::new(options),
+            turns: Turns::new(),
             unasked,
         })
     }
@@ -102,8 +104,7 @@ impl Webhook {
                     Ok((caller, _)) => {
                         let webhook = self.clone();
                         calls.spawn(async move {
-                            // What goes wrong is the caller's affair.
-                            let _ = timeout(CALL, webhook.answer(caller)).await;
+                            webhook.answer(caller).await;
                             drop(permit);
                         });
                     }
@@ -127,23 +128,30 @@ impl Webhook {
     /// Answers one request. Whoever asks again connects again, so that nobody keeps others out.
     async fn answer(self, caller: TcpStream) {
         let acceptor = TlsAcceptor::from(self.certificate.server());
-        let stream = match acceptor.accept(caller).await {
-            Ok(stream) => stream,
-            Err(error) => {
+        let metrics = self.metrics.clone();
+        let stream = match timeout(HANDSHAKE, acceptor.accept(caller)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
                 tracing::debug!("a caller of the webhook spoke no TLS: {error}");
-                return;
+                return metrics.refused(Refusal::Handshake);
+            }
+            Err(_) => {
+                tracing::debug!("a caller of the webhook did not come to speak TLS");
+                return metrics.refused(Refusal::Handshake);
             }
         };
         let call = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(ASKING)
             .keep_alive(false)
             .max_buf_size(HEAD)
             .serve_connection(
                 TokioIo::new(stream),
                 TowerToHyperService::new(self.router()),
             );
-        let _ = call.await;
+        // What else goes wrong is the caller's affair.
+        if timeout(REQUEST, call).await.is_err() {
+            tracing::debug!("a caller of the webhook took too long to ask");
+            metrics.refused(Refusal::Late);
+        }
     }
 
     fn router(self) -> Router {
@@ -152,13 +160,22 @@ impl Webhook {
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/metrics", get(metrics))
             .route("/readyz", get(readyz))
-            .layer(DefaultBodyLimit::max(LONGEST))
             .with_state(self)
     }
 }
 
-async fn inject(State(webhook): State<Webhook>, body: Bytes) -> Response {
-    let review = match Review::parse(&body) {
+async fn inject(State(webhook): State<Webhook>, body: Body) -> Response {
+    let body = match webhook.turns.read(body).await {
+        Ok(body) => body,
+        Err(error) => {
+            if matches!(error, BodyError::Long) {
+                webhook.metrics.refused(Refusal::Long);
+            }
+            tracing::warn!("a caller of the webhook was refused: {error}");
+            return (error.status(), format!("{error}\n")).into_response();
+        }
+    };
+    let review = match Review::parse(&body.bytes) {
         Ok(review) => review,
         Err(error) => {
             webhook.metrics.misunderstood();

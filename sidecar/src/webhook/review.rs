@@ -9,6 +9,9 @@ use crate::inject::{Addition, Decision, Options, Reason, Unasked, decide, has_si
 
 /// The version of reviews that is spoken.
 const VERSION: &str = "admission.k8s.io/v1";
+/// The most JSON values of a review. Some bytes of text can be hundreds in memory, and a pod has not a
+/// tenth as many.
+const MOST: usize = 100_000;
 /// The longest warning that the API server passes on whole, in bytes.
 const WARNING: usize = 256;
 
@@ -26,6 +29,9 @@ pub enum ReviewError {
         /// Of which API.
         version: String,
     },
+    /// More of them than a pod has, which take more memory than there is.
+    #[error("it has more than {MOST} JSON values, and no AdmissionReview of a pod has as many")]
+    Crowded,
     /// Somebody's answer.
     #[error("it is an AdmissionReview without a request")]
     NoRequest,
@@ -125,6 +131,9 @@ pub struct Answer {
 impl Review {
     /// Understands what was posted.
     pub fn parse(body: &[u8]) -> Result<Self, ReviewError> {
+        if values(body) > MOST {
+            return Err(ReviewError::Crowded);
+        }
         let envelope: Envelope = serde_json::from_slice(body)?;
         if envelope.kind != "AdmissionReview" || envelope.api_version != VERSION {
             return Err(ReviewError::Kind {
@@ -214,6 +223,21 @@ impl Answer {
     }
 }
 
+/// How many values this JSON has, or a few more: each but the first comes behind one of these marks.
+fn values(json: &[u8]) -> usize {
+    let (mut is_text, mut is_escaped, mut marks) = (false, false, 1);
+    for byte in json {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if is_text => is_escaped = true,
+            b'"' => is_text = !is_text,
+            b'[' | b'{' | b',' if !is_text => marks += 1,
+            _ => {}
+        }
+    }
+    marks
+}
+
 /// Puts each list's additions before what is there, touching nothing of it.
 fn patch(spec: &Value, addition: &Addition) -> Vec<Value> {
     let lists = [
@@ -232,4 +256,25 @@ fn patch(spec: &Value, addition: &Addition) -> Vec<Value> {
         }
     }
     operations
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_review_of_more_values_than_a_pod_has_is_refused() {
+        let many = |text: &str| {
+            let list = vec![text; MOST / 2].join(",");
+            Review::parse(format!("[[{list}]]").as_bytes())
+        };
+        // Each of those would be an allocation or more.
+        for text in ["{\"\":0}", "[0]", "0,0,0"] {
+            assert!(matches!(many(text), Err(ReviewError::Crowded)), "{text}");
+        }
+        // Marks in text are text.
+        for text in ["\",,,[[{{\"", "\",\\\",,\\\\\""] {
+            assert!(matches!(many(text), Err(ReviewError::Json(_))), "{text}");
+        }
+    }
 }

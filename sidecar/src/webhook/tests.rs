@@ -1,86 +1,253 @@
 //! Callers that mean no good, on a clock that does not wait.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
+    sync::Arc,
+};
 
+use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, ServerName},
+};
+use serde_json::json;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
     sync::oneshot,
     time::Instant,
 };
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::*;
+use super::{
+    body::{LONG_AT_ONCE, LONGEST},
+    *,
+};
 
-/// A webhook that serves until the sender goes.
-async fn serving() -> (SocketAddr, oneshot::Sender<()>) {
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    let made = rcgen::generate_simple_self_signed(["webhook".to_owned()]).expect("a certificate");
-    let (certificate, key) = (dir.path().join("tls.crt"), dir.path().join("tls.key"));
-    std::fs::write(&certificate, made.cert.pem()).expect("a writable directory");
-    std::fs::write(&key, made.signing_key.serialize_pem()).expect("a writable directory");
-    let certificate = Certificate::open(certificate, key).expect("a certificate");
-    let webhook = Webhook::new(certificate, Options::default(), Unasked::Skip);
-    let webhook = webhook.expect("metrics of unique names");
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
-    let listener = listener.expect("a free port");
-    let address = listener.local_addr().expect("a bound socket");
-    let (stop, stopped) = oneshot::channel();
-    tokio::spawn(async move {
-        let stopped = async {
-            let _ = stopped.await;
-        };
-        webhook.serve(listener, stopped).await;
-        drop(dir);
+/// How long the API server waits (`timeoutSeconds` in `deploy/kustomize/base/webhook`).
+const API_SERVER: Duration = Duration::from_secs(5);
+
+/// A webhook that serves while this is there.
+struct Serving {
+    address: SocketAddr,
+    root: CertificateDer<'static>,
+    webhook: Webhook,
+    _stop: oneshot::Sender<()>,
+}
+
+impl Serving {
+    async fn start() -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let (certificate, root) = certificate(dir.path(), 2100);
+        let webhook = Webhook::new(certificate, Options::default(), Unasked::Skip);
+        let webhook = webhook.expect("metrics of unique names");
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
+        let listener = listener.expect("a free port");
+        let address = listener.local_addr().expect("a bound socket");
+        let (stop, stopped) = oneshot::channel();
+        tokio::spawn({
+            let webhook = webhook.clone();
+            async move {
+                let stopped = async {
+                    let _ = stopped.await;
+                };
+                webhook.serve(listener, stopped).await;
+                drop(dir);
+            }
+        });
+        Self {
+            address,
+            root,
+            webhook,
+            _stop: stop,
+        }
+    }
+
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address)
+            .await
+            .expect("a connection")
+    }
+
+    async fn handshake(&self) -> TlsStream<TcpStream> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.root.clone()).expect("a certificate");
+        let client = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions that there are")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let name = ServerName::try_from("webhook").expect("a name");
+        let connector = TlsConnector::from(Arc::new(client));
+        let stream = connector.connect(name, self.connect().await).await;
+        stream.expect("a handshake")
+    }
+
+    /// A caller that has said the head of a request with so long a body, and nothing more.
+    async fn announce(&self, length: usize) -> TlsStream<TcpStream> {
+        let mut caller = self.handshake().await;
+        let head =
+            format!("POST /inject HTTP/1.1\r\nHost: webhook\r\nContent-Length: {length}\r\n\r\n");
+        let said = caller.write_all(head.as_bytes()).await;
+        said.expect("an open connection");
+        caller
+    }
+
+    /// What is answered to a body.
+    async fn post(&self, body: &[u8]) -> String {
+        let mut caller = self.announce(body.len()).await;
+        caller.write_all(body).await.expect("an open connection");
+        rest(caller).await
+    }
+
+    fn refusals(&self, reason: &str) -> Option<u64> {
+        let metrics = self.webhook.metrics.render(&self.webhook.certificate);
+        let metrics = metrics.expect("metrics");
+        let name = format!("sidecar_webhook_refusals_total{{reason=\"{reason}\"}} ");
+        let count = metrics.lines().find_map(|line| line.strip_prefix(&name))?;
+        count.parse().ok()
+    }
+}
+
+/// One that lasts until a year begins, in files of a directory.
+fn certificate(directory: &Path, year: i32) -> (Certificate, CertificateDer<'static>) {
+    let mut params = CertificateParams::new(["webhook".to_owned()]).expect("a name");
+    params.not_after = date_time_ymd(year, 1, 1);
+    let key = KeyPair::generate().expect("a key");
+    let made = params.self_signed(&key).expect("a certificate");
+    let files = ["tls.crt", "tls.key"].map(|name| directory.join(name));
+    for (file, content) in files.iter().zip([made.pem(), key.serialize_pem()]) {
+        std::fs::write(file, content).expect("a writable directory");
+    }
+    let [chain, key] = files;
+    let certificate = Certificate::open(chain, key).expect("a certificate");
+    (certificate, made.der().clone())
+}
+
+/// What the other side says until it hangs up.
+async fn rest(mut caller: impl AsyncRead + Unpin) -> String {
+    let mut said = Vec::new();
+    let _ = caller.read_to_end(&mut said).await;
+    String::from_utf8_lossy(&said).into_owned()
+}
+
+fn review() -> Vec<u8> {
+    let review = json!({
+        "kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1",
+        "request": {
+            "uid": "1", "operation": "CREATE", "namespace": "shop",
+            "kind": {"group": "", "version": "v1", "kind": "Pod"},
+            "object": {"metadata": {"labels": {"sidecar.mesh/inject": "enabled"}}, "spec": {
+                "containers": [{"name": "app", "image": "app"}],
+            }},
+        },
     });
-    (address, stop)
+    review.to_string().into_bytes()
 }
 
-async fn connect(address: SocketAddr) -> TcpStream {
-    TcpStream::connect(address).await.expect("a connection")
+/// As long as this, and still a review.
+fn padded(mut review: Vec<u8>, length: usize) -> Vec<u8> {
+    review.resize(length, b' ');
+    review
 }
 
-/// Until the other side hangs up.
-async fn rest(mut caller: TcpStream) {
-    let _ = caller.read_to_end(&mut Vec::new()).await;
+#[track_caller]
+fn assert_answered(answer: &str) {
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    assert!(answer.contains("\"patchType\":\"JSONPatch\""), "{answer}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn callers_that_never_ask_are_hung_up_on() {
-    let (address, _stop) = serving().await;
+async fn callers_that_never_speak_tls_are_hung_up_on_and_counted() {
+    let serving = Serving::start().await;
     let started = Instant::now();
-    rest(connect(address).await).await;
-    assert!(started.elapsed() <= CALL * 2, "{:?}", started.elapsed());
+    rest(serving.connect().await).await;
+    let waited = started.elapsed();
+    assert!((HANDSHAKE..HANDSHAKE * 2).contains(&waited), "{waited:?}");
+    assert_eq!(serving.refusals("handshake"), Some(1));
 }
 
 #[tokio::test(start_paused = true)]
-async fn callers_above_the_bound_wait_their_turn() {
-    let (address, _stop) = serving().await;
+async fn callers_that_never_ask_are_hung_up_on_and_counted() {
+    let serving = Serving::start().await;
+    let silent = serving.handshake().await;
+    // Said one byte at a time, a request takes as long.
+    let half = serving.announce(100).await;
+    let started = Instant::now();
+    assert_eq!(rest(silent).await, "");
+    assert_eq!(rest(half).await, "");
+    let waited = started.elapsed();
+    assert!(waited < REQUEST * 2, "{waited:?}");
+    assert_eq!(serving.refusals("late"), Some(2));
+    assert_eq!(serving.refusals("handshake"), Some(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_review_behind_silent_callers_is_answered_before_the_api_server_gives_up() {
+    let serving = Serving::start().await;
     let mut silent = Vec::new();
     for _ in 0..CALLERS {
-        silent.push(connect(address).await);
+        silent.push(serving.connect().await);
     }
-    // It speaks no TLS, and is told so once somebody looks.
-    let mut late = connect(address).await;
-    late.write_all(b"GET / HTTP/1.0\r\n\r\n")
-        .await
-        .expect("an open connection");
     let started = Instant::now();
-    rest(late).await;
+    let answer = serving.post(&review()).await;
     let waited = started.elapsed();
-    assert!((CALL / 2..=CALL * 2).contains(&waited), "{waited:?}");
-    for caller in silent {
-        rest(caller).await;
+    assert_answered(&answer);
+    // Every place was taken until then.
+    assert!((HANDSHAKE..API_SERVER).contains(&waited), "{waited:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_review_behind_callers_that_speak_tls_is_answered_before_the_api_server_gives_up() {
+    let serving = Serving::start().await;
+    let mut silent = Vec::new();
+    for _ in 0..CALLERS {
+        silent.push(serving.handshake().await);
     }
+    let started = Instant::now();
+    let answer = serving.post(&review()).await;
+    let waited = started.elapsed();
+    assert_answered(&answer);
+    assert!(waited < API_SERVER, "{waited:?}");
+    assert!(HANDSHAKE + REQUEST < API_SERVER);
+}
+
+#[tokio::test(start_paused = true)]
+async fn long_bodies_that_never_come_keep_no_short_review_waiting() {
+    let serving = Serving::start().await;
+    let mut stuck = Vec::new();
+    for _ in 0..LONG_AT_ONCE * 4 {
+        stuck.push(serving.announce(LONGEST).await);
+    }
+    let started = Instant::now();
+    assert_answered(&serving.post(&review()).await);
+    assert!(started.elapsed() < REQUEST, "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn the_longest_review_is_answered_and_a_longer_one_refused_with_a_sentence() {
+    let serving = Serving::start().await;
+    assert_answered(&serving.post(&padded(review(), LONGEST)).await);
+    let answer = rest(serving.announce(LONGEST + 1).await).await;
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    let sentence =
+        "a review has at most 6356992 bytes, and this body is longer; post nothing but a review";
+    assert!(answer.contains(sentence), "{answer}");
+    assert_eq!(serving.refusals("long"), Some(1));
 }
 
 #[tokio::test]
 async fn whoever_speaks_no_tls_is_hung_up_on() {
-    let (address, _stop) = serving().await;
-    let mut caller = connect(address).await;
+    let serving = Serving::start().await;
+    let mut caller = serving.connect().await;
     caller
         .write_all(b"GET /healthz HTTP/1.0\r\n\r\n")
         .await
         .expect("an open connection");
-    timeout(CALL / 2, rest(caller))
+    timeout(HANDSHAKE / 2, rest(caller))
         .await
         .expect("an end at once");
+    assert_eq!(serving.refusals("handshake"), Some(1));
 }
