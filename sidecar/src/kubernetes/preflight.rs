@@ -1,7 +1,11 @@
 //! What a cluster says of itself, for `sidecar check --kubernetes`. It is asked once, and nothing is
 //! changed.
 
-use std::{collections::BTreeSet, fmt::Debug, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Debug,
+    time::Duration,
+};
 
 use hyper::{Request, header::DATE};
 use jiff::{SignedDuration, Timestamp, fmt::rfc2822};
@@ -110,13 +114,38 @@ pub struct NamespaceFacts {
     pub exists: bool,
 }
 
-/// The settings of Cilium that matter.
+/// Whose `connect()` Cilium translates the addresses of services in.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Cilium {
-    /// `bpf-lb-sock`: it translates the addresses of services in `connect()`.
-    pub socket_lb: bool,
-    /// `bpf-lb-sock-hostns-only`: not that of pods.
-    pub host_only: bool,
+pub enum Cilium {
+    /// Nobody's: it does so per packet, if at all.
+    PerPacket,
+    /// That of programs of the host.
+    OfHost,
+    /// That of pods, too.
+    OfPods,
+}
+
+impl Cilium {
+    /// What the data of its `ConfigMap` mean.
+    fn new(data: &BTreeMap<String, String>) -> Self {
+        // As Go reads a boolean.
+        let is_true = |value: &str| matches!(value, "1" | "t" | "T" | "true" | "TRUE" | "True");
+        let is = |key: &str| data.get(key).is_some_and(|value| is_true(value));
+        let translates = match data.get("kube-proxy-replacement").map(String::as_str) {
+            // It means this as well. `probe` was for all that the kernel can, and ours can.
+            Some("strict" | "probe") => true,
+            Some(value) if is_true(value) => true,
+            // It forbids this as well.
+            Some("disabled") => false,
+            // `false`, or `partial` in its older words: what else is asked for, also in older words.
+            _ => is("bpf-lb-sock") || is("enable-host-reachable-services"),
+        };
+        match (translates, is("bpf-lb-sock-hostns-only")) {
+            (false, _) => Self::PerPacket,
+            (true, true) => Self::OfHost,
+            (true, false) => Self::OfPods,
+        }
+    }
 }
 
 /// The agent of nodes.
@@ -256,14 +285,7 @@ async fn cilium(client: &Client) -> Said<Option<Cilium>> {
     let maps = Api::<ConfigMap>::namespaced(client.clone(), "kube-system");
     let map = maps.get_opt("cilium-config").await;
     let map = map.map_err(|error| sentence(&error))?;
-    Ok(map.map(|map| {
-        let data = map.data.unwrap_or_default();
-        let is = |key: &str| data.get(key).is_some_and(|value| value == "true");
-        Cilium {
-            socket_lb: is("bpf-lb-sock") || is("kube-proxy-replacement"),
-            host_only: is("bpf-lb-sock-hostns-only"),
-        }
-    }))
+    Ok(map.map(|map| Cilium::new(&map.data.unwrap_or_default())))
 }
 
 async fn agent(client: &Client) -> Said<Option<AgentFacts>> {
@@ -487,6 +509,49 @@ mod tests {
         for text in ["", "v", "v1", "one.two"] {
             assert_eq!(Version::parse(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn whose_connect_cilium_translates_is_read_from_all_of_its_settings() {
+        use Cilium::{OfHost, OfPods, PerPacket};
+
+        // With nothing else set, with `bpf-lb-sock` alone, and each with `bpf-lb-sock-hostns-only`.
+        for (replacement, expected) in [
+            (None, [PerPacket, OfPods, PerPacket, OfHost]),
+            (Some("true"), [OfPods, OfPods, OfHost, OfHost]),
+            (Some("True"), [OfPods, OfPods, OfHost, OfHost]),
+            (Some("strict"), [OfPods, OfPods, OfHost, OfHost]),
+            (Some("probe"), [OfPods, OfPods, OfHost, OfHost]),
+            (Some("false"), [PerPacket, OfPods, PerPacket, OfHost]),
+            (Some("partial"), [PerPacket, OfPods, PerPacket, OfHost]),
+            (Some("disabled"), [PerPacket; 4]),
+            (Some(""), [PerPacket, OfPods, PerPacket, OfHost]),
+        ] {
+            let found = [(false, false), (true, false), (false, true), (true, true)].map(
+                |(socket, hosts)| {
+                    let settings = [
+                        ("kube-proxy-replacement", replacement),
+                        ("bpf-lb-sock", Some(if socket { "true" } else { "false" })),
+                        ("bpf-lb-sock-hostns-only", hosts.then_some("true")),
+                    ];
+                    let data = settings
+                        .into_iter()
+                        .filter_map(|(key, value)| Some((key.to_owned(), value?.to_owned())));
+                    Cilium::new(&data.collect())
+                },
+            );
+            assert_eq!(found, expected, "{replacement:?}");
+        }
+    }
+
+    #[test]
+    fn the_older_name_of_ciliums_setting_counts_as_the_newer_one() {
+        let older = |value: &str| {
+            let key = "enable-host-reachable-services".to_owned();
+            Cilium::new(&[(key, value.to_owned())].into())
+        };
+        assert_eq!(older("true"), Cilium::OfPods);
+        assert_eq!(older("false"), Cilium::PerPacket);
     }
 
     fn authority(year: i32) -> String {

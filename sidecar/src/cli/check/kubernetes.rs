@@ -9,7 +9,7 @@ use tokio::runtime::Builder;
 use super::{Claim, Outcome};
 use crate::{
     bpf::probe::Release,
-    kubernetes::preflight::{NamespaceFacts, NodeFacts, Preflight, Said, Version},
+    kubernetes::preflight::{Cilium, NamespaceFacts, NodeFacts, Preflight, Said, Version},
 };
 
 /// Native sidecars, which are init containers that go on, are on by default since then.
@@ -292,9 +292,9 @@ fn cilium(cluster: &Cluster) -> Outcome {
         |said| &said.cilium,
         |cilium| match cilium {
             None => Outcome::found("Cilium is not there"),
-            Some(cilium) if !cilium.socket_lb => Outcome::found("Cilium does so per packet"),
-            Some(cilium) if cilium.host_only => Outcome::found("Cilium does so for the host only"),
-            Some(_) => Outcome::warn(
+            Some(Cilium::PerPacket) => Outcome::found("Cilium does so per packet"),
+            Some(Cilium::OfHost) => Outcome::found("Cilium does so for the host only"),
+            Some(Cilium::OfPods) => Outcome::warn(
                 "Cilium replaces addresses of services in connect() of pods, too: the sidecar's programs come first, but both together have not been tried",
                 "set bpf-lb-sock-hostns-only to true (socketLB.hostNamespaceOnly of its chart)",
             ),

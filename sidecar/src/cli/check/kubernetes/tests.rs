@@ -1,5 +1,5 @@
 use super::*;
-use crate::kubernetes::preflight::{AgentFacts, Cilium, Rights, WebhookFacts};
+use crate::kubernetes::preflight::{AgentFacts, Rights, WebhookFacts};
 
 fn namespace(enforced: Option<&str>) -> NamespaceFacts {
     NamespaceFacts {
@@ -188,10 +188,7 @@ fn each_fault_breaks_its_own_claim() {
         ),
         (
             |c| {
-                c.cilium = Ok(Some(Cilium {
-                    socket_lb: true,
-                    host_only: false,
-                }));
+                c.cilium = Ok(Some(Cilium::OfPods));
             },
             "no other program translates what pods connect to",
             '‼',
@@ -285,11 +282,7 @@ fn nodes_without_linux_are_left_out() {
 
 #[test]
 fn cilium_that_leaves_pods_alone_is_fine() {
-    for (socket_lb, host_only) in [(false, false), (true, true)] {
-        let cilium = Cilium {
-            socket_lb,
-            host_only,
-        };
+    for cilium in [Cilium::PerPacket, Cilium::OfHost] {
         let signs = signs(|cluster| cluster.cilium = Ok(Some(cilium)));
         assert_eq!(signs, "√".repeat(CLAIMS.len()));
     }
