@@ -382,6 +382,13 @@ fn a_renewed_certificate_is_taken_and_a_broken_one_is_not() {
         .wait_for_stderr("certificate is valid until");
     // The new one is what is verified by now.
     assert_eq!(webhook.get("/readyz").0, 200);
+    let reloads = |outcome: &str| {
+        let (_, metrics) = webhook.get("/metrics");
+        let name = format!("sidecar_webhook_certificate_reloads_total{{outcome=\"{outcome}\"}} ");
+        let count = metrics.lines().find_map(|line| line.strip_prefix(&name));
+        count.expect("a metric").parse::<u64>().expect("a number")
+    };
+    assert_eq!(reloads("taken"), 1);
     let kept = std::fs::read(&webhook.certificate).expect("a certificate");
     webhook.certificate = webhook.sandbox.file("kept.crt", kept);
     webhook.sandbox.file("tls.crt", "no certificate");

@@ -262,6 +262,119 @@ fn patch(spec: &Value, addition: &Addition) -> Vec<Value> {
 mod tests {
     use super::*;
 
+    fn request() -> Value {
+        json!({
+            "uid": "1", "operation": "CREATE", "namespace": "shop",
+            "kind": {"group": "", "version": "v1", "kind": "Pod"},
+            "object": {
+                "metadata": {"generateName": "web-", "labels": {"sidecar.mesh/inject": "enabled"}},
+                "spec": {"containers": [{"name": "app"}]},
+            },
+        })
+    }
+
+    fn review(request: &Value) -> Review {
+        let review = json!({"apiVersion": VERSION, "kind": "AdmissionReview", "request": request});
+        Review::parse(review.to_string().as_bytes()).expect("a review")
+    }
+
+    /// What is answered to a request, and as what.
+    fn answered(request: &Value) -> (Verdict, Value) {
+        let review = review(request);
+        let answer = review.answer(&Options::default(), Unasked::Skip);
+        (answer.verdict, answer.value(&review)["response"].clone())
+    }
+
+    #[test]
+    fn only_pods_that_are_made_are_added_to() {
+        assert_eq!(answered(&request()).0, Verdict::Injected);
+        for (pointer, value) in [
+            ("/kind/group", "metrics.k8s.io"),
+            ("/kind/kind", "PodTemplate"),
+            ("/operation", "UPDATE"),
+            ("/operation", ""),
+            ("/subResource", "ephemeralcontainers"),
+        ] {
+            let mut other = request();
+            other["subResource"] = "".into();
+            *other.pointer_mut(pointer).expect("a field") = value.into();
+            let (verdict, response) = answered(&other);
+            assert_eq!(verdict, Verdict::Ignored, "{pointer}: {value}");
+            assert_eq!(response["allowed"], true, "{pointer}: {value}");
+            assert!(response["patch"].is_null(), "{pointer}: {value}");
+            let warning = response["warnings"][0].as_str().expect("a warning");
+            assert!(warning.contains("adds to pods alone"), "{warning}");
+        }
+    }
+
+    #[test]
+    fn what_is_denied_is_invalid_and_whose_sentence_it_is_is_said() {
+        let mut wrong = request();
+        wrong["object"]["metadata"]["annotations"] = json!({"sidecar.mesh/inbound": "tight"});
+        let (verdict, response) = answered(&wrong);
+        assert_eq!(verdict, Verdict::Denied);
+        assert_eq!(response["allowed"], false);
+        assert_eq!(response["status"]["reason"], "Invalid");
+        let message = response["status"]["message"].as_str().expect("a message");
+        assert!(message.starts_with("sidecar: "), "{message}");
+        assert!(response["warnings"].is_null(), "{response}");
+    }
+
+    #[test]
+    fn a_warning_is_no_longer_than_the_api_server_passes_on() {
+        let mut other = request();
+        other["kind"]["kind"] = "\u{e4}".repeat(WARNING).into();
+        let (_, response) = answered(&other);
+        let warning = response["warnings"][0].as_str().expect("a warning");
+        assert!(
+            (WARNING - 1..=WARNING).contains(&warning.len()),
+            "{warning}"
+        );
+    }
+
+    #[test]
+    fn what_a_pod_has_stays_behind_what_is_added_in_order() {
+        let mut pod = request();
+        pod["object"]["spec"]["initContainers"] = json!([{"name": "first"}]);
+        pod["object"]["spec"]["volumes"] = json!(null);
+        let review = review(&pod);
+        let answer = review.answer(&Options::default(), Unasked::Skip);
+        let told = answer.patch.iter().map(|operation| {
+            let value = &operation["value"];
+            assert_eq!(operation["op"], "add");
+            let path = operation["path"].as_str().expect("a path");
+            (path, value["name"].as_str().unwrap_or("all"))
+        });
+        let expected = [
+            ("/spec/initContainers/0", "sidecar"),
+            ("/spec/initContainers/0", "sidecar-init"),
+            ("/spec/volumes", "all"),
+        ];
+        assert_eq!(told.collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn a_pod_is_named_as_whoever_made_it_knows_it() {
+        let named = |name: &str, generate: &str| {
+            let mut pod = request();
+            pod["object"]["metadata"] = json!({"name": name, "generateName": generate});
+            review(&pod).name()
+        };
+        assert_eq!(named("web-1", "web-"), "pod shop/web-1");
+        assert_eq!(named("", "web-"), "pod shop/web-");
+        assert_eq!(named("", ""), "pod shop/(without a name)");
+    }
+
+    #[test]
+    fn another_kind_of_the_same_api_is_no_review() {
+        let other = json!({"apiVersion": VERSION, "kind": "Status", "request": request()});
+        let refused = Review::parse(other.to_string().as_bytes()).expect_err("a status");
+        assert!(
+            refused.to_string().contains("it is Status of "),
+            "{refused}"
+        );
+    }
+
     #[test]
     fn a_review_of_more_values_than_a_pod_has_is_refused() {
         let many = |text: &str| {

@@ -239,6 +239,25 @@ async fn the_longest_review_is_answered_and_a_longer_one_refused_with_a_sentence
 }
 
 #[tokio::test]
+async fn with_an_expired_certificate_it_is_not_ready_and_says_so() {
+    for (year, status, said, expiry) in [
+        (2100, 200, "ready\n", " 4102444800\n"),
+        (2020, 503, "the certificate has expired\n", " 1577836800\n"),
+    ] {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let (certificate, _) = certificate(dir.path(), year);
+        let webhook = Webhook::new(certificate, Options::default(), Unasked::Skip);
+        let webhook = webhook.expect("metrics of unique names");
+        let (told, why) = readyz(State(webhook.clone())).await;
+        assert_eq!((told.as_u16(), why), (status, said));
+        let metrics = webhook.metrics.render(&webhook.certificate);
+        let metrics = metrics.expect("metrics");
+        let name = "sidecar_webhook_certificate_expiry_timestamp_seconds";
+        assert!(metrics.contains(&format!("{name}{expiry}")), "{metrics}");
+    }
+}
+
+#[tokio::test]
 async fn whoever_speaks_no_tls_is_hung_up_on() {
     let serving = Serving::start().await;
     let mut caller = serving.connect().await;
