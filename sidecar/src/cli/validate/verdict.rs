@@ -186,6 +186,7 @@ mod tests {
             "127.0.0.1:15001",
             "127.64.0.1:80",
             "127.192.0.1:80",
+            "198.18.0.1:81",
             "198.18.0.2:80",
             "[::1]:80",
         ] {
@@ -199,6 +200,23 @@ mod tests {
         assert_eq!(v6("[fd00::1]:80", "[::1]:4711"), Way::Steered);
         let foreign = Way::Foreign(at("[::1]:4711"));
         assert_eq!(v6("[::1]:4711", "[::1]:4711"), foreign);
+        for truly in ["[fd00::2]:80", "[fe80::1]:80", "127.128.3.4:80"] {
+            assert_eq!(v6("[fd00::1]:80", truly), Way::Foreign(at(truly)));
+        }
+    }
+
+    #[test]
+    fn an_address_is_itself_in_either_form() {
+        let own = at("198.18.0.1:80");
+        let mapped = |address: &str| at(&format!("[::ffff:{address}]:80"));
+        let steered = mapped("127.128.3.4");
+        assert_eq!(Way::out(own, mapped("198.18.0.1"), steered), Way::Steered);
+        assert_eq!(Way::out(own, own, mapped("198.18.0.1")), Way::Direct);
+        let dialled = mapped("127.64.3.4");
+        assert_eq!(Way::into(own.ip(), own, dialled), Way::Steered);
+        assert_eq!(Way::into(own.ip(), own, mapped("198.18.0.1")), Way::Direct);
+        let plain = Way::Foreign(at("127.64.3.4:80"));
+        assert_eq!(Way::into(own.ip(), dialled, at("127.64.3.4:80")), plain);
     }
 
     #[test]
@@ -211,8 +229,16 @@ mod tests {
         }
         let foreign = Way::Foreign(at("127.64.3.4:5"));
         assert_eq!(v4("127.64.3.4:5", "127.64.3.4:5"), foreign);
+        // Somebody else who shows the pod its own address is still somebody else.
+        for truly in ["127.0.0.6:5", "198.18.0.2:9", "[::1]:9"] {
+            assert_eq!(v4("198.18.0.1:9", truly), Way::Foreign(at(truly)));
+        }
         let v6 = |shown, truly| Way::into(at("[fd00::1]:80").ip(), at(shown), at(truly));
         assert_eq!(v6("[fd00::1]:9", "[::1]:5"), Way::Steered);
         assert_eq!(v6("[fd00::1]:9", "[fd00::1]:9"), Way::Direct);
+        assert_eq!(v6("[::1]:5", "[::1]:5"), Way::Foreign(at("[::1]:5")));
+        for truly in ["[fd00::2]:9", "127.64.3.4:5"] {
+            assert_eq!(v6("[fd00::1]:9", truly), Way::Foreign(at(truly)));
+        }
     }
 }
