@@ -167,6 +167,13 @@ impl KubeApiServer {
     /// Runs kubectl as the administrator, with this on its input, and returns what it prints.
     #[track_caller]
     pub fn kubectl(&self, arguments: &[&str], input: &str) -> String {
+        let printed = self.try_kubectl(arguments, input);
+        printed.unwrap_or_else(|error| panic!("kubectl {arguments:?}: {error}"))
+    }
+
+    /// The same, or else what it says of its failure.
+    #[track_caller]
+    pub fn try_kubectl(&self, arguments: &[&str], input: &str) -> Result<String, String> {
         let mut child = Command::new("kubectl")
             .arg("--kubeconfig")
             .arg(self.kubeconfig_of("admin", self.address))
@@ -180,8 +187,12 @@ impl KubeApiServer {
         stdin.write_all(input.as_bytes()).expect("kubectl reads");
         drop(stdin);
         let output = child.wait_with_output().expect("kubectl ends");
-        assert!(output.status.success(), "kubectl {arguments:?}: {output:?}");
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if output.status.success() {
+            Ok(text(&output.stdout))
+        } else {
+            Err(text(&output.stderr))
+        }
     }
 
     /// Makes an object, with its status.

@@ -14,7 +14,8 @@ use crate::{
     python, setup, workspace,
 };
 
-/// Try what we ask the Kubernetes API on a real kube-apiserver, built from Debian's source package
+/// Try what we ask the Kubernetes API, and what it asks our webhook, on a real kube-apiserver, built from
+/// Debian's source package
 ///
 /// The first time it builds for some minutes, on all cores, and takes 2 GB of disk meanwhile.
 #[derive(clap::Args)]
@@ -56,7 +57,8 @@ pub fn run(_: &Options) -> anyhow::Result<()> {
     let mut tests = cargo();
     tests
         .args(["test", "-p", "sidecar", "--features", "on-demand"])
-        .args(["--test", "kube_apiserver", "--", "--nocapture"])
+        .args(["--test", "kube_apiserver"])
+        .args(["--test", "kube_apiserver_webhook", "--", "--nocapture"])
         .env("PATH", path_with(&kubectl))
         .env(VARIABLE, server);
     step("ask a real API server", || run_command(&mut tests))
