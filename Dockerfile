@@ -31,7 +31,8 @@ FROM tools AS build
 # Where the sources are is not in the binary: two builds in two places are equal.
 ARG DIRECTORY=/usr/src/sidecar
 WORKDIR ${DIRECTORY}
-COPY . .
+# Named in full: some engines take the step of another directory for this one.
+COPY . ${DIRECTORY}/
 # Beside the daemon and its libraries the image has what scanners look for: the packages that the libraries are of, and their
 # licences. It is one step, since some storages copy everything for each.
 RUN --mount=type=secret,id=roots \
