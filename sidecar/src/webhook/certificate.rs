@@ -12,6 +12,7 @@ use rustls::{
         CertificateDer, PrivateKeyDer,
         pem::{self, PemObject as _},
     },
+    version::TLS13,
 };
 use thiserror::Error;
 use tokio::sync::watch;
@@ -145,7 +146,7 @@ fn load(certificate: &Path, key: &Path) -> Result<Loaded, CertificateError> {
         Timestamp::from_second(leaf.validity().not_after.timestamp()).unwrap_or(Timestamp::MAX);
     let private = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(lacks(key, "private key"))?;
     let server = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(&[&TLS13])
         .and_then(|builder| {
             builder
                 .with_no_client_auth()

@@ -55,6 +55,9 @@ const HANDSHAKE: Duration = Duration::from_secs(2);
 const REQUEST: Duration = Duration::from_secs(2);
 /// The longest head of a request, in bytes.
 const HEAD: usize = 16 << 10;
+/// How long callers are served after the stop: API servers hear only then that there is nobody here
+/// any more, and with `failurePolicy: Fail` pods would be refused meanwhile.
+const LINGER: Duration = Duration::from_secs(5);
 /// How long to wait after an error that the next `accept()` would meet too.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
@@ -84,7 +87,7 @@ impl Webhook {
         })
     }
 
-    /// Serves until `stop`, and then answers those who have asked already.
+    /// Serves until `stop` and five seconds more, and then answers those who have asked already.
     pub async fn serve(self, listener: TcpListener, stop: impl Future<Output = ()>) {
         let room = Arc::new(Semaphore::new(CALLERS));
         let mut calls = JoinSet::new();
@@ -116,9 +119,13 @@ impl Webhook {
                 while calls.try_join_next().is_some() {}
             }
         };
+        let lingered = async {
+            stop.await;
+            sleep(LINGER).await;
+        };
         tokio::select! {
             () = accept => {}
-            () = stop => {}
+            () = lingered => {}
         }
         follow.abort();
         drop(listener);

@@ -17,6 +17,7 @@ use serde_json::json;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
     sync::oneshot,
+    task::JoinHandle,
     time::Instant,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
@@ -34,7 +35,8 @@ struct Serving {
     address: SocketAddr,
     root: CertificateDer<'static>,
     webhook: Webhook,
-    _stop: oneshot::Sender<()>,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
 }
 
 impl Serving {
@@ -47,7 +49,7 @@ impl Serving {
         let listener = listener.expect("a free port");
         let address = listener.local_addr().expect("a bound socket");
         let (stop, stopped) = oneshot::channel();
-        tokio::spawn({
+        let task = tokio::spawn({
             let webhook = webhook.clone();
             async move {
                 let stopped = async {
@@ -61,7 +63,8 @@ impl Serving {
             address,
             root,
             webhook,
-            _stop: stop,
+            stop,
+            task,
         }
     }
 
@@ -269,4 +272,19 @@ async fn whoever_speaks_no_tls_is_hung_up_on() {
         .await
         .expect("an end at once");
     assert_eq!(serving.refusals("handshake"), Some(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_in_the_first_seconds_after_the_stop_is_answered() {
+    let mut serving = Serving::start().await;
+    let (told, _) = oneshot::channel();
+    let stopped = Instant::now();
+    std::mem::replace(&mut serving.stop, told)
+        .send(())
+        .expect("it serves");
+    sleep(LINGER.mul_f32(0.8)).await;
+    assert_answered(&serving.post(&review()).await);
+    serving.task.await.expect("it ends");
+    let waited = stopped.elapsed();
+    assert!((LINGER..2 * LINGER).contains(&waited), "{waited:?}");
 }
