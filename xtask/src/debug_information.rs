@@ -35,8 +35,8 @@ pub fn without(elf: &[u8]) -> anyhow::Result<Vec<u8>> {
     }
     builder.delete_orphans();
     // LLVM has one table for the names of symbols and of sections; the builder writes two.
-    let named = |section: &Section<'_>| matches!(section.data, SectionData::SectionString);
-    if !builder.sections.iter().any(named) {
+    let is_of_names = |section: &Section<'_>| matches!(section.data, SectionData::SectionString);
+    if !builder.sections.iter().any(is_of_names) {
         let names = builder.sections.add();
         names.name = b".shstrtab"[..].into();
         names.sh_type = SHT_STRTAB;

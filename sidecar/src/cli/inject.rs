@@ -113,7 +113,9 @@ mod tests {
     fn files_are_one_stream_of_documents() {
         let joined = |texts: &[&str]| {
             let mut all = String::new();
-            texts.iter().for_each(|text| join(&mut all, text));
+            for text in texts {
+                join(&mut all, text);
+            }
             all
         };
         assert_eq!(joined(&["a: 1", "b: 2\n"]), "a: 1\n---\nb: 2\n");

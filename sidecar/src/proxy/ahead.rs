@@ -136,9 +136,9 @@ mod tests {
     #[tokio::test]
     async fn bytes_come_in_order_and_their_end_after_them() {
         let (mut peer, mut ahead) = connected().await;
-        let sent: Vec<u8> = (0..1_000_000u32).map(|n| (n % 251) as u8).collect();
+        let bytes: Vec<u8> = (0..1_000_000u32).map(|n| (n % 251) as u8).collect();
         let send = async {
-            peer.write_all(&sent).await.expect("an open leg");
+            peer.write_all(&bytes).await.expect("an open leg");
             peer.shutdown().await.expect("an open leg");
             peer
         };
@@ -153,7 +153,7 @@ mod tests {
             }
         };
         let (_peer, received) = tokio::join!(send, receive);
-        assert!(received == sent, "what came is not what was sent");
+        assert!(received == bytes, "what came is not what was sent");
     }
 
     #[tokio::test]
