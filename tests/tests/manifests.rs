@@ -337,11 +337,22 @@ struct LabelSelector {
     dead_code,
     reason = "only which fields there are counts, and their types"
 )]
+struct TlsConfig {
+    insecure_skip_verify: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[expect(
+    dead_code,
+    reason = "only which fields there are counts, and their types"
+)]
 struct PodMetricsEndpoint {
     port: Option<String>,
     path: String,
     scheme: String,
-    honor_labels: bool,
+    honor_labels: Option<bool>,
+    tls_config: Option<TlsConfig>,
     relabelings: Vec<Relabeling>,
 }
 

@@ -48,8 +48,8 @@ fn prometheus_asks_containers_that_there_are_where_they_answer() {
     let ours = ours();
     let mut monitors = of_kind(&objects, "PodMonitor");
     monitors.sort_by_key(|monitor| name(monitor));
-    let [sidecars, agents] = monitors[..] else {
-        panic!("one for sidecars, and one for agents");
+    let [sidecars, agents, webhooks] = monitors[..] else {
+        panic!("one for sidecars, one for agents, and one for webhooks");
     };
     let asked = |monitor: &Value, container: &str| {
         let selector = &monitor["spec"]["selector"]["matchLabels"];
@@ -68,6 +68,15 @@ fn prometheus_asks_containers_that_there_are_where_they_answer() {
     for (_, container) in asked(sidecars, "sidecar") {
         let declared = json!([{ "name": port, "containerPort": ADMIN_PORT }]);
         assert_eq!(container["ports"], declared);
+    }
+
+    let endpoint = &webhooks["spec"]["podMetricsEndpoints"][0];
+    assert_eq!(endpoint["scheme"], "https", "it speaks nothing else");
+    let namespaces = &webhooks["spec"]["namespaceSelector"]["matchNames"];
+    for (object, container) in asked(webhooks, "webhook") {
+        assert_eq!(*namespaces, json!([object["metadata"]["namespace"]]));
+        let ports = array(&container["ports"]);
+        assert!(ports.iter().any(|port| port["name"] == endpoint["port"]));
     }
 
     let endpoint = &agents["spec"]["podMetricsEndpoints"][0];
