@@ -12,7 +12,8 @@ use sidecar_tests::manifests::{name, objects, overlays, render};
 use super::{ALL, array, containers, pod, selects, text};
 
 #[test]
-fn roles_allow_to_read_what_they_name_and_nothing_else() {
+fn our_roles_allow_to_read_what_they_name_and_the_apps_to_ask_for_their_certificate() {
+    const READ: &[&str] = &["get", "list", "watch"];
     let mut rules = 0;
     for (overlay, object) in &*ALL {
         let kind = text(&object["kind"]);
@@ -23,17 +24,18 @@ fn roles_allow_to_read_what_they_name_and_nothing_else() {
             rules += 1;
             let words = |key: &str| array(&rule[key]).iter().map(text).collect::<BTreeSet<_>>();
             let what = format!("{overlay}: {}: {rule}", name(object));
-            assert_eq!(words("verbs"), ["get", "list", "watch"].into(), "{what}");
-            let allowed = match words("apiGroups").into_iter().collect::<Vec<_>>()[..] {
-                [""] => ["pods", "services"].as_slice(),
-                ["discovery.k8s.io"] => &["endpointslices"],
+            let (allowed, verbs) = match words("apiGroups").into_iter().collect::<Vec<_>>()[..] {
+                [""] => (["pods", "services"].as_slice(), READ),
+                ["discovery.k8s.io"] => (["endpointslices"].as_slice(), READ),
+                // The apps', in their own namespace alone.
+                ["cert-manager.io"] if kind == "Role" => {
+                    (["certificaterequests"].as_slice(), ["create"].as_slice())
+                }
                 _ => panic!("{what}"),
             };
-            assert_eq!(
-                words("resources"),
-                allowed.iter().copied().collect(),
-                "{what}"
-            );
+            let set = |words: &[&'static str]| words.iter().copied().collect::<BTreeSet<_>>();
+            assert_eq!(words("verbs"), set(verbs), "{what}");
+            assert_eq!(words("resources"), set(allowed), "{what}");
             assert_eq!(
                 rule.as_object().map(serde_json::Map::len),
                 Some(3),
