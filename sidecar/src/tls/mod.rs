@@ -93,7 +93,9 @@ impl Tls {
     /// that refuses it says so by an alert, which arrives in place of the first bytes: the first
     /// read fails. [`HandshakeError::from`] that error is [`HandshakeError::RefusedByPeer`]. What
     /// was written until then never reached the server's application. A write may fail before the
-    /// read does, without saying why; the alert is still there to be read.
+    /// read does, without saying why; the alert is still there to be read. There is none where a
+    /// session was taken up again and this side's certificate is over by the server's clock alone: the
+    /// server hangs up.
     pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         server: IpAddr,

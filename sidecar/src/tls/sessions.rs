@@ -21,13 +21,17 @@ use rustls::{
 
 use crate::identity::not_after_of;
 
-/// How many sessions a server has in memory, each with the certificates of its client: about 2 KB.
+/// How many sessions a server has in memory, each with the certificates of its client: about 1 KB.
 /// Older ones are forgotten, whose clients then prove who they are again.
-const HELD: usize = 2048;
+const HELD: usize = 512;
+
+/// The longest session that a server has in memory, in bytes. Whoever shows longer certificates proves
+/// who he is each time: nobody can have memory filled, also not who is refused afterwards.
+const LONGEST: usize = 4096;
 
 /// How many tickets a client holds for one server is up to rustls: 8. It holds those of about as many
 /// servers as one workload talks to.
-const TICKETS: usize = 8 * 128;
+const TICKETS: usize = 8 * 64;
 
 /// How many a server gives for each connection. Each serves once, so a client that has one always
 /// gets the next.
@@ -70,7 +74,7 @@ impl<S> Until<S> {
 
 impl StoresServerSessions for Until<Arc<ServerSessionMemoryCache>> {
     fn put(&self, key: Vec<u8>, value: Vec<u8>) -> bool {
-        self.sessions.put(key, value)
+        value.len() <= LONGEST && self.sessions.put(key, value)
     }
 
     fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
@@ -118,5 +122,24 @@ impl ClientSessionStore for Until<ClientSessionMemoryCache> {
             return None;
         }
         self.sessions.take_tls13_ticket(server)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_server_holds_of_its_clients_is_bounded() {
+        let sessions = of_server(SystemTime::now() + std::time::Duration::from_hours(1));
+        let key = |number: usize| number.to_be_bytes().to_vec();
+        assert!(!sessions.put(key(0), vec![0; LONGEST + 1]));
+        assert_eq!(sessions.take(&key(0)), None);
+        for number in 1..=4 * HELD {
+            assert!(sessions.put(key(number), vec![0; LONGEST]));
+        }
+        let held = (1..=4 * HELD).filter(|number| sessions.get(&key(*number)).is_some());
+        // It rounds up.
+        assert!((HELD..=2 * HELD).contains(&held.count()));
     }
 }
