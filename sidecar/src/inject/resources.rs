@@ -42,7 +42,7 @@ impl Resources {
             .into_iter()
             .find_map(|(key, (request, limit))| {
                 let (request, limit) = request.zip(limit)?;
-                (amount(request) > amount(limit)).then_some((key, request, limit))
+                is_too_much((request, limit)).then_some((key, request, limit))
             })
     }
 
@@ -75,7 +75,6 @@ fn fit<'a>(
     (limit, default_limit): (&'a Option<String>, &Option<String>),
 ) -> (Option<&'a str>, Option<&'a str>) {
     let (wanted, allowed) = (request.as_deref(), limit.as_deref());
-    let is_too_much = |(wanted, allowed)| amount(wanted) > amount(allowed);
     if !wanted.zip(allowed).is_some_and(is_too_much) {
         (wanted, allowed)
     } else if request == default_request {
@@ -85,6 +84,15 @@ fn fit<'a>(
     } else {
         (wanted, allowed)
     }
+}
+
+/// Is a request above its limit? Equal ones may be written in different units, of which not every one is
+/// exact.
+fn is_too_much((request, limit): (&str, &str)) -> bool {
+    const EQUAL: f64 = 1.0 + 1e-9;
+    amount(request)
+        .zip(amount(limit))
+        .is_some_and(|(request, limit)| request > limit * EQUAL)
 }
 
 fn side(cpu: Option<&str>, memory: Option<&str>) -> Option<Value> {
@@ -196,6 +204,12 @@ mod tests {
         };
         assert_eq!(wrong.contradiction(), Some(("cpu-request", "0.5", "400m")));
         assert_eq!(Resources::default().contradiction(), None);
+        let equal = Resources {
+            cpu_request: text("700m"),
+            cpu_limit: text("0.7"),
+            ..Resources::default()
+        };
+        assert_eq!(equal.contradiction(), None);
         let lowered = Resources {
             memory_limit: text("16Mi"),
             ..Resources::default()

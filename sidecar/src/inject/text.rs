@@ -185,7 +185,7 @@ impl Wanted {
             let (addition, result) = match change {
                 Change::Uninject => (Addition::default(), Fate::Uninjected),
                 Change::Inject { options, unasked } => {
-                    let decision = refuse_misplaced(&meaning, &object.template)
+                    let decision = refuse_misplaced(&meaning, &object.template, &template)
                         .and_then(|()| decide(&template, options, unasked));
                     match decision.map_err(|error| TextError::Template {
                         object: object.name.clone(),
@@ -223,13 +223,20 @@ impl Wanted {
     }
 }
 
-/// What is said to a pod and written where no pod has it: on what makes the pod.
-fn refuse_misplaced(document: &Value, template: &[String]) -> Result<(), TemplateError> {
+/// What is said to a pod and written where no pod has it: on what makes the pod. Tools write labels that
+/// all objects have in common to both.
+fn refuse_misplaced(
+    document: &Value,
+    way: &[String],
+    template: &Value,
+) -> Result<(), TemplateError> {
     let mut above = document;
-    for key in template {
+    for key in way {
         for kind in ["annotations", "labels"] {
+            let heard = &template["metadata"][kind];
+            let is_lost = |key: &&String| key.starts_with(PREFIX) && heard.get(key).is_none();
             let said = above["metadata"][kind].as_object();
-            let ours = said.and_then(|said| said.keys().find(|key| key.starts_with(PREFIX)));
+            let ours = said.and_then(|said| said.keys().find(is_lost));
             if let Some(name) = ours {
                 let name = name.clone();
                 return Err(TemplateError::Misplaced { kind, name });

@@ -351,6 +351,8 @@ spec:
         )
     };
     injected(&deployment("annotations: {example.com/inbound: strict}"));
+    let common = deployment("labels: {sidecar.mesh/inject: enabled}");
+    injected(&common.replace("app: web", "sidecar.mesh/inject: enabled"));
     for (kind, metadata) in [
         ("annotations", "annotations: {sidecar.mesh/inbound: strict}"),
         ("labels", "labels: {sidecar.mesh/inject: disabled}"),

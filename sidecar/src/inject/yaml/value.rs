@@ -131,6 +131,9 @@ fn plain(text: &str) -> Value {
 /// An integer as Kubernetes reads it, in any of Go's notations: also `0x1f90`, `0o17620`, `017620`,
 /// `0b11` and `8_080`.
 fn integer(text: &str) -> Option<i64> {
+    if text.starts_with('_') {
+        return None;
+    }
     let text = text.replace('_', "");
     let (sign, digits) = match text.strip_prefix('-') {
         Some(digits) => ("-", digits),
@@ -174,7 +177,9 @@ mod tests {
         for (text, number) in [("0", 0), ("-0x10", -16), ("08", 8), ("-5", -5)] {
             assert_eq!(plain(text), number, "{text}");
         }
-        for text in ["0x", "0o8", "--5", "+-5", "0x-5", "1.5", "12e3", "x", "_"] {
+        for text in [
+            "0x", "0o8", "--5", "+-5", "0x-5", "1.5", "12e3", "x", "_", "_8080",
+        ] {
             assert_eq!(plain(text), text, "{text}");
         }
     }
