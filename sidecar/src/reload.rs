@@ -5,7 +5,7 @@ use std::{fmt, future::pending, sync::Arc, time::Duration};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
-    time::sleep,
+    time::{Instant, sleep},
 };
 
 use crate::{
@@ -159,7 +159,17 @@ impl<T: Tables> Reload<T> {
     /// the pod over must not find anything of ours written after its own.
     async fn take_over_in_turn(&mut self, settings: Settings) -> Result<(), String> {
         const PERIOD: Duration = Duration::from_millis(50);
+        /// Taking a pod over is a matter of seconds.
+        const PATIENCE: Duration = Duration::from_secs(10);
+        let asked = Instant::now();
+        let mut is_told = false;
         while !self.tables.try_begin().map_err(kept)? {
+            if !is_told && asked.elapsed() >= PATIENCE {
+                is_told = true;
+                tracing::warn!(
+                    "the changed settings do not hold yet: another process has been changing what is pinned for the pod for {PATIENCE:?}; see whether a sidecar or `sidecar cleanup` hangs"
+                );
+            }
             sleep(PERIOD).await;
         }
         let outcome = self.take_over(settings);
