@@ -2,7 +2,8 @@
 //!
 //! What a side does to its leg, the other side sees on its own: bytes in order, the end of a
 //! direction as the end of that direction, a failure as a reset. A side that does not read stops
-//! the other from sending: at most one buffer each way is held. A reset is passed on at once, also
+//! the other from sending: at most one buffer each way is held, and as much that TLS
+//! has read ahead or not sent yet. A reset is passed on at once, also
 //! to a side that does not read.
 
 use std::{
