@@ -387,3 +387,47 @@ spec:
 ";
     assert!(refused(job).contains("stands in the annotations"));
 }
+
+#[test]
+fn what_kubectl_takes_for_yes_is_yes() {
+    for (said, reason) in [
+        ("hostNetwork: y", Reason::HostNetwork),
+        ("hostNetwork: Y", Reason::HostNetwork),
+        ("hostUsers: n", Reason::UserNamespace),
+    ] {
+        let text = format!("{POD}  {said}\n");
+        let (result, outcomes) = inject(&text).expect("understood");
+        assert_eq!(outcomes[0].result, Fate::Skipped(reason), "{said}");
+        assert_eq!(result, text);
+    }
+}
+
+#[test]
+fn an_annotation_that_is_tagged_as_text_is_read() {
+    let tagged = annotated(&[("exclude-inbound-ports", "9090")]).replace("\"9090\"", "!!str 9090");
+    let pod = yaml(&injected(&tagged));
+    let ports = (
+        "SIDECAR_EXCLUDE_INBOUND_PORTS".to_owned(),
+        "9090".to_owned(),
+    );
+    assert!(environment(&pod, 1).contains(&ports), "{pod}");
+}
+
+#[test]
+fn ports_are_told_in_whatever_notation_they_are_written() {
+    for written in [
+        "0x1F90",
+        "0o17620",
+        "017620",
+        "8_080",
+        "08080",
+        "8080.0",
+        "808e1",
+        "!!int \"8080\"",
+    ] {
+        let probe = format!("    livenessProbe: {{tcpSocket: {{port: {written}}}}}\n");
+        let pod = yaml(&injected(&format!("{POD}{probe}")));
+        let ports = ("SIDECAR_PROBE_PORTS".to_owned(), "8080".to_owned());
+        assert!(environment(&pod, 0).contains(&ports), "{written}: {pod}");
+    }
+}

@@ -19,7 +19,8 @@ pub(in crate::inject) struct Node {
 
 #[derive(Clone, Debug)]
 pub(in crate::inject) enum Kind {
-    /// A scalar: what it says, and whether it was written without quotes.
+    /// A scalar: what it says, and whether that may stand for something else than text, as what is
+    /// written without quotes may.
     Scalar { text: String, is_plain: bool },
     /// A list, in brackets or in lines.
     Sequence { is_flow: bool, items: Vec<Node> },
@@ -147,8 +148,11 @@ impl Reader {
             kind,
         };
         match event {
-            Event::Scalar(text, style, anchor, _) => {
-                let is_plain = style == ScalarStyle::Plain;
+            Event::Scalar(text, style, anchor, tag) => {
+                let is_plain = match tag {
+                    None => style == ScalarStyle::Plain,
+                    Some(tag) => tag.core_suffix().is_some_and(|kind| kind != "str"),
+                };
                 let text = text.into_owned();
                 self.put(node(anchor, Kind::Scalar { text, is_plain }));
             }

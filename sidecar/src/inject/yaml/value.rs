@@ -117,27 +117,31 @@ impl Reader {
 fn plain(text: &str) -> Value {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => Value::Null,
-        "true" | "True" | "TRUE" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => Value::Bool(true),
-        "false" | "False" | "FALSE" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => {
+        "true" | "True" | "TRUE" | "y" | "Y" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => {
+            Value::Bool(true)
+        }
+        "false" | "False" | "FALSE" | "n" | "N" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => {
             Value::Bool(false)
         }
-        _ => match integer(text) {
-            Some(number) => number.into(),
-            None => Value::from(text),
-        },
+        _ => number(text).unwrap_or_else(|| Value::from(text)),
     }
 }
 
-/// An integer as Kubernetes reads it, in any of Go's notations: also `0x1f90`, `0o17620`, `017620`,
-/// `0b11` and `8_080`.
-fn integer(text: &str) -> Option<i64> {
-    if text.starts_with('_') {
+/// A number as Kubernetes reads it, with underscores anywhere but first.
+fn number(text: &str) -> Option<Value> {
+    if !text.starts_with(|first: char| first.is_ascii_digit() || "+-.".contains(first)) {
         return None;
     }
     let text = text.replace('_', "");
+    integer(&text).map(Value::from).or_else(|| float(&text))
+}
+
+/// An integer as Kubernetes reads it, in any of Go's notations: also `0x1f90`, `0o17620`, `017620`,
+/// and `0b11`.
+fn integer(text: &str) -> Option<i64> {
     let (sign, digits) = match text.strip_prefix('-') {
         Some(digits) => ("-", digits),
-        None => ("", text.strip_prefix('+').unwrap_or(&text)),
+        None => ("", text.strip_prefix('+').unwrap_or(text)),
     };
     let lower = digits.to_ascii_lowercase();
     let of_base = |prefix, base| Some((lower.strip_prefix(prefix)?, base));
@@ -154,6 +158,17 @@ fn integer(text: &str) -> Option<i64> {
         return None;
     }
     i64::from_str_radix(&format!("{sign}{digits}"), base).ok()
+}
+
+/// What is whole, such as `8080.0` or `8e3`, is an integer once it has become JSON.
+fn float(text: &str) -> Option<Value> {
+    let is_known = |byte: u8| byte.is_ascii_digit() || b"+-.eE".contains(&byte);
+    if !text.bytes().all(is_known) {
+        return None;
+    }
+    let number = text.parse::<f64>().ok().filter(|it| it.is_finite())?;
+    let whole = (number.fract() == 0.0).then(|| format!("{number:.0}").parse::<i64>().ok());
+    Some(whole.flatten().map_or_else(|| number.into(), Value::from))
 }
 
 #[cfg(test)]
@@ -177,9 +192,48 @@ mod tests {
         for (text, number) in [("0", 0), ("-0x10", -16), ("08", 8), ("-5", -5)] {
             assert_eq!(plain(text), number, "{text}");
         }
+        for (text, number) in [("8080.0", 8080), ("8e3", 8000), ("1.", 1), ("1__0", 10)] {
+            assert_eq!(plain(text), number, "{text}");
+        }
+        assert_eq!(plain(".5"), 0.5);
+        assert_eq!(plain("-1.5"), -1.5);
+        let texts = [
+            "0x",
+            "0o8",
+            "--5",
+            "+-5",
+            "0x-5",
+            "x",
+            "_",
+            "_1",
+            "_8080",
+            "1e400",
+            "12:30",
+            "10.0.0.1",
+            "1Gi",
+            "+",
+            "2024-01-01",
+            "inf",
+            "nan",
+        ];
+        for text in texts {
+            assert_eq!(plain(text), text, "{text}");
+        }
+    }
+
+    #[test]
+    fn words_for_yes_and_no_are_known_in_three_spellings_each() {
         for text in [
-            "0x", "0o8", "--5", "+-5", "0x-5", "1.5", "12e3", "x", "_", "_8080",
+            "y", "Y", "yes", "Yes", "YES", "on", "On", "ON", "true", "True", "TRUE",
         ] {
+            assert_eq!(plain(text), true, "{text}");
+        }
+        for text in [
+            "n", "N", "no", "No", "NO", "off", "Off", "OFF", "false", "False", "FALSE",
+        ] {
+            assert_eq!(plain(text), false, "{text}");
+        }
+        for text in ["yEs", "oN", "ye"] {
             assert_eq!(plain(text), text, "{text}");
         }
     }
