@@ -1,6 +1,6 @@
 use serde_json::Value;
 
-use super::container::{is_our_volume, is_ours};
+use super::container::{is_our_volume, is_ours, is_volume_of_others};
 
 /// What is added to a pod: each before what is there already.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -11,14 +11,8 @@ pub struct Addition {
     pub volumes: Vec<Value>,
 }
 
-/// Tells our items of a list from others.
-pub(super) type IsOurs = fn(item: &Value, spec: &Value) -> bool;
-
-/// The lists of a pod's specification that we add to, each with what tells our items from others.
-pub(super) const LISTS: [(&str, IsOurs); 2] = [
-    ("initContainers", |container, _| is_ours(container)),
-    ("volumes", is_our_volume),
-];
+/// The lists of a pod's specification that we add to.
+pub(super) const LISTS: [&str; 2] = ["initContainers", "volumes"];
 
 impl Addition {
     /// What is added to one of [`LISTS`].
@@ -29,16 +23,31 @@ impl Addition {
         }
     }
 
+    /// Which items of one of [`LISTS`] this takes the place of: those that were added to this
+    /// specification before. A volume that others have come to mount stays, unless it comes again.
+    pub(super) fn replaces(&self, spec: &Value, list: &str) -> Vec<bool> {
+        let comes_again = |volume: &Value| {
+            let mut volumes = self.volumes.iter();
+            volumes.any(|new| new["name"] == volume["name"])
+        };
+        let is_replaced = |item: &Value| match list {
+            "initContainers" => is_ours(item),
+            _ => {
+                is_our_volume(item, spec) && (!is_volume_of_others(item, spec) || comes_again(item))
+            }
+        };
+        let items = spec[list].as_array().into_iter().flatten();
+        items.map(is_replaced).collect()
+    }
+
     /// The specification of a pod with this, and without what was added to it before.
     pub fn apply(&self, original: &Value) -> Value {
         let mut spec = original.clone();
-        for (list, is_ours) in LISTS {
+        for list in LISTS {
             let before = spec[list].as_array().cloned().unwrap_or_default();
-            let others = before
-                .iter()
-                .filter(|item| !is_ours(item, original))
-                .cloned();
-            let after: Vec<_> = self.to(list).iter().cloned().chain(others).collect();
+            let others = before.iter().zip(self.replaces(original, list));
+            let others = others.filter_map(|(item, is_replaced)| (!is_replaced).then_some(item));
+            let after: Vec<_> = self.to(list).iter().chain(others).cloned().collect();
             let Some(spec) = spec.as_object_mut() else {
                 continue;
             };

@@ -49,22 +49,27 @@ pub(super) fn has_our_volumes_name(volume: &Value) -> bool {
     VOLUMES.iter().any(|name| volume["name"] == *name)
 }
 
-/// Was this volume of a pod added by us? It is called like one of ours, there is a container of ours,
-/// and no container of others has it.
+/// Was this volume of a pod added by us? It is called like one of ours, and a container of ours has it.
 pub(super) fn is_our_volume(volume: &Value, spec: &Value) -> bool {
-    let containers = || {
-        ["initContainers", "containers", "ephemeralContainers"]
-            .into_iter()
-            .filter_map(|list| spec[list].as_array())
-            .flatten()
-    };
+    has_our_volumes_name(volume) && has(spec, volume, is_ours)
+}
+
+/// Do containers have this volume that were not added by us?
+pub(super) fn is_volume_of_others(volume: &Value, spec: &Value) -> bool {
+    has(spec, volume, |container| !is_ours(container))
+}
+
+/// Does one of these containers of a pod have a volume?
+fn has(spec: &Value, volume: &Value, is_meant: impl Fn(&Value) -> bool) -> bool {
     let mounts = |container: &Value| {
         let mounts = container["volumeMounts"].as_array();
         mounts.is_some_and(|mounts| mounts.iter().any(|mount| mount["name"] == volume["name"]))
     };
-    has_our_volumes_name(volume)
-        && containers().any(is_ours)
-        && !containers().any(|container| !is_ours(container) && mounts(container))
+    ["initContainers", "containers", "ephemeralContainers"]
+        .into_iter()
+        .filter_map(|list| spec[list].as_array())
+        .flatten()
+        .any(|container| is_meant(container) && mounts(container))
 }
 
 /// The name of a container that declares the port on which a sidecar tells of its health. That

@@ -4,7 +4,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use super::{
-    addition::{Addition, IsOurs, LISTS},
+    addition::{Addition, LISTS},
     manifest::{Object, objects},
     options::Options,
     template::{Decision, Reason, TemplateError, Unasked, decide},
@@ -119,15 +119,13 @@ pub fn manifests(text: &str, change: Change<'_>) -> Result<(String, Vec<Outcome>
     }
     // Removed first, then added: two texts, so that each edit is of a text that has been read.
     let removed = edited(text, &wanted, |mapping, object| {
-        each_list(|list, is_ours| {
-            let items = object.before[list].as_array();
-            let ours = |item| is_ours(item, &object.before);
-            let ours: Vec<_> = items.into_iter().flatten().map(ours).collect();
-            yaml::remove(mapping, list, &ours)
+        each_list(|list| {
+            let is_replaced = object.addition.replaces(&object.before, list);
+            yaml::remove(mapping, list, &is_replaced)
         })
     })?;
     let added = edited(&removed, &wanted, |mapping, object| {
-        each_list(|list, _| match object.addition.to(list) {
+        each_list(|list| match object.addition.to(list) {
             [] => Ok(Vec::new()),
             items => yaml::add(mapping, list, items),
         })
@@ -259,12 +257,10 @@ fn outcome(object: &Object<'_>, result: Fate) -> Outcome {
 }
 
 /// Edits of both lists.
-fn each_list(
-    edits: impl Fn(&str, IsOurs) -> Result<Vec<Edit>, String>,
-) -> Result<Vec<Edit>, String> {
+fn each_list(edits: impl Fn(&str) -> Result<Vec<Edit>, String>) -> Result<Vec<Edit>, String> {
     let mut all = Vec::new();
-    for (list, is_ours) in LISTS {
-        all.extend(edits(list, is_ours)?);
+    for list in LISTS {
+        all.extend(edits(list)?);
     }
     Ok(all)
 }

@@ -354,6 +354,22 @@ mod tests {
     }
 
     #[test]
+    fn a_pod_whose_app_shares_a_volume_with_its_sidecar_is_let_in_as_it_is() {
+        let mut pod = request();
+        let template = &pod["object"];
+        let decision = decide(template, &Options::default(), Unasked::Skip);
+        let Ok(Decision::Inject(addition)) = decision else {
+            panic!("{decision:?}");
+        };
+        pod["object"]["spec"] = addition.apply(&template["spec"]);
+        pod["object"]["spec"]["containers"][0]["volumeMounts"] =
+            json!([{"name": "sidecar-identity", "mountPath": "/identity"}]);
+        let (verdict, response) = answered(&pod);
+        assert_eq!(verdict, Verdict::Unchanged, "{response}");
+        assert_eq!(response["allowed"], true);
+    }
+
+    #[test]
     fn a_pod_is_named_as_whoever_made_it_knows_it() {
         let named = |name: &str, generate: &str| {
             let mut pod = request();

@@ -431,3 +431,23 @@ fn ports_are_told_in_whatever_notation_they_are_written() {
         assert!(environment(&pod, 0).contains(&ports), "{written}: {pod}");
     }
 }
+
+#[test]
+fn a_volume_of_ours_that_the_app_has_come_to_mount_is_replaced_and_outlives_our_containers() {
+    let mount = "    volumeMounts: [{name: sidecar-identity, mountPath: /identity}]\n";
+    for others in [
+        format!("{POD}{mount}"),
+        format!("{POD}  initContainers:\n  - name: other\n{mount}"),
+        format!("{POD}  ephemeralContainers:\n  - name: other\n{mount}"),
+    ] {
+        let both = injected(&others);
+        let (again, outcomes) = inject(&both).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(outcomes[0].result, Fate::Unchanged);
+        assert_eq!(again, both);
+        let volumes = ["sidecar-cgroup", "sidecar-bpf", "sidecar-identity"];
+        assert_eq!(names(&yaml(&both)["spec"], "volumes"), volumes);
+        let alone = yaml(&uninjected(&both));
+        assert_eq!(names(&alone["spec"], "volumes"), ["sidecar-identity"]);
+        assert!(!has_sidecar(&alone["spec"]), "{alone}");
+    }
+}
