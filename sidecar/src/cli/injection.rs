@@ -41,6 +41,7 @@ impl Injection {
     pub(super) fn options(self) -> anyhow::Result<Options> {
         let default = Options::default();
         let options = Options {
+            admin_port: default.admin_port,
             image: self.image.unwrap_or(default.image),
             identity: self.identity.unwrap_or(default.identity),
             trust_domain: self

@@ -4,8 +4,6 @@ use super::{identity, options::Options};
 
 /// The user and group that the image's sidecar runs as.
 pub(super) const USER: u32 = 4195;
-/// Where health and metrics are served, on every address of the pod: the kubelet asks from outside.
-pub(super) const ADMIN_PORT: u16 = 4195;
 /// Where the node's BPF file system is in our containers. Not below `/sys`: the `AppArmor` profiles
 /// that container runtimes bring deny writing and locking there.
 pub(super) const BPFFS: &str = "/run/sidecar/bpf";
@@ -74,9 +72,9 @@ fn has(spec: &Value, volume: &Value, is_meant: impl Fn(&Value) -> bool) -> bool 
 
 /// The name of a container that declares the port on which a sidecar tells of its health. That
 /// would be captured from it.
-pub(super) fn on_our_port(spec: &Value) -> Option<&str> {
+pub(super) fn on_port(spec: &Value, admin_port: u16) -> Option<&str> {
     let is_ours_to_have = |port: &Value| {
-        port["containerPort"] == ADMIN_PORT
+        port["containerPort"] == admin_port
             && ["", "TCP"].contains(&port["protocol"].as_str().unwrap_or_default())
     };
     let declares = |container: &&Value| {
@@ -148,6 +146,7 @@ impl Parts<'_> {
 
     /// Serves the pod for as long as it lives, without any capability.
     fn run(&self) -> Value {
+        let admin_port = self.options.admin_port;
         let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
         let mut environment = vec![
             field("SIDECAR_POD_NAME", "metadata.name"),
@@ -157,13 +156,13 @@ impl Parts<'_> {
         ];
         let ours = self.identity.settings.iter();
         environment.extend(ours.map(|(key, value)| variable(key, value)));
-        environment.push(variable("admin", &format!("[::]:{ADMIN_PORT}")));
+        environment.push(variable("admin", &format!("[::]:{admin_port}")));
         environment.extend(self.environment());
 
         let probe = |path: &str, period: u32, failures: u32| {
             json!({
                 "failureThreshold": failures,
-                "httpGet": {"path": path, "port": ADMIN_PORT},
+                "httpGet": {"path": path, "port": admin_port},
                 "periodSeconds": period,
             })
         };
@@ -173,7 +172,7 @@ impl Parts<'_> {
             "args": ["run"],
             "env": environment,
             "livenessProbe": probe("/healthz", 10, 3),
-            "ports": [{"name": "sidecar", "containerPort": ADMIN_PORT}],
+            "ports": [{"name": "sidecar", "containerPort": admin_port}],
             "readinessProbe": probe("/readyz", 5, 3),
             "resources": self.options.resources.value(),
             "restartPolicy": "Always",

@@ -15,6 +15,7 @@ use crate::{
 
 /// The annotations below `sidecar.mesh/` that are no settings: they say what is added to the pod.
 pub const ANNOTATIONS: &[&str] = &[
+    "admin-port",
     "config-map",
     "cpu-limit",
     "cpu-request",
@@ -29,7 +30,7 @@ pub const ANNOTATIONS: &[&str] = &[
 
 /// Settings that follow from where a sidecar stands in a pod, with what decides about them instead.
 const FIXED: &[(&str, &str)] = &[
-    ("admin", "health is asked for on port 4195 of the pod"),
+    ("admin", "`admin-port` decides"),
     ("bpffs", "it is where the node's is mounted"),
     ("certificate", "`identity-source` decides"),
     ("cgroup", "it is the pod's"),
@@ -40,9 +41,16 @@ const FIXED: &[(&str, &str)] = &[
     ("workload-api", "`identity-source` decides"),
 ];
 
+/// Where health and metrics are served, unless a pod says otherwise.
+const ADMIN_PORT: u16 = 4195;
+/// The lowest port that takes no capability.
+const LOWEST: u16 = 1024;
+
 /// What a user may choose of what is added to pods. Annotations of a pod win over it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Options {
+    /// Where health and metrics are served, on every address of the pod: the kubelet asks from outside.
+    pub admin_port: u16,
     /// The image of all our containers.
     pub image: String,
     /// Where identities come from.
@@ -62,6 +70,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            admin_port: ADMIN_PORT,
             image: concat!("sidecar:", env!("CARGO_PKG_VERSION")).to_owned(),
             identity: IdentitySource::default(),
             trust_domain: TrustDomain::new("sidecar.local").expect("a valid name"),
@@ -148,6 +157,11 @@ impl Options {
             }
         };
         match key {
+            "admin-port" => {
+                let port = value.parse().ok().filter(|port| *port >= LOWEST);
+                let advice = || refuse(format!("write a port from {LOWEST} on"));
+                self.admin_port = port.ok_or_else(advice)?;
+            }
             "config-map" if identity::is_name(value) => self.config_map = Some(value.to_owned()),
             "config-map" => return Err(refuse("it is no name of a ConfigMap".to_owned())),
             "cpu-limit" => self.resources.cpu_limit = quantity()?,

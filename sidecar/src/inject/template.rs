@@ -5,14 +5,11 @@ use thiserror::Error;
 
 use super::{
     addition::Addition,
-    container::{
-        self, ADMIN_PORT, Parts, has_our_name, has_our_volumes_name, is_our_volume, is_ours,
-        on_our_port,
-    },
+    container::{self, Parts, has_our_name, has_our_volumes_name, is_our_volume, is_ours, on_port},
     options::{Options, OptionsError},
     probes,
 };
-use crate::kubernetes::{Enrolment, LABEL};
+use crate::kubernetes::{Enrolment, LABEL, annotations::PREFIX};
 
 /// What becomes of a pod.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -77,9 +74,14 @@ pub enum TemplateError {
     },
     /// It is to listen where its sidecar does.
     #[error(
-        "its container {0} declares port {ADMIN_PORT}, on which a sidecar tells of its health; give it another port, or have the agent of the node capture the pod ({LABEL}: node)"
+        "its container {container} declares port {port}, on which its sidecar would tell of its health; give the sidecar another one by the annotation {PREFIX}admin-port"
     )]
-    PortTaken(String),
+    PortTaken {
+        /// What the container is called.
+        container: String,
+        /// Which.
+        port: u16,
+    },
     /// What is written on the object that makes pods does not reach them.
     #[error(
         "{name} stands in the {kind} of the object that makes the pods; write it to those of the pod's template"
@@ -144,10 +146,12 @@ pub fn decide(
         return Err(TemplateError::NoPod);
     }
     refuse_names(spec)?;
-    if let Some(container) = on_our_port(spec) {
-        return Err(TemplateError::PortTaken(container.to_owned()));
-    }
     let options = options.with(&annotations)?;
+    let port = options.admin_port;
+    if let Some(container) = on_port(spec, port) {
+        let container = container.to_owned();
+        return Err(TemplateError::PortTaken { container, port });
+    }
     Ok(Decision::Inject(addition(spec, &options)))
 }
 

@@ -140,7 +140,9 @@ fn annotations_that_cannot_be_used_are_refused_with_the_object() {
         ("imbound", "strict", "there is no such setting"),
         ("inbound", "tight", "\"tight\" cannot be used"),
         ("cgroup", "/sys/fs/cgroup", "it is the pod's"),
-        ("admin", "127.0.0.1:1", "port 4195"),
+        ("admin", "127.0.0.1:1", "`admin-port` decides"),
+        ("admin-port", "80", "write a port from 1024 on"),
+        ("admin-port", "65536", "write a port from 1024 on"),
         ("key", "/key", "`identity-source` decides"),
         ("memory-limit", "lots", "write a quantity"),
         ("validate", "yes", "write `true` or `false`"),
@@ -305,6 +307,34 @@ fn an_app_on_the_sidecars_port_is_refused() {
     injected(&format!(
         "{POD}    ports: [{{containerPort: 4195, protocol: UDP}}, {{containerPort: 4196}}]\n"
     ));
+}
+
+#[test]
+fn the_sidecar_is_moved_from_the_apps_port_by_an_annotation_with_all_that_is_asked_of_it() {
+    let app = |port: u16| format!("    ports: [{{containerPort: {port}}}]\n");
+    let sentence = refused(&format!("{POD}{}", app(4195)));
+    assert!(
+        sentence
+            .ends_with("give the sidecar another one by the annotation sidecar.mesh/admin-port"),
+        "{sentence}"
+    );
+    let moved = annotated(&[("admin-port", "4196")]);
+    let result = injected(&format!("{moved}{}", app(4195)));
+    let pod = yaml(&result);
+    let admin = ("SIDECAR_ADMIN".to_owned(), "[::]:4196".to_owned());
+    assert!(environment(&pod, 1).contains(&admin), "{pod}");
+    let sidecar = &pod["spec"]["initContainers"][1];
+    assert_eq!(sidecar["ports"][0]["containerPort"], 4196);
+    for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
+        assert_eq!(sidecar[probe]["httpGet"]["port"], 4196, "{probe}");
+    }
+    let (again, outcomes) = inject(&result).expect("it can be edited");
+    assert_eq!((again, outcomes[0].result), (result, Fate::Unchanged));
+    let sentence = refused(&format!("{moved}{}", app(4196)));
+    assert!(
+        sentence.contains("container app declares port 4196"),
+        "{sentence}"
+    );
 }
 
 #[test]
