@@ -221,8 +221,8 @@ impl Wanted {
     }
 }
 
-/// What is said to a pod and written where no pod has it: on what makes the pod. Tools write labels that
-/// all objects have in common to both.
+/// What is said to a pod and written where no pod has it: on what makes the pod, and not on its template
+/// as well, as tools do that write the same everywhere.
 fn refuse_misplaced(
     document: &Value,
     way: &[String],
@@ -231,11 +231,11 @@ fn refuse_misplaced(
     let mut above = document;
     for key in way {
         for kind in ["annotations", "labels"] {
-            let heard = &template["metadata"][kind];
-            let is_lost = |key: &&String| key.starts_with(PREFIX) && heard.get(key).is_none();
-            let said = above["metadata"][kind].as_object();
-            let ours = said.and_then(|said| said.keys().find(is_lost));
-            if let Some(name) = ours {
+            let reaches = &template["metadata"][kind];
+            let mut said = above["metadata"][kind].as_object().into_iter().flatten();
+            let lost = said
+                .find(|(key, value)| key.starts_with(PREFIX) && reaches.get(key) != Some(value));
+            if let Some((name, _)) = lost {
                 let name = name.clone();
                 return Err(TemplateError::Misplaced { kind, name });
             }

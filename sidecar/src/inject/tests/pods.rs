@@ -481,3 +481,25 @@ fn a_volume_of_ours_that_the_app_has_come_to_mount_is_replaced_and_outlives_our_
         assert!(!has_sidecar(&alone["spec"]), "{alone}");
     }
 }
+
+#[test]
+fn what_is_said_to_the_pod_as_well_may_stand_elsewhere_too() {
+    for kind in ["annotations", "labels"] {
+        let deployment = |inside: &str| {
+            format!(
+                "apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: web, {kind}: {{sidecar.mesh/inject: enabled}}}}
+spec:
+  template:
+    metadata: {{{kind}: {{sidecar.mesh/inject: {inside}}}}}
+    spec:
+      containers: [{{name: app}}]
+"
+            )
+        };
+        // As tools write it that put the same everywhere.
+        injected(&deployment("enabled"));
+        assert!(refused(&deployment("disabled")).contains(&format!("stands in the {kind}")));
+    }
+}
