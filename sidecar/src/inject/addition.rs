@@ -51,11 +51,8 @@ impl Addition {
             let Some(spec) = spec.as_object_mut() else {
                 continue;
             };
+            // Also where there is no such list, or one of nothing, which stays as it is.
             if after == before {
-                // Also where there is no such list, or one of nothing.
-                if before.is_empty() && spec.get(list).is_some_and(Value::is_null) {
-                    spec.remove(list);
-                }
                 continue;
             }
             if after.is_empty() {

@@ -103,6 +103,19 @@ fn empty_lists_are_filled() {
 }
 
 #[test]
+fn where_there_is_nothing_to_take_out_nothing_changes() {
+    for empty in ["", " []", " null", " ~", " [] # none"] {
+        for list in ["initContainers", "volumes"] {
+            let text = format!("{POD}  {list}:{empty}\n");
+            let (left, outcomes) = manifests(&text, Change::Uninject)
+                .unwrap_or_else(|error| panic!("{error}:\n{text}"));
+            assert_eq!(outcomes[0].result, Fate::Unchanged, "{text}");
+            assert_eq!(left, text);
+        }
+    }
+}
+
+#[test]
 fn json_stays_json() {
     let compact = r#"{"apiVersion":"v1","kind":"Pod","spec":{"containers":[{"name":"app"}]}}"#;
     let value: Value = serde_json::from_str(compact).expect("JSON");
