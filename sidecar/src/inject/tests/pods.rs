@@ -364,6 +364,21 @@ fn what_is_said_of_probes_leaves_the_rest_to_the_pod() {
 }
 
 #[test]
+fn who_asks_is_told_with_the_ports_that_are_asked_on_and_never_alone() {
+    let variables = |annotations: &[(&str, &str)]| {
+        let pod = yaml(&injected(&annotated(annotations)));
+        let names = environment(&pod, 1).into_iter().map(|(name, _)| name);
+        let is_asked = |name: &String| name.starts_with("SIDECAR_PROBE_");
+        names.filter(is_asked).collect::<Vec<_>>()
+    };
+    let both = ["SIDECAR_PROBE_PORTS", "SIDECAR_PROBE_SOURCES"];
+    assert_eq!(variables(&[("probe-ports", "9000")]), both);
+    assert_eq!(variables(&[("inbound", "strict")]), [""; 0]);
+    let sources = ("probe-sources", "198.18.0.1/32");
+    assert_eq!(variables(&[sources]), both[1..]);
+}
+
+#[test]
 fn what_is_said_where_no_pod_hears_it_is_refused() {
     let deployment = |metadata: &str| {
         format!(
@@ -453,7 +468,7 @@ fn ports_are_told_in_whatever_notation_they_are_written() {
         "08080",
         "8080.0",
         "808e1",
-        "!!int \"8080\"",
+        "!!int \"0x1F90\"",
     ] {
         let probe = format!("    livenessProbe: {{tcpSocket: {{port: {written}}}}}\n");
         let pod = yaml(&injected(&format!("{POD}{probe}")));

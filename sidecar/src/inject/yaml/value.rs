@@ -162,10 +162,6 @@ fn integer(text: &str) -> Option<i64> {
 
 /// What is whole, such as `8080.0` or `8e3`, is an integer once it has become JSON.
 fn float(text: &str) -> Option<Value> {
-    let is_known = |byte: u8| byte.is_ascii_digit() || b"+-.eE".contains(&byte);
-    if !text.bytes().all(is_known) {
-        return None;
-    }
     let number = text.parse::<f64>().ok().filter(|it| it.is_finite())?;
     let whole = (number.fract() == 0.0).then(|| format!("{number:.0}").parse::<i64>().ok());
     Some(whole.flatten().map_or_else(|| number.into(), Value::from))
@@ -215,6 +211,9 @@ mod tests {
             "2024-01-01",
             "inf",
             "nan",
+            "+inf",
+            "-.inf",
+            "-nan",
         ];
         for text in texts {
             assert_eq!(plain(text), text, "{text}");
