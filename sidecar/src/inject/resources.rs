@@ -29,15 +29,7 @@ impl Default for Resources {
 impl Resources {
     /// The annotation of a request that is more than its limit, both chosen, and the two.
     pub(super) fn contradiction(&self) -> Option<(&'static str, &str, &str)> {
-        let default = Self::default();
-        let cpu = fit(
-            (&self.cpu_request, &default.cpu_request),
-            (&self.cpu_limit, &default.cpu_limit),
-        );
-        let memory = fit(
-            (&self.memory_request, &default.memory_request),
-            (&self.memory_limit, &default.memory_limit),
-        );
+        let [cpu, memory] = self.fitting();
         [("cpu-request", cpu), ("memory-request", memory)]
             .into_iter()
             .find_map(|(key, (request, limit))| {
@@ -47,15 +39,7 @@ impl Resources {
     }
 
     pub(super) fn value(&self) -> Value {
-        let default = Self::default();
-        let (cpu_request, cpu_limit) = fit(
-            (&self.cpu_request, &default.cpu_request),
-            (&self.cpu_limit, &default.cpu_limit),
-        );
-        let (memory_request, memory_limit) = fit(
-            (&self.memory_request, &default.memory_request),
-            (&self.memory_limit, &default.memory_limit),
-        );
+        let [(cpu_request, cpu_limit), (memory_request, memory_limit)] = self.fitting();
         let sides = [
             ("limits", side(cpu_limit, memory_limit)),
             ("requests", side(cpu_request, memory_request)),
@@ -66,14 +50,32 @@ impl Resources {
             .collect::<Map<_, _>>()
             .into()
     }
+
+    /// Those of CPU and of memory, as they are written.
+    fn fitting(&self) -> [Pair<'_>; 2] {
+        let default = Self::default();
+        [
+            fit(
+                (&self.cpu_request, &default.cpu_request),
+                (&self.cpu_limit, &default.cpu_limit),
+            ),
+            fit(
+                (&self.memory_request, &default.memory_request),
+                (&self.memory_limit, &default.memory_limit),
+            ),
+        ]
+    }
 }
+
+/// A request and a limit.
+type Pair<'a> = (Option<&'a str>, Option<&'a str>);
 
 /// Request and limit of one resource, each given with its default. Kubernetes refuses pods that ask
 /// for more than they may take: where only one of the two is chosen, the other's default gives way.
 fn fit<'a>(
     (request, default_request): (&'a Option<String>, &Option<String>),
     (limit, default_limit): (&'a Option<String>, &Option<String>),
-) -> (Option<&'a str>, Option<&'a str>) {
+) -> Pair<'a> {
     let (wanted, allowed) = (request.as_deref(), limit.as_deref());
     if !wanted.zip(allowed).is_some_and(is_too_much) {
         (wanted, allowed)
