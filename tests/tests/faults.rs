@@ -1,6 +1,10 @@
 //! The death of the proxy, and a full file table: connections end, and nothing travels in plaintext.
 
-use std::fs;
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use serde_json::Value;
 use sidecar_tests::{App, Behaviour, Pod, Pods, SECRET, app::GREETING};
@@ -98,8 +102,9 @@ fn cleanup_frees_a_pod_from_a_killed_sidecar() {
     );
 }
 
-/// Opens forty connections, keeps those that are answered, and tells how many these are.
+/// Opens forty connections at once, keeps those that are answered, and tells how many these are.
 const CROWD: &str = r#"
+import threading
 def join(crowd):
     try:
         sock = dial(sys.argv[1], 8080)
@@ -109,8 +114,11 @@ def join(crowd):
     except (OSError, EOFError):
         pass
 crowd = []
-for _ in range(40):
-    join(crowd)
+comers = [threading.Thread(target=join, args=[crowd]) for _ in range(40)]
+for comer in comers:
+    comer.start()
+for comer in comers:
+    comer.join()
 report(answered=len(crowd))
 "#;
 
@@ -149,13 +157,31 @@ fn assert_crowd_is_thinned(pods: &Pods, tight: &Pod, direction: &str) {
     assert_eq!(ask(pods), SECRET);
 }
 
-/// Limits the sidecar's file table to what it has open, and a few more.
-fn leave_descriptors(pod: &Pod, more: usize) {
+/// Limits the sidecar's file table so that so many descriptors are left, or a few more.
+///
+/// The limit is one of numbers. It stays above those of the spare descriptors, which are of no use
+/// beyond it, and what lies between them and the others was let go by the sidecar as it started.
+fn leave_descriptors(pod: &Pod, least: usize) {
     let id = pod.sidecar().id();
-    let open = fs::read_dir(format!("/proc/{id}/fd"))
+    let table = PathBuf::from(format!("/proc/{id}/fd"));
+    let taken: BTreeMap<usize, PathBuf> = fs::read_dir(&table)
         .expect("the sidecar runs")
-        .count();
-    let limit = format!("--nofile={0}:{0}", open + more);
+        .map(|entry| entry.expect("an entry").file_name())
+        .filter_map(|name| {
+            let target = fs::read_link(table.join(&name)).ok()?;
+            Some((name.to_str()?.parse().ok()?, target))
+        })
+        .collect();
+    let spare = taken
+        .iter()
+        .filter(|(_, target)| **target == Path::new("/dev/null"))
+        .map(|(number, _)| *number)
+        .max()
+        .expect("the sidecar has spare descriptors");
+    let free = (0..).filter(|number| !taken.contains_key(number));
+    let last_free = free.take(least).last().expect("numbers do not end");
+    let limit = spare.max(last_free) + 1;
+    let limit = format!("--nofile={limit}:{limit}");
     pod.program("/usr/bin/prlimit")
         .args(["--pid", &id.to_string(), &limit])
         .succeed();

@@ -20,7 +20,8 @@ pub(super) struct Acceptor {
     /// Which way they run, for the metrics.
     direction: Direction,
     /// A descriptor to give up when there is no other, so that a connection can be taken and
-    /// refused instead of hanging in the queue. `None` while it could not be had back.
+    /// refused instead of hanging in the queue. `None` while it could not be had back: the
+    /// next descriptor after a connection's own is kept for that.
     spare: Option<File>,
 }
 
@@ -45,15 +46,21 @@ impl Acceptor {
     pub(super) async fn accept(&mut self, telemetry: &Telemetry) -> Accepted {
         loop {
             match self.listener.accept().await {
-                Ok((stream, client)) => return Accepted::new(stream, client),
+                Ok((stream, client)) => {
+                    if self.spare.is_none() {
+                        self.spare = spare();
+                    }
+                    return Accepted::new(stream, client);
+                }
                 Err(error) if is_descriptor_limit(&error) => {
-                    telemetry.not_accepted(self.direction, Close::FdLimit);
-                    tracing::error!(
-                        direction = %self.direction,
-                        reason = %Close::FdLimit,
-                        "refused a connection because no file descriptor is left ({error}); raise the limit of open files, two for each connection"
-                    );
-                    self.refuse_one();
+                    if self.refuse_one() {
+                        telemetry.not_accepted(self.direction, Close::FdLimit);
+                        tracing::error!(
+                            direction = %self.direction,
+                            reason = %Close::FdLimit,
+                            "refused a connection because no file descriptor is left ({error}); raise the limit of open files, two for each connection"
+                        );
+                    }
                     tokio::time::sleep(BACK_OFF).await;
                 }
                 Err(error) if is_of_one_connection(&error) => {}
@@ -84,13 +91,19 @@ impl Acceptor {
         std::iter::from_fn(next).take(MOST)
     }
 
-    /// Takes one connection with the spare descriptor and resets it.
-    fn refuse_one(&mut self) {
+    /// Takes one connection with the spare descriptor and resets it, if there are both.
+    fn refuse_one(&mut self) -> bool {
         self.spare = None;
-        if let Some(Ok((stream, _))) = now_or_never(self.listener.accept()) {
-            drop(Tcp::new(stream));
-        }
+        let taken = now_or_never(self.listener.accept());
+        let refused = match taken {
+            Some(Ok((stream, _))) => {
+                drop(Tcp::new(stream));
+                true
+            }
+            _ => false,
+        };
         self.spare = spare();
+        refused
     }
 }
 
@@ -125,5 +138,25 @@ pub(super) fn now_or_never<F: Future>(future: F) -> Option<F::Output> {
     match std::pin::pin!(future).poll(&mut context) {
         std::task::Poll::Ready(output) => Some(output),
         std::task::Poll::Pending => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_spare_descriptor_that_was_lost_is_had_back_with_the_next_connection() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let mut acceptor = Acceptor::new(listener, Direction::Inbound);
+        acceptor.spare = None;
+        let _client = TcpStream::connect(address).await.expect("it listens");
+
+        let telemetry = Telemetry::new(crate::telemetry::Options::default()).expect("unique names");
+
+        acceptor.accept(&telemetry).await;
+
+        assert!(acceptor.spare.is_some());
     }
 }
