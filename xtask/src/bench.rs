@@ -1,19 +1,29 @@
 //! `cargo xtask bench`
 
+mod adapter;
+mod credentials;
+mod h2load;
 mod load;
+mod machine;
+mod peer;
 mod quiet;
 mod report;
 mod site;
 
-use std::{env, fs, path::PathBuf, process::Command};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, bail};
+use serde_json::{Value, json};
 
-use self::{report::Report, site::Site};
+use self::{adapter::Adapter, peer::Peer, report::Report, site::Site};
 use crate::{
     build,
     command::{run as run_command, step},
-    setup, workspace,
+    nginx, setup, workspace,
 };
 
 /// Measure what the sidecar costs: mutual TLS, and the sidecar switched off, against no sidecar
@@ -31,10 +41,17 @@ pub struct Options {
     /// Also write every reading to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Compare with other proxies, too, as two-sided chains of mutual TLS
+    #[arg(long)]
+    peers: bool,
+    /// Compare with the proxy that this file describes, as those in xtask/peers do
+    #[arg(long = "peer", value_name = "FILE")]
+    others: Vec<PathBuf>,
 }
 
 /// What the loads are made with, by path and Debian package.
-const PROGRAMS: [(&str, &str); 6] = [
+const PROGRAMS: [(&str, &str); 7] = [
+    ("/usr/bin/h2load", "nghttp2-client"),
     ("/usr/bin/iperf3", "iperf3"),
     ("/usr/bin/wrk", "wrk"),
     ("/usr/sbin/ip", "iproute2"),
@@ -58,16 +75,20 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     if env::var_os(VARIABLE).is_none() {
         return with_release_build();
     }
+    let peers = peers(options)?;
     let busy = step("see whether the machine is quiet", quiet::busy)?;
-    let sites = step("make the pods of every site", Site::all)?;
-    let mut report = Report::default();
-    step("warm up", || round(&sites, 1, &mut Report::default()))?;
+    let sites = step("make the pods of every site", || Site::all(&peers))?;
+    let mut report = empty_report(&sites, peers.len());
+    step("warm up", || round(&sites, 1, &mut empty_report(&sites, 0)))?;
     for number in 1..=options.rounds {
         step(&format!("round {number} of {}", options.rounds), || {
             round(&sites, options.seconds, &mut report)
         })?;
     }
-    println!("{}", report.table());
+    println!("{}\n{}", report.medians(), report.ratios());
+    for Peer { adapter, .. } in &peers {
+        println!("{}: {}", adapter.name, adapter.tls);
+    }
     if busy > QUIET {
         println!(
             "‼ other work took {:.0} % of the machine: do not trust it",
@@ -75,7 +96,12 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         );
     }
     if let Some(path) = &options.json {
-        fs::write(path, report.json().to_string())
+        let report = json!({
+            "machine": machine::describe(),
+            "programs": versions(&peers),
+            "readings": report.json(),
+        });
+        fs::write(path, report.to_string())
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
@@ -94,12 +120,59 @@ fn with_release_build() -> anyhow::Result<()> {
     )
 }
 
+/// The proxies to compare with. Of the project's own, those that cannot be had are left out.
+fn peers(options: &Options) -> anyhow::Result<Vec<Peer>> {
+    let mut peers = Vec::new();
+    if options.peers {
+        for adapter in Adapter::all()? {
+            let name = adapter.name.clone();
+            match Peer::install(adapter) {
+                Ok(peer) => peers.push(peer),
+                Err(error) => println!("‼ without {name}: {error:#}"),
+            }
+        }
+    }
+    for file in &options.others {
+        let adapter = Adapter::read(file)?;
+        let peer = Peer::install(adapter);
+        peers.push(peer.with_context(|| format!("cannot use the adapter {}", file.display()))?);
+    }
+    Ok(peers)
+}
+
+fn empty_report(sites: &[Site], peers: usize) -> Report {
+    let ours = sites.iter().position(|site| site.name == site::OURS);
+    let names = sites.iter().map(|site| site.name.clone()).collect();
+    Report::new(names, ours.expect("it is always measured"), peers)
+}
+
+/// What each program says of itself.
+fn versions(peers: &[Peer]) -> Value {
+    let own = env::var_os(VARIABLE).unwrap_or_default();
+    let common = [
+        ("sidecar", Path::new(&own), "--version"),
+        ("nginx", Path::new(nginx::PROGRAM), "-v"),
+        ("wrk", Path::new("/usr/bin/wrk"), "-v"),
+        ("h2load", Path::new("/usr/bin/h2load"), "--version"),
+        ("iperf3", Path::new("/usr/bin/iperf3"), "--version"),
+    ];
+    let common = common.map(|(name, path, argument)| {
+        let version = machine::version(path, &[argument]);
+        (name.to_owned(), json!({ "version": version }))
+    });
+    let peers = peers.iter().map(|Peer { adapter, program }| {
+        let version = machine::version(program, &adapter.version);
+        let facts = json!({ "version": version, "tls": adapter.tls });
+        (adapter.name.clone(), facts)
+    });
+    common.into_iter().chain(peers).collect()
+}
+
 /// Every load at every site.
 fn round(sites: &[Site], seconds: u64, report: &mut Report) -> anyhow::Result<()> {
     for load in load::ALL {
         for (column, site) in sites.iter().enumerate() {
-            let readings =
-                load(site, seconds).with_context(|| format!("with {}", site::NAMES[column]))?;
+            let readings = load(site, seconds).with_context(|| format!("with {}", site.name))?;
             report.add(column, readings);
         }
     }

@@ -11,15 +11,21 @@ pub const PROGRAM: &str = "/usr/sbin/nginx";
 pub const WORDS: &str = "violet-rhinoceros";
 
 const PORT: u16 = 8080;
+const HTTP2_PORT: u16 = 8081;
 
 /// Where it listens in `pod`.
 pub fn address(pod: &Pod) -> SocketAddr {
     (pod.v4(), PORT).into()
 }
 
-/// The address of a page without content, whose requests are not logged.
-pub fn empty_page(pod: &Pod) -> String {
-    format!("http://{}/empty", address(pod))
+/// Where it takes HTTP/2 without TLS in `pod`.
+pub fn http2_address(pod: &Pod) -> SocketAddr {
+    (pod.v4(), HTTP2_PORT).into()
+}
+
+/// A page without content, whose requests are not logged, of what answers at `address`.
+pub fn empty_page(address: SocketAddr) -> String {
+    format!("http://{address}/empty")
 }
 
 /// Starts it in `pod`. For each request it writes down the client, itself and the page.
@@ -29,12 +35,13 @@ pub fn start(pod: &Pod) -> Process {
 master_process off;
 pid nginx.pid;
 error_log stderr;
-events {{}}
+events {{ worker_connections 4096; }}
 http {{
     log_format seen '$remote_addr:$remote_port $server_addr:$server_port $request_uri';
     keepalive_requests 1000000;
     server {{
         listen {PORT};
+        listen {HTTP2_PORT} http2;
         location / {{ access_log /dev/stdout seen; return 200 '{WORDS}\\n'; }}
         location /empty {{ access_log off; return 204; }}
     }}

@@ -3,67 +3,133 @@
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde_json::{Value, json};
 
-use super::{load::Reading, site::NAMES};
+use super::load::{Better, Reading};
 
 /// Everything that was read, by what was measured and at which site.
-#[derive(Default)]
 pub struct Report {
+    sites: Vec<String>,
+    /// How many of the sites, the last ones, are peers', and the number of the one they are compared
+    /// with.
+    peers: usize,
+    ours: usize,
     rows: Vec<Row>,
 }
 
 struct Row {
-    what: &'static str,
+    what: String,
     unit: &'static str,
+    better: Better,
     /// The readings at each site, round by round.
-    sites: [Vec<f64>; NAMES.len()],
+    sites: Vec<Vec<f64>>,
 }
 
 impl Report {
+    /// An empty one, on sites of which the first is what the others are set in relation to, and the
+    /// last ones, so many, are those of peers, that the one with the number `ours` is compared with.
+    pub fn new(sites: Vec<String>, ours: usize, peers: usize) -> Self {
+        Self {
+            sites,
+            peers,
+            ours,
+            rows: Vec::new(),
+        }
+    }
+
     /// Adds what was read at the site with this number. Rows keep the order in which they came.
     pub fn add(&mut self, site: usize, readings: Vec<Reading>) {
-        for Reading { what, unit, value } in readings {
+        for Reading {
+            what,
+            unit,
+            better,
+            value,
+        } in readings
+        {
             let known = self.rows.iter().position(|row| row.what == what);
             let index = known.unwrap_or_else(|| {
-                let sites = Default::default();
-                self.rows.push(Row { what, unit, sites });
+                self.rows.push(Row {
+                    what,
+                    unit,
+                    better,
+                    sites: vec![Vec::new(); self.sites.len()],
+                });
                 self.rows.len() - 1
             });
             self.rows[index].sites[site].push(value);
         }
     }
 
-    /// Medians with their spread, and what they are in relation to those of the first site.
-    pub fn table(&self) -> Table {
-        let mut table = Table::new();
-        table.load_style(presets::UTF8_FULL_CONDENSED.with_rounded_corners());
-        let [first, others @ ..] = NAMES;
-        let ratios = others.map(|name| format!("{name} : {first}"));
-        let names = [""].into_iter().chain(NAMES).map(str::to_owned);
-        table.set_header(names.chain(ratios));
-        for Row { what, unit, sites } in &self.rows {
-            let medians = sites.each_ref().map(|readings| median(readings));
-            let values = sites.iter().map(|readings| with_spread(readings));
-            let ratios = medians[1..].iter().map(|value| ratio(*value, medians[0]));
-            let right = |number| Cell::new(number).set_alignment(CellAlignment::Right);
-            let name = Cell::new(format!("{what}, {unit}"));
-            table.add_row([name].into_iter().chain(values.chain(ratios).map(right)));
+    /// Medians with their spread.
+    pub fn medians(&self) -> Table {
+        let mut table = table(self.sites.iter().cloned());
+        for row in &self.rows {
+            let values = row.sites.iter().map(|readings| with_spread(readings));
+            table.add_row(row.cells(values));
         }
         table
+    }
+
+    /// What the medians are in relation to those of the first site, and ours to the best peer's.
+    pub fn ratios(&self) -> Table {
+        let [first, others @ ..] = &*self.sites else {
+            return Table::new();
+        };
+        let best = (self.peers > 0).then(|| format!("{} : best peer", self.sites[self.ours]));
+        let ratios = others.iter().map(|name| format!("{name} : {first}"));
+        let mut table = table(ratios.chain(best));
+        for row in &self.rows {
+            let medians: Vec<_> = row.sites.iter().map(|readings| median(readings)).collect();
+            let ratios = medians[1..].iter().map(|value| ratio(*value, medians[0]));
+            let best = (self.peers > 0).then(|| self.to_best_peer(row.better, &medians));
+            table.add_row(row.cells(ratios.chain(best)));
+        }
+        table
+    }
+
+    /// Our median in relation to that of the best peer, and whose that is.
+    fn to_best_peer(&self, better: Better, medians: &[f64]) -> String {
+        let peers = self
+            .sites
+            .iter()
+            .zip(medians)
+            .skip(self.sites.len() - self.peers);
+        let peers = peers.filter(|(_, median)| median.is_finite());
+        let best = match better {
+            Better::Higher => peers.max_by(|(_, a), (_, b)| a.total_cmp(b)),
+            Better::Lower => peers.min_by(|(_, a), (_, b)| a.total_cmp(b)),
+        };
+        best.map_or_else(
+            || NOTHING.to_owned(),
+            |(name, best)| format!("{} ({name})", ratio(medians[self.ours], *best)),
+        )
     }
 
     /// Every reading, for programs.
     pub fn json(&self) -> Value {
         self.rows
             .iter()
-            .map(|Row { what, unit, sites }| {
-                let sites: serde_json::Map<_, _> = NAMES
-                    .iter()
-                    .zip(sites)
-                    .map(|(name, readings)| ((*name).to_owned(), json!(readings)))
+            .map(|row| {
+                let sites: serde_json::Map<_, _> = { self.sites.iter().cloned() }
+                    .zip(row.sites.iter().map(|readings| json!(readings)))
                     .collect();
-                json!({ "what": what, "unit": unit, "readings": sites })
+                json!({ "what": row.what, "unit": row.unit, "readings": sites })
             })
             .collect()
+    }
+}
+
+/// One with these columns after that of the rows' names.
+fn table(columns: impl Iterator<Item = String>) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL_CONDENSED.with_rounded_corners());
+    table.set_header([String::new()].into_iter().chain(columns));
+    table
+}
+
+impl Row {
+    fn cells(&self, numbers: impl Iterator<Item = String>) -> Vec<Cell> {
+        let name = Cell::new(format!("{}, {}", self.what, self.unit));
+        let right = |number| Cell::new(number).set_alignment(CellAlignment::Right);
+        [name].into_iter().chain(numbers.map(right)).collect()
     }
 }
 
@@ -113,47 +179,61 @@ fn number(value: f64) -> String {
 mod tests {
     use super::*;
 
-    fn report(sites: [&[f64]; NAMES.len()]) -> Report {
-        let mut report = Report::default();
+    const SITES: [&str; 4] = ["direct", "mutual TLS", "first peer", "second peer"];
+
+    fn report(better: Better, peers: usize, sites: [&[f64]; SITES.len()]) -> Report {
+        let mut report = Report::new(SITES.map(str::to_owned).to_vec(), 1, peers);
         for (site, readings) in sites.iter().enumerate() {
             for value in *readings {
-                let (what, unit) = ("requests", "1/s");
-                report.add(
-                    site,
-                    vec![Reading {
-                        what,
-                        unit,
-                        value: *value,
-                    }],
-                );
+                let reading = Reading {
+                    what: "requests".to_owned(),
+                    unit: "1/s",
+                    better,
+                    value: *value,
+                };
+                report.add(site, vec![reading]);
             }
         }
         report
     }
 
+    /// The cells of the row with this start.
+    fn cells(table: &Table, start: &str) -> Vec<String> {
+        let row = table.lines().find(|line| line.contains(start));
+        let cells = row.iter().flat_map(|row| row.split(['│', '┆']));
+        let cells: Vec<_> = cells.map(|cell| cell.trim().to_owned()).collect();
+        cells[1..cells.len() - 1].to_vec()
+    }
+
     #[test]
     fn a_row_shows_medians_spreads_and_ratios() {
-        let table = report([&[300.0, 100.0, 200.0], &[150.0, 250.0], &[50.0], &[40.0]]).table();
+        let report = report(
+            Better::Higher,
+            0,
+            [&[300.0, 100.0, 200.0], &[150.0, 250.0], &[50.0], &[40.0]],
+        );
 
-        let row = table.lines().find(|line| line.contains("requests"));
-        let cells: Vec<_> = row
-            .iter()
-            .flat_map(|row| row.split(['│', '┆']))
-            .map(str::trim)
-            .collect();
-        let expected = [
-            "",
+        let medians = [
             "requests, 1/s",
             "200 ±50 %",
             "200 ±25 %",
             "50.0 ±0 %",
             "40.0 ±0 %",
-            "1.00",
-            "0.25",
-            "0.20",
-            "",
         ];
-        assert_eq!(cells, expected);
+        assert_eq!(cells(&report.medians(), "requests"), medians);
+        let ratios = ["requests, 1/s", "1.00", "0.25", "0.20"];
+        assert_eq!(cells(&report.ratios(), "requests"), ratios);
+    }
+
+    #[test]
+    fn the_best_peer_has_most_of_what_is_good_and_least_of_what_is_not() {
+        let best = |better| {
+            let report = report(better, 2, [&[100.0], &[30.0], &[20.0], &[40.0]]);
+            cells(&report.ratios(), "requests").pop()
+        };
+
+        assert_eq!(best(Better::Higher).as_deref(), Some("0.75 (second peer)"));
+        assert_eq!(best(Better::Lower).as_deref(), Some("1.50 (first peer)"));
     }
 
     #[test]
@@ -164,7 +244,7 @@ mod tests {
 
     #[test]
     fn programs_get_every_reading() {
-        let json = report([&[1.0, 2.0], &[], &[3.0], &[]]).json();
+        let json = report(Better::Higher, 0, [&[1.0, 2.0], &[3.0], &[], &[]]).json();
 
         assert_eq!(json[0]["readings"]["direct"], json!([1.0, 2.0]));
         assert_eq!(json[0]["readings"]["mutual TLS"], json!([3.0]));

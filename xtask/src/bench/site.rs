@@ -1,6 +1,10 @@
 //! Where a load runs: a pair of pods, of which each has a core of its own.
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 
 use anyhow::{Context as _, bail};
 use nix::{
@@ -9,70 +13,152 @@ use nix::{
 };
 use sidecar_tests::{Pod, Pods, Process, cgroup::Container};
 
+use super::{credentials::Authority, peer::Peer};
 use crate::nginx;
 
-/// What the sites have: no sidecar, one that steers nothing, one that does all it can, and one that
-/// does not look at what it carries.
-pub const NAMES: [&str; 4] = ["direct", "off", "mutual TLS", "unobserved"];
-
-/// The sidecars' flags at each site.
-const FLAGS: [Option<&[&str]>; NAMES.len()] = [
-    None,
-    Some(&["--workers", "1", "--inbound", "off", "--outbound", "off"]),
-    Some(&["--workers", "1"]),
-    Some(&["--workers", "1", "--observe", "off"]),
+/// The sidecar's flags at its own sites: it steers nothing, does all it can, does not look at what it
+/// carries.
+const SIDECARS: [(&str, &[&str]); 3] = [
+    (
+        "off",
+        &["--workers", "1", "--inbound", "off", "--outbound", "off"],
+    ),
+    (OURS, &["--workers", "1"]),
+    ("unobserved", &["--workers", "1", "--observe", "off"]),
 ];
+
+/// The site without anything between client and server.
+pub const DIRECT: &str = "direct";
+
+/// The site that peers are compared with.
+pub const OURS: &str = "mutual TLS";
+
+/// Where iperf3 listens.
+const IPERF3_PORT: u16 = 5201;
+
+/// Where a peer takes plaintext in the client's pod, and mutual TLS in the server's, for each of
+/// [`Targets::servers`].
+const PEER_PORTS: [[u16; 2]; 3] = [[18080, 28080], [18081, 28081], [15201, 25201]];
 
 /// Two pods and the servers that loads are sent to.
 pub struct Site {
+    /// What the report calls it.
+    pub name: String,
+    /// Where loads are sent.
+    pub targets: Targets,
     /// The core of the client's pod.
     core: usize,
-    /// nginx and iperf3. Dropped before the pods they run in.
-    _servers: [Process; 2],
+    /// nginx and iperf3, and a peer. Dropped before the pods they run in.
+    processes: Vec<Process>,
     pods: Pods,
 }
 
+/// Where each kind of load is sent.
+#[derive(Clone, Copy)]
+pub struct Targets {
+    /// HTTP/1.
+    pub http: SocketAddr,
+    /// HTTP/2 without TLS.
+    pub http2: SocketAddr,
+    /// iperf3's server.
+    pub iperf3: SocketAddr,
+}
+
+impl Targets {
+    /// The servers themselves.
+    fn servers(pod: &Pod) -> Self {
+        Self {
+            http: nginx::address(pod),
+            http2: nginx::http2_address(pod),
+            iperf3: (pod.v4(), IPERF3_PORT).into(),
+        }
+    }
+}
+
 impl Site {
-    /// One site for each of [`NAMES`].
-    pub fn all() -> anyhow::Result<Vec<Self>> {
+    /// One site without and those with sidecars, and then one for each peer.
+    pub fn all(peers: &[Peer]) -> anyhow::Result<Vec<Self>> {
         let cores = two_cores()?;
-        Ok(FLAGS.iter().map(|flags| Self::new(cores, *flags)).collect())
+        let mut sites = vec![Self::new(cores, DIRECT)];
+        for (name, flags) in SIDECARS {
+            let mut site = Self::new(cores, name);
+            site.mesh(cores, flags);
+            sites.push(site);
+        }
+        for peer in peers {
+            let mut site = Self::new(cores, &peer.adapter.name);
+            site.join(cores, peer)
+                .with_context(|| format!("with {}", site.name))?;
+            sites.push(site);
+        }
+        Ok(sites)
     }
 
-    fn new([client, server]: [usize; 2], flags: Option<&[&str]>) -> Self {
-        let mut pods = Pods::plain();
+    fn new([client, server]: [usize; 2], name: &str) -> Self {
+        let pods = Pods::plain();
         for pod in [&pods.client, &pods.server] {
             // Else a new connection per request runs out of ports to leave behind.
             let namespace = pod.sandbox().namespace();
             namespace.sysctl("net/ipv4/ip_local_port_range", "1024 65535");
             namespace.sysctl("net/ipv4/tcp_tw_reuse", "1");
-        }
-        if let Some(flags) = flags {
-            let dev_ca = pods.dev_ca();
-            on_core(client, || pods.client.mesh(&dev_ca, flags));
-            on_core(server, || pods.server.mesh(&dev_ca, flags));
-            pods.client.wait_until_ready();
-            pods.server.wait_until_ready();
+            // A connection never takes a port that something is still to listen on.
+            let reserved = PEER_PORTS.map(|ports| ports.map(|port| port.to_string()).join(","));
+            namespace.sysctl("net/ipv4/ip_local_reserved_ports", &reserved.join(","));
         }
         let iperf3 = || {
             pods.server
                 .program("/usr/bin/iperf3")
                 .arg("--server")
-                .listen(5201)
+                .listen(IPERF3_PORT)
         };
         Self {
+            name: name.to_owned(),
+            targets: Targets::servers(&pods.server),
             core: client,
-            _servers: on_core(server, || [nginx::start(&pods.server), iperf3()]),
+            processes: on_core(server, || vec![nginx::start(&pods.server), iperf3()]),
             pods,
         }
     }
 
-    /// Where the servers run.
-    pub fn server(&self) -> &Pod {
-        &self.pods.server
+    /// Gives both pods sidecars.
+    fn mesh(&mut self, [client, server]: [usize; 2], flags: &[&str]) {
+        let dev_ca = self.pods.dev_ca();
+        on_core(client, || self.pods.client.mesh(&dev_ca, flags));
+        on_core(server, || self.pods.server.mesh(&dev_ca, flags));
+        self.pods.client.wait_until_ready();
+        self.pods.server.wait_until_ready();
     }
 
-    /// Does `work` in the client's pod; returns the processor time that both sidecars took for it,
+    /// Puts a peer into both pods, and sends loads to the client's.
+    fn join(&mut self, [client, server]: [usize; 2], peer: &Peer) -> anyhow::Result<()> {
+        let authority = Authority::new()?;
+        let pods = &self.pods;
+        let files = [
+            authority.issue(&pods.client)?,
+            authority.issue(&pods.server)?,
+        ];
+        let Targets {
+            http,
+            http2,
+            iperf3,
+        } = &mut self.targets;
+        for (target, [plaintext, tls]) in [http, http2, iperf3].into_iter().zip(PEER_PORTS) {
+            let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+            let tls = SocketAddr::from((pods.server.v4(), tls));
+            let addresses = [tls, loopback(target.port())];
+            self.processes.push(on_core(server, || {
+                peer.server(&pods.server, &files[1], addresses)
+            })?);
+            let addresses = [loopback(plaintext), tls];
+            self.processes.push(on_core(client, || {
+                peer.client(&pods.client, &files[0], addresses)
+            })?);
+            *target = loopback(plaintext);
+        }
+        Ok(())
+    }
+
+    /// Does `work` in the client's pod; returns the processor time that both sidecars, or the peer on both sides, took for it,
     /// too.
     pub fn meter<T>(&self, work: impl FnOnce(&Pod) -> T) -> (T, Duration) {
         let before = self.processor_time();

@@ -43,7 +43,12 @@ pub fn mesh(pods: &mut Pods) {
 
 /// One request after the other over one connection, from the client's pod to the server's.
 pub fn load(pods: &Pods) -> Load {
-    wrk::run(&pods.client, 1, 1, &[&nginx::empty_page(&pods.server)])
+    wrk::run(
+        &pods.client,
+        1,
+        1,
+        &[&nginx::empty_page(nginx::address(&pods.server))],
+    )
 }
 
 impl Stage {
