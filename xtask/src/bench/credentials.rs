@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use rcgen::{
-    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose,
 };
 use sidecar_tests::Pod;
 
@@ -32,6 +32,7 @@ pub struct Files {
 impl Authority {
     pub fn new() -> anyhow::Result<Self> {
         let mut params = CertificateParams::default();
+        params.distinguished_name = called("authority");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let key = KeyPair::generate().context("cannot make an authority's key")?;
@@ -48,6 +49,7 @@ impl Authority {
     /// Issues to a pod, whose peer may be on either side.
     pub fn issue(&self, pod: &Pod) -> anyhow::Result<Files> {
         let mut params = CertificateParams::new([NAME.to_owned()]).context("cannot name a peer")?;
+        params.distinguished_name = called("peer");
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![
             ExtendedKeyUsagePurpose::ClientAuth,
@@ -67,4 +69,11 @@ impl Authority {
             ca: sandbox.file("peer-ca.pem", &self.certificate),
         })
     }
+}
+
+/// The subject of a certificate. OpenSSL takes one that is called as its issuer is for self-signed.
+fn called(name: &str) -> DistinguishedName {
+    let mut subject = DistinguishedName::new();
+    subject.push(DnType::CommonName, name);
+    subject
 }
