@@ -11,12 +11,13 @@ mod report;
 mod site;
 
 use std::{
+    collections::HashSet,
     env, fs,
     path::{Path, PathBuf},
     process::Command,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use serde_json::{Value, json};
 
 use self::{adapter::Adapter, peer::Peer, report::Report, site::Site};
@@ -98,7 +99,8 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     if let Some(path) = &options.json {
         let report = json!({
             "machine": machine::describe(),
-            "programs": versions(&peers),
+            "programs": versions(),
+            "peers": peer_versions(&peers),
             "readings": report.json(),
         });
         fs::write(path, report.to_string())
@@ -137,6 +139,14 @@ fn peers(options: &Options) -> anyhow::Result<Vec<Peer>> {
         let peer = Peer::install(adapter);
         peers.push(peer.with_context(|| format!("cannot use the adapter {}", file.display()))?);
     }
+    let mut names = site::names().collect::<HashSet<_>>();
+    for Peer { adapter, .. } in &peers {
+        ensure!(
+            names.insert(&adapter.name),
+            "`name` says {:?}, as something else that is measured is called",
+            adapter.name
+        );
+    }
     Ok(peers)
 }
 
@@ -146,26 +156,31 @@ fn empty_report(sites: &[Site], peers: usize) -> Report {
     Report::new(names, ours.expect("it is always measured"), peers)
 }
 
-/// What each program says of itself.
-fn versions(peers: &[Peer]) -> Value {
+/// What each program says of itself, but for the peers.
+fn versions() -> Value {
     let own = env::var_os(VARIABLE).unwrap_or_default();
-    let common = [
+    [
         ("sidecar", Path::new(&own), "--version"),
         ("nginx", Path::new(nginx::PROGRAM), "-v"),
         ("wrk", Path::new("/usr/bin/wrk"), "-v"),
         ("h2load", Path::new("/usr/bin/h2load"), "--version"),
         ("iperf3", Path::new("/usr/bin/iperf3"), "--version"),
-    ];
-    let common = common.map(|(name, path, argument)| {
-        let version = machine::version(path, &[argument]);
-        (name.to_owned(), json!({ "version": version }))
-    });
-    let peers = peers.iter().map(|Peer { adapter, program }| {
-        let version = machine::version(program, &adapter.version);
-        let facts = json!({ "version": version, "tls": adapter.tls });
-        (adapter.name.clone(), facts)
-    });
-    common.into_iter().chain(peers).collect()
+    ]
+    .into_iter()
+    .map(|(name, path, argument)| (name.to_owned(), json!(machine::version(path, &[argument]))))
+    .collect()
+}
+
+/// What each peer says of itself, and what its adapter says of its TLS.
+fn peer_versions(peers: &[Peer]) -> Value {
+    peers
+        .iter()
+        .map(|Peer { adapter, program }| {
+            let version = machine::version(program, &adapter.version);
+            let facts = json!({ "version": version, "tls": adapter.tls });
+            (adapter.name.clone(), facts)
+        })
+        .collect()
 }
 
 /// Every load at every site.

@@ -1,4 +1,10 @@
 //! The description of a peer: a proxy that others make, which carries what the sidecar carries.
+//!
+//! Peers do the same work as far as they can be told to: certificates of ECDSA P-256 that both sides
+//! verify, TLS 1.3 with AES-256-GCM, one worker, every handshake in full. The sidecar is measured as
+//! it is shipped, and differs: the suite is what rustls prefers, which is the same one; keys are
+//! agreed on with X25519MLKEM768, which costs more than X25519 alone; and sessions are taken up again
+//! on new connections, which costs less.
 
 use std::{
     collections::BTreeMap,

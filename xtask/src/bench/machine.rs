@@ -27,7 +27,12 @@ pub fn version(program: &Path, arguments: &[impl AsRef<str>]) -> Option<String> 
     let arguments = arguments.iter().map(AsRef::as_ref);
     let output = Command::new(program).args(arguments).output().ok()?;
     let lines = [output.stdout, output.stderr].concat();
-    first_with_number(&String::from_utf8_lossy(&lines))
+    let line = first_with_number(&String::from_utf8_lossy(&lines))?;
+    // Some say where they are first, which tells nothing about them.
+    let line = line
+        .strip_prefix(&*program.to_string_lossy())
+        .unwrap_or(&line);
+    Some(line.trim().to_owned())
 }
 
 /// The first line that has a digit: some greet before.

@@ -28,10 +28,15 @@ const SIDECARS: [(&str, &[&str]); 3] = [
 ];
 
 /// The site without anything between client and server.
-pub const DIRECT: &str = "direct";
+const DIRECT: &str = "direct";
 
 /// The site that peers are compared with.
 pub const OURS: &str = "mutual TLS";
+
+/// What the sites without peers are called.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    [DIRECT].into_iter().chain(SIDECARS.map(|(name, _)| name))
+}
 
 /// Where iperf3 listens.
 const IPERF3_PORT: u16 = 5201;
