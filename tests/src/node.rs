@@ -450,8 +450,19 @@ impl Agent {
     /// Stops it with SIGTERM, and waits for its end.
     #[track_caller]
     pub fn stop(self) -> Output {
+        // One that has just been started has not come to it.
+        wait::until("it heeds signals", || self.heeds(Signal::SIGTERM));
         self.signal(Signal::SIGTERM);
         self.wait()
+    }
+
+    /// Has it a handler for this signal (proc(5), `SigCgt`)?
+    fn heeds(&self, signal: Signal) -> bool {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id()));
+        let status = status.expect("it has not been waited for");
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+        let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+        caught.is_some_and(|mask| mask & (1 << (signal as u64 - 1)) != 0)
     }
 
     /// Waits for its end.

@@ -392,16 +392,19 @@ impl ContainerPod {
     }
 
     #[track_caller]
-    fn launch(&mut self, name: &str, arguments: Vec<String>) {
+    fn launch(&mut self, name: &str, mut arguments: Vec<String>) {
         // Entered first: what fails half-way has to be removed as well.
         self.started.push(Started {
             name: name.to_owned(),
             pid: 0,
         });
+        // Asking for it afterwards fails when the container ends at that very moment.
+        let file = self.sandbox.directory().join(format!("{name}.pid"));
+        arguments.insert(1, format!("--pidfile={}", file.display()));
         self.engine.podman(arguments);
-        let pid = self.inspect(name, "{{.State.Pid}}");
+        let pid = fs::read_to_string(file).expect("podman writes it");
         if let Some(started) = self.started.last_mut() {
-            started.pid = pid.parse().expect("a process id");
+            started.pid = pid.trim().parse().expect("a process id");
         }
     }
 
