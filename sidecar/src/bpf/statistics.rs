@@ -53,6 +53,8 @@ impl Statistics {
     ) -> Result<(), io::Error> {
         /// How many are told of before other tasks get their turn.
         const AT_ONCE: usize = 256;
+        /// How long what is told may wait.
+        const PAUSE: Duration = Duration::from_millis(10);
         // Dropped last, and so when nothing is read any more.
         let _turn = Turn::wait(self.turn).await?;
         let ring: RingBuf<MapData> = self.ring.try_into().map_err(maps::into_io)?;
@@ -76,6 +78,8 @@ impl Statistics {
             // The kernel says only once that there is more.
             if told < AT_ONCE {
                 ready.clear_ready();
+                // Else each connection that ends would wake us up. The ring holds far more than comes meanwhile.
+                tokio::time::sleep(PAUSE).await;
             } else {
                 tokio::task::yield_now().await;
             }
