@@ -12,7 +12,7 @@ use crate::{
     },
     pod,
     policy::{Direction, Policy},
-    proxy::{Drain, Establishing, Limits, Proxy},
+    proxy::{Drain, Establishing, Limits, Proxy, Spares},
     reload::Tables,
     telemetry::{KernelEvents, Telemetry},
     tls::Tls,
@@ -110,19 +110,22 @@ impl Capture {
         telemetry.watch_kernel(KernelEvents::new(move || {
             events.counts().map_err(|error| error.to_string())
         })?)?;
-        let acceptors = accept(
-            listeners,
-            &Arc::new(Proxy {
-                kernel: datapath.sockets(),
-                identity,
-                policy,
-                directory: telemetry.directory(),
-                telemetry: telemetry.clone(),
-                establishing: Establishing::new(limits.handshakes),
-                limits,
-            }),
-            &drain,
-        )?;
+        let proxy = Arc::new(Proxy {
+            kernel: datapath.sockets(),
+            identity,
+            policy,
+            directory: telemetry.directory(),
+            telemetry: telemetry.clone(),
+            establishing: Establishing::new(limits.handshakes),
+            spares: Spares::new(limits.reuse),
+            limits,
+        });
+        let acceptors = accept(listeners, &proxy, &drain)?;
+        let leaving = drain.clone();
+        tokio::spawn(async move {
+            let spares = &proxy.spares;
+            spares.close_idle(leaving.is_leaving()).await;
+        });
         let closing = CancellationToken::new();
         let forgetting = telemetry.clone().forget_idle_parties();
         tokio::spawn(closing.clone().run_until_cancelled_owned(forgetting));

@@ -49,7 +49,9 @@ impl Site {
         let open = ["--admin", "0.0.0.0:4195", "--exclude-inbound-ports", "4195"];
         let settings = settings.to_str().expect("the names are ASCII");
         let server = [&open[..], &["--config", settings]].concat();
-        pods.mesh(Some(&open), Some(&server));
+        // Handshakes are to be seen the whole time.
+        let client = [&open[..], &["--reuse", "off"]].concat();
+        pods.mesh(Some(&client), Some(&server));
 
         let [plain, mut stranger, mut nameless] =
             ["plain", "stranger", "nameless"].map(|role| pods.join(role));

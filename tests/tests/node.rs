@@ -281,7 +281,9 @@ fn a_pod_that_comes_later_is_captured_and_one_that_goes_leaves_nothing() {
 #[test]
 fn containers_that_restart_stay_covered() {
     let (node, client, server) = two_pods();
-    let _agent = node.agent_with(&STRICT, &[&client, &server]);
+    // Each round is to be seen whole on the wire.
+    let flags = [&STRICT[..], &["--reuse", "off"]].concat();
+    let _agent = node.agent_with(&flags, &[&client, &server]);
     let path = server.pod.sandbox().cgroup().path();
     for container in ["first", "second"] {
         let cgroup = path.join(container);

@@ -307,7 +307,9 @@ fn a_sidecar_container_that_is_restarted_takes_its_pod_over_again() {
 
 #[test]
 fn containers_of_the_app_that_are_restarted_stay_covered() {
-    let (pods, _) = meshed(&["--outbound", "strict"], &["--inbound", "strict"]);
+    // Each round is to be seen whole on the wire.
+    let client = ["--outbound", "strict", "--reuse", "off"];
+    let (pods, _) = meshed(&client, &["--inbound", "strict"]);
     for restart in ["app-2", "app-3"] {
         let server = pods.server.container(restart, &[], "/usr/bin/python3");
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/server.py");

@@ -11,7 +11,7 @@ use sidecar_common::{Role, Slot, SocketFacts};
 use socket2::Socket;
 
 use super::{Error, Sockets};
-use crate::bound::Bound;
+use crate::{bound::Bound, proxy::prepare_listener};
 
 /// The proxy's listeners: one for each direction and family, each on a loopback port of the
 /// kernel's choice.
@@ -137,6 +137,9 @@ fn bind(sockets: &Sockets, role: Role, address: SocketAddr) -> Result<Bound, Err
             ..SocketFacts::default()
         };
         sockets.mark(socket.as_fd(), facts)?;
+        if matches!(role, Role::INBOUND | Role::OUTBOUND) {
+            prepare_listener(socket)?;
+        }
         if role == Role::INBOUND {
             save_syn(socket.as_fd())?;
         }

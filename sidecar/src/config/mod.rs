@@ -166,6 +166,7 @@ impl Config {
             pod_workload,
             probe_ports,
             probe_sources,
+            reuse,
             traces,
             trust_bundle,
             trust_domain,
@@ -215,6 +216,7 @@ impl Config {
                 handshake: time(handshake_timeout, Timeout::HANDSHAKE),
                 handshakes: max_handshakes.unwrap_or_default().number(),
                 identity: time(identity_timeout, Timeout::IDENTITY),
+                reuse: reuse.unwrap_or_default().duration(),
             },
             labels: PodLabels {
                 namespace: name(pod_namespace),

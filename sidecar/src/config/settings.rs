@@ -5,7 +5,9 @@ use serde::Deserialize;
 use super::{
     AccessLog, Config, Error, FederatedBundle, Handshakes, LogFilter, LogFormat, Observe, Peers,
     Share, Source, Timeout, Workers,
-    value::{AdminAddress, Collector, Identity, KubernetesName, TrustDomainName, Uid, WorkloadApi},
+    value::{
+        AdminAddress, Collector, Identity, KubernetesName, Reuse, TrustDomainName, Uid, WorkloadApi,
+    },
 };
 use crate::{
     policy::{Authorization, Cidr, Expectations, Failure, Mode, ModeOverride, Naming, Port},
@@ -474,6 +476,16 @@ pub struct Settings {
     )]
     pub identity_timeout: Option<Timeout>,
 
+    /// How long a connection to another sidecar is kept for the next one to the same destination, or
+    /// `off` [default: 10s]
+    #[arg(
+        long,
+        env = "SIDECAR_REUSE",
+        value_name = "TIME",
+        help_heading = "Limits"
+    )]
+    pub reuse: Option<Reuse>,
+
     /// How long open connections may go on after we were told to stop [default: 5s]
     #[arg(
         long,
@@ -571,6 +583,7 @@ each!(
     pod_workload,
     probe_ports,
     probe_sources,
+    reuse,
     traces,
     trust_bundle,
     trust_domain,

@@ -133,7 +133,7 @@ fn each_setting_of_the_upper_layer_wins() {
          probe-ports: [], probe-sources: [], naming: off, pod-name: a, pod-namespace: a, \
          pod-service-account: a, pod-workload: a, node-name: a, \
          connect-timeout: 1s, handshake-timeout: 1s, identity-timeout: 1s, \
-         max-handshakes: 1, drain-timeout: 1s, workers: 1, traces: 'http://a:1', bpffs: a}",
+         max-handshakes: 1, reuse: 1s, drain-timeout: 1s, workers: 1, traces: 'http://a:1', bpffs: a}",
     );
     assert!(
         !format!("{every:?}").contains("None"),

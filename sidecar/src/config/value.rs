@@ -362,6 +362,40 @@ impl FromStr for Timeout {
     }
 }
 
+/// How long something is kept that may be of use again.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Reuse(Duration);
+
+impl Reuse {
+    /// How long it is; nothing if it is not kept.
+    pub const fn duration(self) -> Duration {
+        self.0
+    }
+}
+
+impl Default for Reuse {
+    fn default() -> Self {
+        Self(Duration::from_secs(10))
+    }
+}
+
+impl FromStr for Reuse {
+    type Err = ParseValueError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "off" {
+            return Ok(Self(Duration::ZERO));
+        }
+        text.parse::<Timeout>()
+            .map(|time| Self(time.duration()))
+            .map_err(|error| ParseValueError {
+                form: "`off`, or a time of at most 24h with its unit, such as 10s or 1m30s",
+                what: "a time for which connections are kept",
+                ..error
+            })
+    }
+}
+
 /// The collector of traces.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Collector(pub(super) telemetry::Collector);
@@ -456,6 +490,7 @@ deserialize_from_str!(
     LogFilter,
     Peers,
     Share,
+    Reuse,
     Timeout,
     TrustDomainName,
     Uid,

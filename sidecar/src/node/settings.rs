@@ -14,7 +14,7 @@ use crate::{
 
 /// The settings that a pod may have for itself. All others are the node's: whoever may make a pod must
 /// not choose what the agent opens or says for others.
-const OF_PODS: [&str; 23] = [
+const OF_PODS: [&str; 24] = [
     "access-log-events",
     "access-log-sampling",
     "connect-timeout",
@@ -38,6 +38,7 @@ const OF_PODS: [&str; 23] = [
     "overrides",
     "probe-ports",
     "probe-sources",
+    "reuse",
 ];
 
 /// Annotations that a pod cannot have.

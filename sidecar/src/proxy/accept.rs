@@ -13,7 +13,8 @@ use crate::{policy::Direction, telemetry::Telemetry};
 /// How long to wait after an error that the next `accept()` would meet too.
 const BACK_OFF: Duration = Duration::from_millis(20);
 
-/// Accepts connections, also when no file descriptor is left.
+/// Accepts connections of a listener that was [prepared](super::tcp::prepare_listener), also when no file
+/// descriptor is left.
 pub(super) struct Acceptor {
     /// Where connections come from.
     listener: TcpListener,
@@ -97,7 +98,7 @@ impl Acceptor {
         let taken = now_or_never(self.listener.accept());
         let refused = match taken {
             Some(Ok((stream, _))) => {
-                drop(Tcp::new(stream));
+                drop(Tcp::accepted(stream));
                 true
             }
             _ => false,
@@ -109,10 +110,8 @@ impl Acceptor {
 
 impl Accepted {
     fn new(stream: TcpStream, client: SocketAddr) -> Self {
-        // Bytes are passed on as they come; waiting to fill segments is the apps' choice.
-        let _ = stream.set_nodelay(true);
         Self {
-            stream: Tcp::new(stream),
+            stream: Tcp::accepted(stream),
             client: ClientAddr(canonical(client)),
         }
     }

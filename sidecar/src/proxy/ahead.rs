@@ -10,7 +10,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{buffer::Buffer, tcp::Tcp};
 
-/// A TCP connection from which more is read than is asked for, as long as more comes.
+/// A TCP connection from which more is read than is asked for, as long as more comes. Its peer speaks TLS,
+/// and sends no urgent data.
 #[derive(Debug)]
 pub(super) struct Ahead {
     tcp: Tcp,
@@ -51,14 +52,14 @@ impl AsyncRead for Ahead {
         if this.read.is_none() {
             if !this.is_bulk {
                 let wanted = buf.remaining();
-                ready!(Pin::new(&mut this.tcp).poll_read(cx, buf))?;
+                ready!(this.tcp.poll_read_all(cx, buf))?;
                 this.is_bulk = wanted > 0 && buf.remaining() == 0;
                 return Poll::Ready(Ok(()));
             }
             let mut buffer = Buffer::take();
             let mut into = ReadBuf::new(&mut buffer);
             // The buffer goes back at once where nothing is there.
-            ready!(Pin::new(&mut this.tcp).poll_read(cx, &mut into))?;
+            ready!(this.tcp.poll_read_all(cx, &mut into))?;
             let end = into.filled().len();
             // Less than TLS asks for: what comes is small again.
             this.is_bulk = end > buf.remaining();

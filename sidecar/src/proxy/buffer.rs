@@ -5,8 +5,11 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-/// How long each is: four TLS records (RFC 8446, section 5.1), so that a system call moves four.
-pub(super) const LENGTH: usize = 64 * 1024;
+use super::wire::HEADER;
+
+/// How long each is: with a header in front four full TLS records (RFC 8446, section 5.1), so that a
+/// system call moves four.
+pub(super) const LENGTH: usize = 64 * 1024 - HEADER;
 
 /// How many wait for whoever needs one next; 2 MiB.
 const SPARE: usize = 32;

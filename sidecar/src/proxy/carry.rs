@@ -4,26 +4,46 @@ use tokio::{io::AsyncReadExt, time::timeout};
 
 use super::{
     Close,
-    copy::{Ended, copy},
+    copy::{Ended, Meter as _, copy},
+    first::First,
     standing::Standing,
     stream::Stream,
 };
 use crate::telemetry::Connection;
 
+/// What the client has said before its connection was established.
+pub(super) enum Said {
+    Nothing,
+    /// The server has it.
+    AndHeard(First),
+    /// It is still to be carried.
+    NotHeard(First),
+}
+
 /// Carries an established connection until it ends or is no longer allowed, ends both legs as it
-/// ended, and writes the record.
+/// ended, and writes the record. Says how it ended.
 pub(super) async fn carry(
     mut connection: Connection,
-    mut client: Stream,
-    mut server: Stream,
+    client: &mut Stream,
+    server: &mut Stream,
+    said: Said,
     standing: Standing,
-) {
+) -> Close {
     connection.established();
+    let first = match said {
+        Said::Nothing => None,
+        Said::AndHeard(first) => {
+            connection.sent(first.bytes());
+            None
+        }
+        Said::NotHeard(first) => Some(first),
+    };
     let client_was_reset = client.tcp().clone().was_reset();
     let server_was_reset = server.tcp().clone().was_reset();
     let copy = copy(
-        &mut client,
-        &mut server,
+        client,
+        server,
+        first,
         client_was_reset,
         server_was_reset,
         &mut connection,
@@ -38,18 +58,19 @@ pub(super) async fn carry(
             connection.cut(lost.close, &lost.explanation);
             client.tcp().failed();
             server.tcp().failed();
-            return;
+            return lost.close;
         }
         ended = copy => ended,
     };
     if ended.close != Close::Eof {
-        if let Some(error) = alert(&mut server, &connection, &ended).await {
+        if let Some(error) = alert(server, &connection, &ended).await {
             ended.error = Some(error);
         }
         client.tcp().failed();
         server.tcp().failed();
     }
     connection.closed(ended.close, ended.error);
+    ended.close
 }
 
 /// The alert by which a server refuses our certificate, if writing has failed before it was read.
@@ -59,9 +80,9 @@ pub(super) async fn carry(
 async fn alert(server: &mut Stream, connection: &Connection, ended: &Ended) -> Option<io::Error> {
     /// It has come already, if there is one.
     const LIMIT: Duration = Duration::from_millis(100);
-    let Stream::Client(server, _) = server else {
+    if matches!(server, Stream::Plain(_)) {
         return None;
-    };
+    }
     if ended.close != Close::ServerReset || connection.has_received() {
         return None;
     }

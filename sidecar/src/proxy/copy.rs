@@ -15,7 +15,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{Close, buffer::Buffer};
+use super::{Close, buffer::Buffer, first::First};
 
 /// Is shown bytes once they have passed.
 pub trait Meter {
@@ -27,6 +27,19 @@ pub trait Meter {
     fn received(&mut self, bytes: &[u8]);
     /// The server has ended its direction, and the client knows.
     fn server_ended(&mut self);
+}
+
+/// What bytes are carried between.
+pub(super) trait Leg: AsyncRead + AsyncWrite + Unpin {
+    /// Writes what is the last of its direction: whoever has the means tells the end with it, and knows
+    /// of it when it is shut down.
+    fn poll_write_last(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write(cx, buf)
+    }
 }
 
 /// How the carrying ended.
@@ -42,20 +55,24 @@ pub(super) struct Ended {
 ///
 /// The futures tell of a reset of either leg that nobody would meet by reading. They are only
 /// asked while the other leg takes no bytes: what came before a reset is delivered if it can be.
+///
+/// `first` has been read from the client already.
 pub(super) async fn copy<C, S>(
     client: &mut C,
     server: &mut S,
+    first: Option<First>,
     client_was_reset: impl Future<Output = ()>,
     server_was_reset: impl Future<Output = ()>,
     meter: &mut impl Meter,
 ) -> Ended
 where
-    C: AsyncRead + AsyncWrite + Unpin,
-    S: AsyncRead + AsyncWrite + Unpin,
+    C: Leg,
+    S: Leg,
 {
     let client_was_reset = pin!(client_was_reset);
     let server_was_reset = pin!(server_was_reset);
     let mut sending = Half::new(client_was_reset);
+    sending.held = first.map(Held::from);
     let mut receiving = Half::new(server_was_reset);
     poll_fn(|cx| {
         let sent = sending.poll(cx, client, server, |passed| match passed {
@@ -131,6 +148,16 @@ struct Held {
     end: usize,
 }
 
+impl From<First> for Held {
+    fn from(First { buffer, length }: First) -> Self {
+        Self {
+            buffer,
+            start: 0,
+            end: length,
+        }
+    }
+}
+
 enum State {
     /// Bytes may still come.
     Open,
@@ -161,8 +188,8 @@ impl<'a, F: Future<Output = ()>> Half<'a, F> {
         mut passed: impl FnMut(Passed<'_>),
     ) -> Poll<Result<(), Failure>>
     where
-        R: AsyncRead + Unpin,
-        W: AsyncWrite + Unpin,
+        R: Leg,
+        W: Leg,
     {
         loop {
             ready!(self.poll_write(cx, writer, &mut passed))?;
@@ -191,11 +218,16 @@ impl<'a, F: Future<Output = ()>> Half<'a, F> {
         passed: &mut impl FnMut(Passed<'_>),
     ) -> Poll<Result<(), Failure>>
     where
-        W: AsyncWrite + Unpin,
+        W: Leg,
     {
         while let Some(held) = &mut self.held {
             let rest = &held.buffer[held.start..held.end];
-            let Poll::Ready(written) = Pin::new(&mut *writer).poll_write(cx, rest) else {
+            let writer = Pin::new(&mut *writer);
+            let written = match self.state {
+                State::Ending => writer.poll_write_last(cx, rest),
+                _ => writer.poll_write(cx, rest),
+            };
+            let Poll::Ready(written) = written else {
                 ready!(self.reader_was_reset.as_mut().poll(cx));
                 let error = io::ErrorKind::ConnectionReset.into();
                 return Poll::Ready(Err(Failure::Reader(error)));
@@ -222,8 +254,8 @@ impl<'a, F: Future<Output = ()>> Half<'a, F> {
         writer: &mut W,
     ) -> Poll<Result<(), Failure>>
     where
-        R: AsyncRead + Unpin,
-        W: AsyncWrite + Unpin,
+        R: Leg,
+        W: Leg,
     {
         let mut buffer = Buffer::take();
         let mut into = ReadBuf::new(&mut buffer);
@@ -263,6 +295,9 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
     use super::{super::buffer, *};
+
+    impl Leg for tokio::io::DuplexStream {}
+    impl Leg for Fails {}
 
     #[derive(Default)]
     struct Counter {
@@ -321,6 +356,7 @@ mod tests {
             copy(
                 &mut client_leg,
                 &mut server_leg,
+                None,
                 pending(),
                 pending(),
                 &mut meter
@@ -351,7 +387,7 @@ mod tests {
         tokio::time::pause();
         let accepted = tokio::select! {
             accepted = flood => accepted,
-            _ = copy(&mut client_leg, &mut server_leg, pending(), pending(), &mut meter) => panic!("nobody has ended"),
+            _ = copy(&mut client_leg, &mut server_leg, None, pending(), pending(), &mut meter) => panic!("nobody has ended"),
         };
         assert!(
             accepted <= 2 * PIPE + buffer::LENGTH,
@@ -373,6 +409,7 @@ mod tests {
             copy(
                 &mut client_leg,
                 &mut server_leg,
+                None,
                 pending(),
                 pending(),
                 &mut meter
@@ -423,6 +460,7 @@ mod tests {
         let ended = copy(
             &mut Fails(Some(b"last words")),
             &mut server_leg,
+            None,
             pending(),
             pending(),
             &mut meter,
@@ -457,6 +495,7 @@ mod tests {
         let carried = copy(
             &mut client_leg,
             &mut server_leg,
+            None,
             was_reset,
             pending(),
             &mut meter,

@@ -12,6 +12,8 @@ use tokio_util::{
 pub struct Drain {
     /// Cancelled when no connection is taken any more.
     begun: CancellationToken,
+    /// Cancelled when what is open is used up: nothing is kept for another use.
+    leaving: CancellationToken,
     /// Cancelled when the connections that are left have to end.
     expired: CancellationToken,
     /// The connections that are open.
@@ -26,6 +28,7 @@ impl Drain {
     pub async fn run(&self, grace: Duration) {
         /// For the records of the connections that were cut.
         const AFTERWARDS: Duration = Duration::from_millis(500);
+        self.leaving.cancel();
         self.begun.cancel();
         // What waited to be accepted has been told that it is connected, and may have ended already.
         self.acceptors.close();
@@ -42,6 +45,7 @@ impl Drain {
     pub async fn hand_over(&self) {
         /// For handshakes whose SYN has come to our listener, retransmissions included.
         const HANDSHAKES: Duration = Duration::from_secs(5);
+        self.leaving.cancel();
         tokio::time::sleep(HANDSHAKES).await;
         self.connections.close();
         self.connections.wait().await;
@@ -66,6 +70,11 @@ impl Drain {
     /// Waits until it begins.
     pub async fn begun(&self) {
         self.begun.cancelled().await;
+    }
+
+    /// Waits until nothing that is open is to be kept for another use.
+    pub async fn is_leaving(&self) {
+        self.leaving.cancelled().await;
     }
 
     /// Serves a connection in a task of its own, until it ends or has to.

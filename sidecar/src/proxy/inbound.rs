@@ -1,14 +1,16 @@
 //! From the network to the app.
 
+mod again;
+
 use std::{io, os::fd::AsFd, pin::pin, time::Instant};
 
 use super::{
-    ClientAddr, Close, Kernel, OrigDst, Proxy,
+    ClientAddr, Close, Drain, Kernel, OrigDst, Proxy,
     accept::{Accepted, now_or_never},
     addr::canonical,
     admission::denial,
     ahead::Ahead,
-    carry::carry,
+    carry::{Said, carry},
     dial,
     establishing::Permit,
     stream::Stream,
@@ -24,7 +26,12 @@ use crate::{
 };
 
 /// Serves one connection that came from the network.
-pub(super) async fn serve<K: Kernel>(proxy: &Proxy<K>, accepted: Accepted, permit: Permit) {
+pub(super) async fn serve<K: Kernel>(
+    proxy: &Proxy<K>,
+    accepted: Accepted,
+    permit: Permit,
+    drain: &Drain,
+) {
     let destination = match accepted.stream.local_addr() {
         // Loopback is never steered here: somebody has found the listener's own port.
         Ok(address) if address.ip().to_canonical().is_loopback() => {
@@ -38,15 +45,16 @@ pub(super) async fn serve<K: Kernel>(proxy: &Proxy<K>, accepted: Accepted, permi
         // The client is gone already.
         Err(_) => return,
     };
-    serve_to(proxy, accepted, permit, destination).await;
+    serve_to(proxy, accepted, permit, destination, drain).await;
 }
 
-/// Serves one connection to the app on `destination`.
+/// Serves one connection to the app on `destination`, and those that follow it.
 pub(super) async fn serve_to<K: Kernel>(
     proxy: &Proxy<K>,
     accepted: Accepted,
     permit: Permit,
     destination: OrigDst,
+    drain: &Drain,
 ) {
     let Accepted {
         stream: downstream,
@@ -65,11 +73,25 @@ pub(super) async fn serve_to<K: Kernel>(
         client,
         destination,
     );
-    match opened.await {
-        Ok((downstream, upstream)) => {
+    // Apart, so that connections do not hold the room for a handshake as long as they last.
+    match Box::pin(opened).await {
+        Ok((mut downstream, mut upstream)) => {
             let peer = downstream.peer();
             let standing = proxy.standing(Direction::Inbound, client, destination, peer);
-            carry(connection, downstream, upstream, standing).await;
+            let close = carry(
+                connection,
+                &mut downstream,
+                &mut upstream,
+                Said::Nothing,
+                standing,
+            )
+            .await;
+            drop(upstream);
+            if close == Close::Eof
+                && let Stream::Wire(wire) = downstream
+            {
+                Box::pin(again::serve(proxy, wire, client, destination, drain)).await;
+            }
         }
         Err(close) => connection.failed(close),
     }
@@ -115,7 +137,7 @@ async fn open<K: Kernel>(
                 _ => plaintext_refused(connection, client),
             });
         }
-        let downstream = handshake(proxy, connection, downstream, client).await?;
+        let downstream = handshake(proxy, connection, downstream, client, destination).await?;
         authorize(proxy, connection, client, destination)?;
         let upstream = dial_app(proxy, connection, client, destination).await?;
         return Ok((downstream, Stream::Plain(upstream)));
@@ -144,7 +166,9 @@ async fn open<K: Kernel>(
             connection.tls(TlsUse::NoPeerOption);
             Stream::Plain(downstream)
         }
-        Begins::Tls(Some(_permit)) => handshake(proxy, connection, downstream, client).await?,
+        Begins::Tls(Some(_permit)) => {
+            handshake(proxy, connection, downstream, client, destination).await?
+        }
         Begins::Tls(None) => {
             connection.tls(TlsUse::Failed);
             connection.explain(format!(
@@ -252,6 +276,7 @@ async fn handshake<K: Kernel>(
     connection: &mut Connection,
     downstream: Tcp,
     client: ClientAddr,
+    destination: OrigDst,
 ) -> Result<Stream, Close> {
     let identity = proxy.identity(connection).await?;
     connection.uses(identity.own());
@@ -264,7 +289,8 @@ async fn handshake<K: Kernel>(
         Ok(Ok((downstream, peer))) => {
             connection.handshake_took(started.elapsed());
             connection.tls(TlsUse::Mutual(peer.id().clone()));
-            return Ok(Stream::Server(Box::new(downstream), peer));
+            let downstream = downstream.into();
+            return Ok(Stream::to_client(downstream, peer, identity, destination.0));
         }
         Ok(Err(error)) => {
             connection.explain(format!("TLS with {client} failed: {error}"));

@@ -14,6 +14,7 @@ mod copy;
 mod dial;
 mod drain;
 mod establishing;
+mod first;
 mod inbound;
 mod kernel;
 mod outbound;
@@ -22,11 +23,13 @@ mod stream;
 mod tcp;
 #[cfg(test)]
 mod tests;
+mod wire;
 
 use std::{os::fd::AsFd, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
+pub(crate) use self::tcp::prepare_listener;
 pub use self::{
     addr::{ClientAddr, OrigDst},
     close::Close,
@@ -34,6 +37,7 @@ pub use self::{
     drain::Drain,
     establishing::Establishing,
     kernel::Kernel,
+    wire::Spares,
 };
 use crate::{
     naming::Directory,
@@ -56,6 +60,8 @@ pub struct Proxy<K> {
     pub telemetry: Telemetry,
     /// How many connections are in the making.
     pub establishing: Establishing,
+    /// Connections to other sidecars that wait for a use.
+    pub spares: Spares,
     /// How long things may take.
     pub limits: Limits,
 }
@@ -71,6 +77,8 @@ pub struct Limits {
     pub handshakes: usize,
     /// The wait for the first identity, during which connections are held.
     pub identity: Duration,
+    /// How long a connection to another sidecar is kept for the next one; nothing: it is not.
+    pub reuse: Duration,
 }
 
 impl<K> Proxy<K> {
@@ -99,6 +107,16 @@ impl<K: Kernel> Proxy<K> {
         // It fails only where the kernel has no such numbers (before 4.12).
         if let Ok(cookie) = self.kernel.cookie(socket.as_fd()) {
             connection.has_leg(leg, cookie);
+        }
+    }
+
+    /// The same of a wire, whose number stays the same.
+    fn follow_wire(&self, connection: &mut Connection, wire: &mut wire::Wire) {
+        let cookie = wire.cookie();
+        let cookie = cookie.or_else(|| self.kernel.cookie(wire.tcp().as_fd()).ok());
+        if let Some(cookie) = cookie {
+            wire.has_cookie(cookie);
+            connection.has_leg(Leg::Network, cookie);
         }
     }
 
@@ -135,9 +153,10 @@ impl<K: Kernel> Proxy<K> {
             return;
         };
         let proxy = Arc::clone(self);
+        let until = drain.clone();
         drain.spawn(async move {
             match direction {
-                Direction::Inbound => inbound::serve(&proxy, accepted, permit).await,
+                Direction::Inbound => inbound::serve(&proxy, accepted, permit, &until).await,
                 Direction::Outbound => outbound::serve(&proxy, accepted, permit).await,
             }
         });

@@ -1,10 +1,22 @@
 //! From the app to the network.
 
-use std::{os::fd::AsFd, sync::Arc, time::Instant};
+use std::{
+    os::fd::AsFd,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{
-    ClientAddr, Close, Kernel, OrigDst, Proxy, accept::Accepted, ahead::Ahead, carry::carry, dial,
-    establishing::Permit, stream::Stream,
+    ClientAddr, Close, Kernel, OrigDst, Proxy,
+    accept::Accepted,
+    ahead::Ahead,
+    carry::{Said, carry},
+    dial,
+    establishing::Permit,
+    first::First,
+    stream::Stream,
+    tcp::Tcp,
+    wire,
 };
 use crate::{
     policy::{Direction, Mode},
@@ -38,15 +50,36 @@ pub(super) async fn serve<K: Kernel>(proxy: &Proxy<K>, accepted: Accepted, permi
         .telemetry
         .begin(Direction::Outbound, client, destination);
     proxy.follow(&mut connection, Leg::App, &downstream);
-    let opened = open(proxy, &mut connection, destination).await;
+    let opened = match again(proxy, &mut connection, &downstream, destination).await {
+        Again::Taken(opened) => Ok(opened),
+        Again::Lost(close) => Err(close),
+        Again::NotTaken(first) => {
+            // Apart, so that connections do not hold the room for a handshake as long as they last.
+            let opened = Box::pin(open(proxy, &mut connection, destination)).await;
+            opened.map(|opened| Opened {
+                said: first.map_or(Said::Nothing, Said::NotHeard),
+                ..opened
+            })
+        }
+    };
     drop(permit);
     match opened {
-        Ok(Opened { upstream, misnamed }) => {
+        Ok(Opened {
+            mut upstream,
+            said,
+            misnamed,
+        }) => {
             let peer = upstream.peer();
             let standing = proxy
                 .standing(Direction::Outbound, client, destination, peer)
                 .misnamed(misnamed);
-            carry(connection, Stream::Plain(downstream), upstream, standing).await;
+            let mut downstream = Stream::Plain(downstream);
+            let carried = carry(connection, &mut downstream, &mut upstream, said, standing);
+            if carried.await == Close::Eof
+                && let Stream::Wire(wire) = upstream
+            {
+                proxy.spares.put(destination, wire);
+            }
         }
         Err(close) => connection.failed(close),
     }
@@ -55,8 +88,80 @@ pub(super) async fn serve<K: Kernel>(proxy: &Proxy<K>, accepted: Accepted, permi
 /// A destination that has answered.
 struct Opened {
     upstream: Stream,
+    /// What the app has said by now.
+    said: Said,
     /// That the cluster names others than who has, in words.
     misnamed: Option<String>,
+}
+
+/// What has come of a wire that was there already.
+enum Again {
+    /// It carries the connection.
+    Taken(Opened),
+    /// There was none, or it does not carry it: nothing has happened. The destination is to be dialled, and
+    /// to be told what the app has said.
+    NotTaken(Option<First>),
+    /// It broke, and nobody knows whether the server has heard what the app has said.
+    Lost(Close),
+}
+
+/// Has a wire carry the connection that is there already.
+async fn again<K: Kernel>(
+    proxy: &Proxy<K>,
+    connection: &mut Connection,
+    downstream: &Tcp,
+    destination: OrigDst,
+) -> Again {
+    /// A server that takes longer is more likely to have vanished. A dial finds out.
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let identity = proxy.identity.borrow().clone();
+    let Some(spare) = proxy.spares.take(destination, identity.as_ref()) else {
+        return Again::NotTaken(None);
+    };
+    let is_fresh = spare.is_fresh();
+    let mut wire = spare.wire;
+    let policy = Arc::clone(&proxy.policy.borrow());
+    let (own, peer) = (wire.identity().own(), wire.peer.id());
+    let unexpected = policy.unexpected(destination, Some(peer));
+    let misnamed = || policy.misnamed(destination, own, peer, &proxy.directory);
+    if unexpected.or_else(misnamed).is_some() {
+        wire::close(wire);
+        return Again::NotTaken(None);
+    }
+    // Only to a server that was there a moment ago is something said before it has answered: nothing
+    // can take that back if it has gone.
+    let first = is_fresh
+        .then(|| First::read(downstream, wire::FIRST))
+        .flatten();
+    let words = first.as_ref().map_or(&[][..], First::bytes);
+    let started = Instant::now();
+    let patience = PATIENCE.min(proxy.limits.connect);
+    match tokio::time::timeout(patience, wire.stream.open(words)).await {
+        Ok(Ok(true)) => {}
+        Ok(Ok(false)) => return Again::NotTaken(first),
+        _ if first.is_none() => return Again::NotTaken(None),
+        failed => {
+            let error = match failed {
+                Ok(Err(error)) => error.to_string(),
+                _ => format!("it did not answer in {patience:?}"),
+            };
+            connection.explain(format!(
+                "lost {destination} over which an earlier connection went, with what the app had said: {error}"
+            ));
+            return Again::Lost(Close::ConnectFailed);
+        }
+    }
+    connection.connect_took(started.elapsed());
+    proxy.follow_wire(connection, &mut wire);
+    if let Some(source) = wire.source() {
+        connection.seen_from(ClientAddr(source));
+    }
+    connection.continues(wire.identity().own(), wire.peer.id());
+    Again::Taken(Opened {
+        upstream: Stream::Wire(wire),
+        said: first.map_or(Said::Nothing, Said::AndHeard),
+        misnamed: None,
+    })
 }
 
 /// Dials the destination and agrees with it on how to talk.
@@ -95,6 +200,7 @@ async fn open<K: Kernel>(
         connection.tls(TlsUse::NoPeerOption);
         return Ok(Opened {
             upstream: Stream::Plain(upstream),
+            said: Said::Nothing,
             misnamed: None,
         });
     }
@@ -125,7 +231,8 @@ async fn open<K: Kernel>(
                 }
             }
             return Ok(Opened {
-                upstream: Stream::Client(Box::new(upstream), peer),
+                upstream: Stream::to_server(upstream.into(), peer, identity),
+                said: Said::Nothing,
                 misnamed,
             });
         }

@@ -1,42 +1,65 @@
 use std::{
     io,
+    net::SocketAddr,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_rustls::{client, server};
+use tokio_rustls::TlsStream;
 
-use super::{ahead::Ahead, tcp::Tcp};
-use crate::tls::Peer;
+use super::{ahead::Ahead, copy::Leg, tcp::Tcp, wire::Wire};
+use crate::tls::{Peer, Protocol, Tls};
 
 /// One leg of a connection: towards the network in mutual TLS or in plaintext, towards the app
 /// always in plaintext.
-#[derive(Debug)]
 pub(super) enum Stream {
-    /// We dialled, the peer answered as a TLS server.
-    Client(Box<client::TlsStream<Ahead>>, Peer),
     /// Bytes as they are.
     Plain(Tcp),
-    /// The peer dialled as a TLS client.
-    Server(Box<server::TlsStream<Ahead>>, Peer),
+    /// Mutual TLS with a peer that keeps no connection for a second use.
+    Tls(Box<TlsStream<Ahead>>, Peer),
+    /// Mutual TLS that outlives this connection.
+    Wire(Box<Wire>),
 }
 
 impl Stream {
+    /// Mutual TLS with a server.
+    pub(super) fn to_server(stream: TlsStream<Ahead>, peer: Peer, identity: Arc<Tls>) -> Self {
+        match peer.protocol() {
+            Protocol::Bytes => Self::Tls(stream.into(), peer),
+            Protocol::Frames => Self::Wire(Wire::client(stream, peer, identity).into()),
+        }
+    }
+
+    /// Mutual TLS with a client, which has reached us there.
+    pub(super) fn to_client(
+        stream: TlsStream<Ahead>,
+        peer: Peer,
+        identity: Arc<Tls>,
+        reached: SocketAddr,
+    ) -> Self {
+        match peer.protocol() {
+            Protocol::Bytes => Self::Tls(stream.into(), peer),
+            Protocol::Frames => Self::Wire(Wire::server(stream, peer, identity, reached).into()),
+        }
+    }
+
     /// The TCP connection below.
     pub(super) fn tcp(&self) -> &Tcp {
         match self {
-            Self::Client(stream, _) => stream.get_ref().0.tcp(),
             Self::Plain(stream) => stream,
-            Self::Server(stream, _) => stream.get_ref().0.tcp(),
+            Self::Tls(stream, _) => stream.get_ref().0.tcp(),
+            Self::Wire(wire) => wire.tcp(),
         }
     }
 
     /// Who is at the other end, where that is known.
     pub(super) fn peer(&self) -> Option<&Peer> {
         match self {
-            Self::Client(_, peer) | Self::Server(_, peer) => Some(peer),
             Self::Plain(_) => None,
+            Self::Tls(_, peer) => Some(peer),
+            Self::Wire(wire) => Some(&wire.peer),
         }
     }
 }
@@ -44,9 +67,12 @@ impl Stream {
 macro_rules! on_each {
     ($self:ident, $stream:ident => $call:expr) => {
         match $self.get_mut() {
-            Stream::Client($stream, _) => $call,
             Stream::Plain($stream) => $call,
-            Stream::Server($stream, _) => $call,
+            Stream::Tls($stream, _) => $call,
+            Stream::Wire(wire) => {
+                let $stream = &mut wire.stream;
+                $call
+            }
         }
     };
 }
@@ -76,5 +102,19 @@ impl AsyncWrite for Stream {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         on_each!(self, stream => Pin::new(stream).poll_shutdown(cx))
+    }
+}
+
+impl Leg for Stream {
+    fn poll_write_last(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(stream, _) => Pin::new(stream).poll_write(cx, buf),
+            Self::Wire(wire) => Pin::new(&mut wire.stream).poll_write_last(cx, buf),
+        }
     }
 }

@@ -2,12 +2,14 @@ use std::{
     io,
     net::Shutdown,
     ops::Deref,
+    os::fd::{AsFd, AsRawFd as _},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
+use nix::sys::socket::{MsgFlags, recv};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
@@ -21,11 +23,58 @@ use tokio::{
 #[derive(Clone, Debug)]
 pub(super) struct Tcp(Arc<TcpStream>);
 
+/// Makes connections that a socket is to accept, when it listens, such as [`Tcp::accepted`] expects: Linux
+/// gives them what their listener has.
+pub(crate) fn prepare_listener(socket: &impl AsFd) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    // Bytes are passed on as they come; waiting to fill segments is the apps' choice.
+    socket.set_tcp_nodelay(true)?;
+    socket.set_linger(Some(Duration::ZERO))
+}
+
 impl Tcp {
     pub(super) fn new(stream: TcpStream) -> Self {
-        // It fails only on a connection that is gone already, as does the call below.
+        // It fails only on a connection that is gone already, as do the calls below.
         let _ = stream.set_zero_linger();
         Self(Arc::new(stream))
+    }
+
+    /// A connection from a listener that was [prepared](prepare_listener).
+    pub(super) fn accepted(stream: TcpStream) -> Self {
+        Self(Arc::new(stream))
+    }
+
+    /// Reads from a peer that sends no urgent data (RFC 9293, section 3.8.5), at which alone a read stops
+    /// while more is there: what comes short of `buf` was all, and is not asked for again in vain.
+    pub(super) fn poll_read_all(
+        &self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.0.poll_read_ready(cx))?;
+            let into = buf.initialize_unfilled();
+            let mut read = None;
+            // The runtime takes the socket for read empty when it is told that it would block.
+            let result = self.0.try_io(Interest::READABLE, || {
+                let length = recv(self.0.as_raw_fd(), into, MsgFlags::empty())?;
+                read = Some(length);
+                if length > 0 && length < into.len() {
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
+                Ok(())
+            });
+            match (read, result) {
+                (Some(length), _) => {
+                    buf.advance(length);
+                    return Poll::Ready(Ok(()));
+                }
+                (None, Err(error)) if error.kind() != io::ErrorKind::WouldBlock => {
+                    return Poll::Ready(Err(error));
+                }
+                _ => {}
+            }
+        }
     }
 
     /// Has the kernel ask, while nothing is said, whether the peer is still there: after a minute, and
@@ -130,6 +179,8 @@ impl AsyncWrite for Tcp {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
         net::TcpListener,
@@ -154,6 +205,44 @@ mod tests {
             }
         }
         (tcp, given, peer)
+    }
+
+    #[tokio::test]
+    async fn what_a_listener_was_prepared_for_its_connections_have() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        prepare_listener(&listener).expect("a socket");
+        let address = listener.local_addr().expect("a bound socket");
+        let mut peer = TcpStream::connect(address).await.expect("it listens");
+        let (stream, _) = listener.accept().await.expect("a connection");
+        assert!(stream.nodelay().expect("an open socket"));
+        drop(Tcp::accepted(stream));
+        let error = peer.read_u8().await.expect_err("it was not told an end");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[tokio::test]
+    async fn what_comes_after_a_read_that_was_short_is_read_and_so_is_the_end() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("a bound socket");
+        let mut peer = TcpStream::connect(address).await.expect("it listens");
+        let (stream, _) = listener.accept().await.expect("a connection");
+        let tcp = Tcp::new(stream);
+        let read = async || {
+            let mut bytes = [0; 8];
+            let mut buf = ReadBuf::new(&mut bytes);
+            let read = poll_fn(|cx| tcp.poll_read_all(cx, &mut buf)).await;
+            read.expect("an open connection");
+            buf.filled().to_vec()
+        };
+        for word in ["short", "exactly8", "short"] {
+            peer.write_all(word.as_bytes()).await.expect("an open leg");
+            assert_eq!(read().await, word.as_bytes());
+        }
+        // The end comes with the bytes in front of it.
+        peer.write_all(b"last").await.expect("an open leg");
+        peer.shutdown().await.expect("an open leg");
+        tcp.ready(Interest::READABLE).await.expect("an open leg");
+        assert_eq!((read().await, read().await), (b"last".to_vec(), Vec::new()));
     }
 
     #[tokio::test]

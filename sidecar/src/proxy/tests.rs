@@ -3,6 +3,8 @@
 mod admission;
 mod legs;
 mod naming;
+mod reuse;
+mod size;
 mod standing;
 
 use std::{
@@ -29,6 +31,7 @@ use crate::{
     identity::testing::{ca, id},
     policy::{Exclusions, Expectations, Failure, Mode, ModeTable, Naming, Probes},
     telemetry::{AccessLog, Choice, Format, Options},
+    tls::Protocol,
 };
 
 /// Far longer than anything here takes.
@@ -39,6 +42,9 @@ const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// Connections that may be in the making at once.
 const HANDSHAKES: usize = 4;
+
+/// How long a wire is kept.
+const REUSE: Duration = Duration::from_mins(1);
 
 /// What the kernel side would say.
 #[derive(Default)]
@@ -167,18 +173,26 @@ fn proxy_under(
         policy,
         directory,
         establishing: Establishing::new(HANDSHAKES),
+        spares: Spares::new(REUSE),
         limits: Limits {
             connect: DEADLINE,
             handshakes: HANDSHAKES,
             handshake: Duration::from_millis(500),
             identity: Duration::from_millis(500),
+            reuse: REUSE,
         },
     };
     (Arc::new(proxy), log)
 }
 
-/// Two workloads of one trust domain.
+/// Two workloads of one trust domain, whose bytes a test can read as they are.
 fn two_workloads() -> (Tls, Tls) {
+    let (a, b) = two_that_keep_wires();
+    (a.speaking(Protocol::Bytes), b.speaking(Protocol::Bytes))
+}
+
+/// Two workloads of one trust domain.
+fn two_that_keep_wires() -> (Tls, Tls) {
     let (_dir, ca) = ca("example.org");
     let tls = |path| {
         let svid = ca
@@ -224,7 +238,8 @@ async fn arrive(proxy: &Arc<Proxy<FakeKernel>>, destination: SocketAddr) -> TcpS
     let proxy = Arc::clone(proxy);
     let permit = proxy.establishing.admit(Direction::Inbound).expect("room");
     tokio::spawn(async move {
-        inbound::serve_to(&proxy, accepted, permit, OrigDst(destination)).await;
+        let drain = Drain::default();
+        inbound::serve_to(&proxy, accepted, permit, OrigDst(destination), &drain).await;
     });
     peer
 }
@@ -386,7 +401,7 @@ async fn a_connection_that_was_not_steered_is_reset() {
     // The inbound listener's own port is on loopback, where nothing is steered from.
     let (peer, accepted) = accepted().await;
     let permit = proxy.establishing.admit(Direction::Inbound).expect("room");
-    inbound::serve(&proxy, accepted, permit).await;
+    inbound::serve(&proxy, accepted, permit, &Drain::default()).await;
     assert!(was_reset(peer).await);
 }
 
@@ -578,6 +593,7 @@ async fn connections_above_the_limit_are_reset_and_those_that_stand_go_on() {
     let (app, address) = listen().await;
     let (proxy, _) = proxy(FakeKernel::steered_to(address), Mode::Permissive, own);
     let (listener, dialled) = listen().await;
+    prepare_listener(&listener).expect("a socket");
     let serve = Arc::clone(&proxy).serve(Direction::Outbound, listener, Drain::default());
     tokio::spawn(serve);
     let mut open = TcpStream::connect(dialled).await.expect("a connection");
@@ -630,7 +646,14 @@ async fn peers_on_the_network_are_asked_whether_they_are_alive() {
         proxy.establishing.admit(Direction::Inbound).expect("room"),
     );
     tokio::spawn(async move {
-        inbound::serve_to(&proxy, accepted, permit, OrigDst(address)).await;
+        inbound::serve_to(
+            &proxy,
+            accepted,
+            permit,
+            OrigDst(address),
+            &Drain::default(),
+        )
+        .await;
     });
     let _app = accept(&app).await;
     let upstream = dial::upstream(&FakeKernel::default(), OrigDst(address), DEADLINE).await;

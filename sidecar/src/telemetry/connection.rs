@@ -156,6 +156,14 @@ impl Connection {
         self.tls = tls;
     }
 
+    /// It is carried by what an earlier one was encrypted with: as this identity of ours, with that
+    /// peer.
+    pub fn continues(&mut self, own: &SpiffeId, peer: &SpiffeId) {
+        self.uses(own);
+        self.tls(TlsUse::Mutual(peer.clone()));
+        self.telemetry.shared.metrics.reused(self.entry.direction);
+    }
+
     /// Whether it is encrypted, as far as that is known.
     pub fn tls_use(&self) -> &TlsUse {
         &self.tls

@@ -80,7 +80,10 @@ impl Legs {
                     .is_none_or(|ended| now.saturating_duration_since(ended) < PATIENCE)
             });
         }
-        if table.by_cookie.len() < CAPACITY {
+        if let Some(leg) = table.by_cookie.get_mut(&cookie) {
+            // It has carried another connection before: what was counted is counted.
+            leg.ended = None;
+        } else if table.by_cookie.len() < CAPACITY {
             let leg = Followed {
                 waiting: table.recognise(cookie),
                 ..Followed::default()

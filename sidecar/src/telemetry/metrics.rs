@@ -26,6 +26,7 @@ pub(super) struct Metrics {
     misnamed: IntCounterVec,
     registry: Registry,
     reloads: Reloads,
+    reused: IntCounterVec,
     /// Of parties that talk to each other.
     pub(super) series: SeriesTable,
 }
@@ -72,10 +73,16 @@ impl Metrics {
             )?,
             registry: Registry::new(),
             reloads: Reloads::new()?,
+            reused: counter(
+                "sidecar_connections_reused_total",
+                "Connections that were carried by what an earlier one was encrypted with.",
+                &["direction"],
+            )?,
             series: SeriesTable::new(limits, overflowed.clone()),
         };
         // From zero: the first failure of a kind has to show as an increase.
         for direction in [Direction::Inbound, Direction::Outbound] {
+            metrics.reused.with_label_values(&[direction.as_str()]);
             for close in Close::ALL
                 .into_iter()
                 .filter(|close| !close.ends_only_open())
@@ -88,7 +95,7 @@ impl Metrics {
         for refused in [true, false] {
             metrics.misnamed.with_label_values(&[misnamed(refused)]);
         }
-        let collectors: [Box<dyn Collector>; 8] = [
+        let collectors: [Box<dyn Collector>; 9] = [
             Box::new(metrics.audits.clone()),
             Box::new(metrics.certificate_expiry.clone()),
             Box::new(metrics.decisions.clone()),
@@ -96,6 +103,7 @@ impl Metrics {
             Box::new(metrics.identity_failures.clone()),
             Box::new(metrics.identity_rotations.clone()),
             Box::new(metrics.misnamed.clone()),
+            Box::new(metrics.reused.clone()),
             Box::new(overflowed),
         ];
         for collector in collectors.into_iter().chain(metrics.reloads.collectors()) {
@@ -129,6 +137,10 @@ impl Metrics {
 
     pub(super) fn reloaded(&self, is_taken_over: bool) {
         self.reloads.reloaded(is_taken_over);
+    }
+
+    pub(super) fn reused(&self, direction: Direction) {
+        self.reused.with_label_values(&[direction.as_str()]).inc();
     }
 
     pub(super) fn decided(&self, decision: &Decision) {

@@ -6,13 +6,13 @@ use rustls::server::{Accepted, Acceptor};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-use super::ALPN;
+use super::Protocol;
 
 /// The longest beginning of a connection that is looked at, in bytes: twice what a sidecar's
 /// `ClientHello` takes, most of which is its post-quantum key share.
 const LONGEST: usize = 4096;
 
-/// Whether the connection begins with a TLS `ClientHello` that offers [`ALPN`]. Takes nothing from
+/// Whether the connection begins with a TLS `ClientHello` that offers a [`Protocol`]. Takes nothing from
 /// the stream.
 ///
 /// Says no at the first byte that cannot belong to one, when one is longer than ours ever are, and
@@ -52,7 +52,7 @@ pub async fn begins_with_our_hello(stream: &TcpStream) -> io::Result<bool> {
 /// What the bytes that have come so far begin with.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Verdict {
-    /// A whole `ClientHello` that offers [`ALPN`].
+    /// A whole `ClientHello` that offers a [`Protocol`] of ours.
     Ours,
     /// A part of a `ClientHello`.
     Incomplete,
@@ -88,7 +88,7 @@ fn offers_alpn(hello: &Accepted) -> bool {
     hello
         .client_hello()
         .alpn()
-        .is_some_and(|mut protocols| protocols.any(|protocol| protocol == ALPN))
+        .is_some_and(|mut protocols| protocols.any(|protocol| Protocol::named(protocol).is_some()))
 }
 
 #[cfg(test)]
@@ -105,6 +105,8 @@ mod tests {
 
     use super::super::tests::{DEADLINE, connected, tls};
     use super::*;
+
+    const ALPN: &[u8] = Protocol::Bytes.alpn();
 
     /// The first bytes of a client that offers `protocols`.
     fn hello(protocols: &[&[u8]]) -> Vec<u8> {

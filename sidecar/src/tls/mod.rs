@@ -31,13 +31,42 @@ pub(crate) use self::hello::{Verdict, judge};
 pub use self::keeper::keep;
 pub use self::peer::Peer;
 
-/// The protocol between sidecars, as ALPN names it (RFC 7301): the application's bytes, encrypted
-/// and otherwise as they are. Changes when that does.
-pub const ALPN: &[u8] = b"sidecar/1";
+/// What sidecars speak within TLS, as ALPN names it (RFC 7301). Another is added when that changes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Protocol {
+    /// The application's bytes as they are, of one connection.
+    Bytes,
+    /// They are framed, and one connection follows another.
+    Frames,
+}
+
+impl Protocol {
+    /// All of them, the preferred one first.
+    pub const ALL: [Self; 2] = [Self::Frames, Self::Bytes];
+
+    /// Its name in ALPN.
+    pub const fn alpn(self) -> &'static [u8] {
+        match self {
+            Self::Bytes => b"sidecar/1",
+            Self::Frames => b"sidecar/2",
+        }
+    }
+
+    /// The one with this name.
+    pub fn named(alpn: &[u8]) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|protocol| protocol.alpn() == alpn)
+    }
+
+    fn names() -> Vec<Vec<u8>> {
+        Self::ALL.map(|protocol| protocol.alpn().to_vec()).into()
+    }
+}
 
 /// Makes and takes connections under one identity.
 ///
-/// Only TLS 1.3, both sides show an X.509-SVID that the other trusts, both speak [`ALPN`]. Sessions
+/// Only TLS 1.3, both sides show an X.509-SVID that the other trusts, both speak a [`Protocol`]. Sessions
 /// are resumed as long as what they rest upon lasts: this, and the certificates of the peer.
 #[derive(Clone)]
 pub struct Tls {
@@ -71,6 +100,21 @@ impl Tls {
             connector: Arc::new(client_config(&provider, &verifier, &signer, until)).into(),
             acceptor: Arc::new(server_config(&provider, &verifier, &signer, until)).into(),
             verifier,
+        }
+    }
+
+    /// The same, for a peer that speaks one protocol only.
+    #[cfg(test)]
+    pub(crate) fn speaking(self, protocol: Protocol) -> Self {
+        let names = vec![protocol.alpn().to_vec()];
+        let mut client = (**self.connector.config()).clone();
+        client.alpn_protocols.clone_from(&names);
+        let mut server = (**self.acceptor.config()).clone();
+        server.alpn_protocols = names;
+        Self {
+            connector: Arc::new(client).into(),
+            acceptor: Arc::new(server).into(),
+            ..self
         }
     }
 
@@ -124,9 +168,7 @@ impl Tls {
     /// Who is at the other end of a connection whose handshake is done.
     fn met(&self, connection: &CommonState, end: End) -> Result<Peer, HandshakeError> {
         let peer = Peer::of(connection, end, self.trust())?;
-        if connection.handshake_kind() == Some(HandshakeKind::Resumed)
-            && sessions::any_is_over(peer.chain(), peer.met())
-        {
+        if connection.handshake_kind() == Some(HandshakeKind::Resumed) && peer.was_over() {
             self.judge(&peer)?;
         }
         Ok(peer)
@@ -203,7 +245,7 @@ fn client_config(
         .dangerous()
         .with_custom_certificate_verifier(verifier.clone())
         .with_client_cert_resolver(signer.clone());
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = Protocol::names();
     config.resumption = sessions::of_client(until);
     config
 }
@@ -219,7 +261,7 @@ fn server_config(
         .expect("the provider has TLS 1.3 suites")
         .with_client_cert_verifier(verifier.clone())
         .with_cert_resolver(signer.clone());
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = Protocol::names();
     config.session_storage = sessions::of_server(until);
     config.send_tls13_tickets = sessions::GIVEN;
     config

@@ -1,11 +1,15 @@
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use rustls::CommonState;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use spiffe::SpiffeId;
 
-use super::{ALPN, HandshakeError, Refused};
-use crate::identity::{End, Leaf, Trust};
+use super::{HandshakeError, Protocol, Refused};
+use crate::identity::{End, Leaf, Trust, not_after_of};
 
 /// Who is at the other end of a connection, and what proved it.
 #[derive(Clone, Debug)]
@@ -17,6 +21,10 @@ pub struct Peer {
     end: End,
     /// When it showed them.
     met: UnixTime,
+    /// When the first of them is over.
+    not_after: UnixTime,
+    /// What it speaks.
+    protocol: Protocol,
     /// What they were last found to hold under.
     trust: Arc<Trust>,
 }
@@ -29,9 +37,10 @@ impl Peer {
         trust: &Arc<Trust>,
     ) -> Result<Self, HandshakeError> {
         // To rustls a peer that names no protocol at all is fine.
-        if connection.alpn_protocol() != Some(ALPN) {
-            return Err(rustls::Error::NoApplicationProtocol.into());
-        }
+        let protocol = connection
+            .alpn_protocol()
+            .and_then(Protocol::named)
+            .ok_or(rustls::Error::NoApplicationProtocol)?;
         let chain = connection
             .peer_certificates()
             .ok_or(Refused::NoCertificate)?;
@@ -39,8 +48,16 @@ impl Peer {
         // The verifier let it pass, so this does.
         let leaf =
             Leaf::parse(certificate).map_err(|flaw| Refused::Certificate { shown: None, flaw })?;
+        // One that cannot be read is over already.
+        let ends = chain.iter().map(|certificate| {
+            not_after_of(certificate).unwrap_or(UnixTime::since_unix_epoch(Duration::ZERO))
+        });
         Ok(Self {
             id: leaf.id,
+            not_after: ends
+                .min()
+                .unwrap_or(UnixTime::since_unix_epoch(Duration::ZERO)),
+            protocol,
             chain: chain
                 .iter()
                 .map(|certificate| certificate.clone().into_owned())
@@ -54,6 +71,21 @@ impl Peer {
     /// Its identity, verified.
     pub fn id(&self) -> &SpiffeId {
         &self.id
+    }
+
+    /// What it speaks.
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// When the first of the certificates that it showed expires.
+    pub fn not_after(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(self.not_after.as_secs())
+    }
+
+    /// Whether one of the certificates that it showed had expired then.
+    pub(super) fn was_over(&self) -> bool {
+        self.not_after < self.met
     }
 
     pub(super) fn chain(&self) -> &[CertificateDer<'static>] {

@@ -15,11 +15,9 @@ use rustls::{
         ClientSessionMemoryCache, ClientSessionStore, Resumption, Tls12ClientSessionValue,
         Tls12Resumption, Tls13ClientSessionValue,
     },
-    pki_types::{CertificateDer, ServerName, UnixTime},
+    pki_types::ServerName,
     server::{ServerSessionMemoryCache, StoresServerSessions},
 };
-
-use crate::identity::not_after_of;
 
 /// How many sessions a server has in memory, each with the certificates of its client: about 1 KB.
 /// Older ones are forgotten, whose clients then prove who they are again.
@@ -48,13 +46,6 @@ pub(super) fn of_client(until: SystemTime) -> Resumption {
 pub(super) fn of_server(until: SystemTime) -> Arc<dyn StoresServerSessions> {
     let sessions = ServerSessionMemoryCache::new(HELD);
     Arc::new(Until { until, sessions })
-}
-
-/// Whether one of these certificates is over at the time `now`, or cannot be read.
-pub(super) fn any_is_over(chain: &[CertificateDer<'_>], now: UnixTime) -> bool {
-    chain
-        .iter()
-        .any(|certificate| not_after_of(certificate).is_none_or(|end| end < now))
 }
 
 /// Sessions that nobody takes up once the own certificate is over.

@@ -106,7 +106,7 @@ async fn a_peer_that_speaks_another_protocol_is_refused() {
     let (_dir, ca) = ca("example.org");
     let mut client = workload(&ca, "web");
     let mut config = (**client.connector.config()).clone();
-    config.alpn_protocols = vec![b"sidecar/2".to_vec()];
+    config.alpn_protocols = vec![b"sidecar/3".to_vec()];
     client.connector = Arc::new(config).into();
     let (connected, accepted) = shake_hands(&client, &workload(&ca, "db")).await;
     assert!(matches!(

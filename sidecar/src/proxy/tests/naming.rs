@@ -13,7 +13,7 @@ fn client_and_web() -> (Tls, Tls) {
         let svid = ca
             .issue(&id(path), Duration::from_hours(1))
             .expect("an SVID");
-        Tls::new(&svid)
+        Tls::new(&svid).speaking(Protocol::Bytes)
     };
     (tls("a"), tls("ns/shop/sa/web"))
 }

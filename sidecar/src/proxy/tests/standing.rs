@@ -145,7 +145,7 @@ async fn exactly_those_that_are_no_longer_let_in_are_closed() {
     let (_dir, ca) = ca("example.org");
     let [own, b, c] = ["a", "b", "c"].map(|path| {
         let svid = ca.issue(&id(path), Duration::from_hours(1));
-        Tls::new(&svid.expect("an SVID"))
+        Tls::new(&svid.expect("an SVID")).speaking(Protocol::Bytes)
     });
     let (sender, policy_now) = changing(policy(Mode::Permissive));
     let (app, address) = listen().await;
@@ -204,8 +204,20 @@ async fn exactly_those_whose_certificate_is_revoked_are_closed() {
     let kernel = FakeKernel::default().meshed();
     let (mut proxy, log) = proxy_under(policy_now, kernel, Tls::new(&own));
     Arc::get_mut(&mut proxy).expect("not shared yet").identity = identity_now;
-    let (mut open_b, mut app_of_b) = admitted(&proxy, &Tls::new(&b), &app, address).await;
-    let (mut open_c, app_of_c) = admitted(&proxy, &Tls::new(&c), &app, address).await;
+    let (mut open_b, mut app_of_b) = admitted(
+        &proxy,
+        &Tls::new(&b).speaking(Protocol::Bytes),
+        &app,
+        address,
+    )
+    .await;
+    let (mut open_c, app_of_c) = admitted(
+        &proxy,
+        &Tls::new(&c).speaking(Protocol::Bytes),
+        &app,
+        address,
+    )
+    .await;
 
     // A renewed certificate is no reason to close anything.
     let renewed = ca
@@ -245,6 +257,7 @@ async fn a_server_whose_root_is_gone_is_left() {
     Arc::get_mut(&mut proxy).expect("not shared yet").identity = identity_now;
     let mut app = connect(&proxy).await;
     let (mut server, _) = Tls::new(&peer)
+        .speaking(Protocol::Bytes)
         .accept(accept(&server).await)
         .await
         .expect("a handshake");

@@ -225,7 +225,7 @@ async fn a_client_without_certificate_is_refused() {
             &provider,
         )))
         .with_no_client_auth();
-    anonymous.alpn_protocols = vec![ALPN.to_vec()];
+    anonymous.alpn_protocols = Protocol::names();
     client.connector = Arc::new(anonymous).into();
     let (_, accepted) = shake_hands(&client, &workload(&ca, "db")).await;
     assert!(matches!(refused(accepted), Refused::NoCertificate));
