@@ -2,10 +2,16 @@
 
 mod adapter;
 mod credentials;
+mod flame;
 mod h2load;
+mod idle;
 mod load;
 mod machine;
+pub mod paced;
 mod peer;
+mod plot;
+mod processes;
+mod publish;
 mod quiet;
 mod report;
 mod site;
@@ -42,6 +48,9 @@ pub struct Options {
     /// Also write every reading to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Also write tables, plots and every reading to docs/benchmarks
+    #[arg(long)]
+    publish: bool,
     /// Compare with other proxies, too, as two-sided chains of mutual TLS
     #[arg(long)]
     peers: bool,
@@ -51,9 +60,11 @@ pub struct Options {
 }
 
 /// What the loads are made with, by path and Debian package.
-const PROGRAMS: [(&str, &str); 7] = [
+const PROGRAMS: [(&str, &str); 9] = [
     ("/usr/bin/h2load", "nghttp2-client"),
     ("/usr/bin/iperf3", "iperf3"),
+    ("/usr/bin/perf", "linux-perf"),
+    ("/usr/bin/python3", "python3"),
     ("/usr/bin/wrk", "wrk"),
     ("/usr/sbin/ip", "iproute2"),
     ("/usr/sbin/iptables-save", "iptables"),
@@ -80,13 +91,38 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     let busy = step("see whether the machine is quiet", quiet::busy)?;
     let sites = step("make the pods of every site", || Site::all(&peers))?;
     let mut report = empty_report(&sites, peers.len());
+    step("hold idle connections", || {
+        each_site(&sites, &mut report, load::idle);
+        Ok(())
+    })?;
     step("warm up", || round(&sites, 1, &mut empty_report(&sites, 0)))?;
     for number in 1..=options.rounds {
         step(&format!("round {number} of {}", options.rounds), || {
             round(&sites, options.seconds, &mut report)
         })?;
     }
-    println!("{}\n{}", report.medians(), report.ratios());
+    step("keep to a rate", || {
+        let slowest = report.lowest("64 kept connections: requests");
+        let rate = slowest.context("nothing was measured")? / 2.0;
+        each_site(&sites, &mut report, |site| {
+            load::at_rate(site, rate, options.seconds)
+        });
+        Ok(())
+    })?;
+    step("measure among more and more connections", || {
+        let ramp = |site: &Site| match &*site.name {
+            site::DIRECT | site::OURS => load::ramp(site, options.seconds.min(2)),
+            _ => Ok(Vec::new()),
+        };
+        each_site(&sites, &mut report, ramp);
+        Ok(())
+    })?;
+    step("count system calls", || {
+        each_site(&sites, &mut report, load::system_calls);
+        Ok(())
+    })?;
+    let (medians, ratios) = (report.medians(), report.ratios());
+    println!("{medians}\nIn relation to {}:\n{ratios}", site::DIRECT);
     for Peer { adapter, .. } in &peers {
         println!("{}: {}", adapter.name, adapter.tls);
     }
@@ -96,17 +132,40 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
             busy * 100.0
         );
     }
+    let facts = json!({
+        "machine": machine::describe(),
+        "programs": versions(),
+        "peers": peer_versions(&peers),
+        "readings": report.json(),
+    });
     if let Some(path) = &options.json {
-        let report = json!({
-            "machine": machine::describe(),
-            "programs": versions(),
-            "peers": peer_versions(&peers),
-            "readings": report.json(),
-        });
-        fs::write(path, report.to_string())
+        fs::write(path, facts.to_string())
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
+    if options.publish {
+        publish::write(&report, &facts)?;
+        let ours = sites.iter().find(|site| site.name == site::OURS);
+        flame::draw(
+            ours.expect("it is always measured"),
+            3,
+            &publish::directory(),
+        )?;
+    }
     Ok(())
+}
+
+/// One load at every site, once. What a site cannot bear is said, and missing from the report.
+fn each_site(
+    sites: &[Site],
+    report: &mut Report,
+    mut load: impl FnMut(&Site) -> anyhow::Result<Vec<load::Reading>>,
+) {
+    for (column, site) in sites.iter().enumerate() {
+        match load(site) {
+            Ok(readings) => report.add(column, readings),
+            Err(error) => println!("‼ with {}: {error:#}", site.name),
+        }
+    }
 }
 
 /// Builds the daemon as it is shipped, and starts this command again with that.

@@ -50,6 +50,8 @@ enum Command {
     Fuzz(fuzz::Options),
     Demo(demo::Options),
     Bench(bench::Options),
+    #[command(hide = true)]
+    PacedLoad(bench::paced::Options),
     Image(image::Options),
     KubeApiserver(kube_apiserver::Options),
 }
@@ -64,6 +66,7 @@ fn main() -> ExitCode {
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Demo(options) => demo::run(options),
         Command::Bench(options) => bench::run(&options),
+        Command::PacedLoad(options) => bench::paced::run(&options),
         Command::Image(options) => image::run(options),
         Command::KubeApiserver(options) => kube_apiserver::run(&options),
     };

@@ -35,10 +35,12 @@ pub fn start(pod: &Pod) -> Process {
 master_process off;
 pid nginx.pid;
 error_log stderr;
-events {{ worker_connections 4096; }}
+worker_rlimit_nofile 20000;
+events {{ worker_connections 19000; }}
 http {{
     log_format seen '$remote_addr:$remote_port $server_addr:$server_port $request_uri';
     keepalive_requests 1000000;
+    keepalive_timeout 1h;
     server {{
         listen {PORT};
         listen {HTTP2_PORT} http2;

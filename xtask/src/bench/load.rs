@@ -4,7 +4,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 
-use super::{h2load, site::Site};
+use super::{
+    h2load,
+    idle::Idle,
+    paced,
+    processes::{self, Cost},
+    site::Site,
+};
 use crate::{
     nginx,
     wrk::{self, Load},
@@ -37,7 +43,7 @@ type Run = fn(&Site, u64) -> anyhow::Result<Vec<Reading>>;
 
 /// Every load: requests on connections that are kept, on one, and on new ones; bulk; and requests
 /// that share connections.
-pub const ALL: [Run; 9] = [
+pub const ALL: [Run; 10] = [
     one_connection,
     |site, seconds| kept_connections(site, seconds, 16),
     |site, seconds| kept_connections(site, seconds, 64),
@@ -46,16 +52,35 @@ pub const ALL: [Run; 9] = [
     |site, seconds| bulk(site, seconds, "bulk, one stream", &[]),
     |site, seconds| bulk(site, seconds, "bulk, 8 streams", &["--parallel", "8"]),
     |site, seconds| bulk(site, seconds, "bulk to the client", &["--reverse"]),
+    |site, seconds| {
+        let eight = ["--reverse", "--parallel", "8"];
+        bulk(site, seconds, "bulk to the client, 8 streams", &eight)
+    },
     multiplexed,
 ];
 
+/// Those whose time is told apart by function.
+pub const PROFILED: [(&str, Run); 4] = [
+    ("kept-connections", |site, seconds| {
+        kept_connections(site, seconds, 64)
+    }),
+    ("new-connections", new_connections),
+    ("bulk", |site, seconds| bulk(site, seconds, "bulk", &[])),
+    ("http2", multiplexed),
+];
+
 fn kept_connections(site: &Site, seconds: u64, count: u32) -> anyhow::Result<Vec<Reading>> {
-    let (load, cpu) = requests(site, seconds, count, &[])?;
+    let (load, cost) = requests(site, seconds, count, &[])?;
     let what = |what| format!("{count} kept connections: {what}");
     Ok(vec![
         higher(what("requests"), "1/s", load.rate),
         lower(what("99th percentile"), "ms", milliseconds(load.p99)),
-        lower(what("CPU per request"), "µs", per(cpu, load.requests)),
+        lower(what("CPU per request"), "µs", per(cost.cpu, load.requests)),
+        lower(
+            what("context switches per request"),
+            "",
+            each(cost.switches, load.requests),
+        ),
     ])
 }
 
@@ -66,20 +91,25 @@ fn one_connection(site: &Site, seconds: u64) -> anyhow::Result<Vec<Reading>> {
 }
 
 fn new_connections(site: &Site, seconds: u64) -> anyhow::Result<Vec<Reading>> {
-    let (load, cpu) = requests(site, seconds, 16, &["--header", "Connection: close"])?;
+    let (load, cost) = requests(site, seconds, 16, &CLOSING)?;
     Ok(vec![
         higher("new connections: requests", "1/s", load.rate),
         lower(
             "new connections: CPU per request",
             "µs",
-            per(cpu, load.requests),
+            per(cost.cpu, load.requests),
+        ),
+        lower(
+            "new connections: context switches per request",
+            "",
+            each(cost.switches, load.requests),
         ),
     ])
 }
 
 /// HTTP/2 as gRPC uses it: few connections, on each of which several requests are under way.
 fn multiplexed(site: &Site, seconds: u64) -> anyhow::Result<Vec<Reading>> {
-    let (load, cpu) = site.meter(|client| {
+    let (load, cost) = site.meter(|client| {
         h2load::run(
             client,
             seconds,
@@ -103,14 +133,14 @@ fn multiplexed(site: &Site, seconds: u64) -> anyhow::Result<Vec<Reading>> {
         lower(
             "HTTP/2, 16 × 10 streams: CPU per request",
             "µs",
-            per(cpu, load.requests),
+            per(cost.cpu, load.requests),
         ),
     ])
 }
 
 fn bulk(site: &Site, seconds: u64, name: &str, arguments: &[&str]) -> anyhow::Result<Vec<Reading>> {
     let iperf3 = site.targets.iperf3;
-    let (output, cpu) = site.meter(|client| {
+    let (output, cost) = site.meter(|client| {
         client
             .program("/usr/bin/iperf3")
             .args(["--json", "--client", &iperf3.ip().to_string()])
@@ -125,7 +155,7 @@ fn bulk(site: &Site, seconds: u64, name: &str, arguments: &[&str]) -> anyhow::Re
     let received = &report["end"]["sum_received"];
     let [rate, bytes] = ["bits_per_second", "bytes"].map(|field| received[field].as_f64());
     let (rate, bytes) = rate.zip(bytes).context("iperf3 received nothing")?;
-    let seconds = cpu.as_secs_f64() / (bytes / 1e9);
+    let seconds = cost.cpu.as_secs_f64() / (bytes / 1e9);
     Ok(vec![
         higher(format!("{name}: received"), "Gbit/s", rate / 1e9),
         lower(format!("{name}: CPU per GB"), "s", seconds),
@@ -137,18 +167,104 @@ fn requests(
     seconds: u64,
     connections: u32,
     arguments: &[&str],
-) -> anyhow::Result<(Load, Duration)> {
+) -> anyhow::Result<(Load, Cost)> {
     let page = nginx::empty_page(site.targets.http);
     let arguments = [arguments, &[&page]].concat();
-    let (load, cpu) = site.meter(|client| wrk::run(client, seconds, connections, &arguments));
+    let (load, cost) = site.meter(|client| wrk::run(client, seconds, connections, &arguments));
     ensure!(
         load.errors == 0,
         "{} of {} requests failed",
         load.errors,
         load.requests
     );
-    Ok((load, cpu))
+    Ok((load, cost))
 }
+
+/// What it takes to hold connections. Run it before everything else: whoever has carried much holds on
+/// to memory.
+pub fn idle(site: &Site) -> anyhow::Result<Vec<Reading>> {
+    if !site.has_proxies() {
+        return Ok(Vec::new());
+    }
+    let resident = || site.pods().map(processes::resident);
+    let before = resident();
+    let held = site.work(|client| Idle::open(client, site.targets.http, IDLE))?;
+    let with = resident();
+    drop(held);
+    #[expect(clippy::cast_precision_loss, reason = "no memory is that large")]
+    let [largest, more] = [
+        before.into_iter().max().unwrap_or_default() as f64,
+        with.iter().sum::<u64>().saturating_sub(before.iter().sum()) as f64,
+    ];
+    let per_connection = more / 2.0 / f64::from(IDLE);
+    Ok(vec![
+        lower("idle: memory of a proxy", "MB", largest / 1e6),
+        lower(
+            format!("{IDLE} idle connections: memory for each and side"),
+            "KB",
+            per_connection / 1e3,
+        ),
+    ])
+}
+
+/// How it goes on while more and more connections are open.
+pub fn ramp(site: &Site, seconds: u64) -> anyhow::Result<Vec<Reading>> {
+    let mut readings = Vec::new();
+    for open in OPEN {
+        let held = site.work(|client| Idle::open(client, site.targets.http, open))?;
+        let (new, _) = requests(site, seconds, 16, &CLOSING)?;
+        let (kept, _) = requests(site, seconds, 1, &[])?;
+        drop(held);
+        let median = milliseconds(kept.median) * 1e3;
+        let what = |what| format!("{open} open connections: {what}");
+        readings.push(higher(what("new ones"), "1/s", new.rate));
+        readings.push(lower(what("median of another"), "µs", median));
+    }
+    Ok(readings)
+}
+
+/// Latencies at a rate, in requests a second on 64 connections, that every site can bear.
+pub fn at_rate(site: &Site, rate: f64, seconds: u64) -> anyhow::Result<Vec<Reading>> {
+    let latencies = site.work(|client| paced::run_in(client, site.targets.http, rate, seconds))?;
+    let paced::Latencies { p50, p99, p999 } = latencies;
+    let quantiles = [("median", p50), ("99th percentile", p99), ("99.9th", p999)];
+    let reading = |(name, micros): (_, u64)| {
+        #[expect(clippy::cast_precision_loss, reason = "nothing takes that long")]
+        lower(
+            format!("at half the slowest's rate: {name}"),
+            "µs",
+            micros as f64,
+        )
+    };
+    Ok(quantiles.map(reading).into())
+}
+
+/// System calls, which are counted apart because counting slows down.
+pub fn system_calls(site: &Site) -> anyhow::Result<Vec<Reading>> {
+    if !site.has_proxies() {
+        return Ok(Vec::new());
+    }
+    let mut readings = Vec::new();
+    for (what, connections, arguments) in [
+        ("64 kept connections", 64, &[][..]),
+        ("new connections", 16, &CLOSING),
+    ] {
+        let load = || requests(site, 1, connections, arguments);
+        let (load, calls) = processes::system_calls(site.pods(), load)?;
+        let name = format!("{what}: system calls per request");
+        readings.push(lower(name, "", each(calls, load?.0.requests)));
+    }
+    Ok(readings)
+}
+
+/// How many connections are idle at once.
+const IDLE: u32 = 8000;
+
+/// How many are open when others are measured.
+const OPEN: [u32; 5] = [10, 1000, 3000, 6000, 9000];
+
+/// Has a server end the connection after each request.
+const CLOSING: [&str; 2] = ["--header", "Connection: close"];
 
 fn higher(what: impl Into<String>, unit: &'static str, value: f64) -> Reading {
     Reading {
@@ -168,6 +284,13 @@ fn lower(what: impl Into<String>, unit: &'static str, value: f64) -> Reading {
 
 fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
+}
+
+/// How many for each of `count`.
+fn each(total: u64, count: u32) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "nothing is counted that far")]
+    let total = total as f64;
+    total / f64::from(count.max(1))
 }
 
 /// Microseconds for each of `count`.

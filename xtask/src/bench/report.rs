@@ -58,6 +58,27 @@ impl Report {
         }
     }
 
+    /// The lowest of all sites' medians of what was measured under this name.
+    pub fn lowest(&self, what: &str) -> Option<f64> {
+        let row = self.rows.iter().find(|row| row.what == what)?;
+        let medians = row.sites.iter().map(|readings| median(readings));
+        medians
+            .filter(|median| median.is_finite())
+            .min_by(f64::total_cmp)
+    }
+
+    /// What was measured, its unit, and each site's median.
+    pub fn rows(&self) -> impl Iterator<Item = (&str, &str, Vec<f64>)> {
+        self.rows.iter().map(|row| {
+            let medians = row.sites.iter().map(|readings| median(readings));
+            (&*row.what, row.unit, medians.collect())
+        })
+    }
+
+    pub fn sites(&self) -> &[String] {
+        &self.sites
+    }
+
     /// Medians with their spread.
     pub fn medians(&self) -> Table {
         let mut table = table(self.sites.iter().cloned());
@@ -70,11 +91,11 @@ impl Report {
 
     /// What the medians are in relation to those of the first site, and ours to the best peer's.
     pub fn ratios(&self) -> Table {
-        let [first, others @ ..] = &*self.sites else {
+        let [_, others @ ..] = &*self.sites else {
             return Table::new();
         };
-        let best = (self.peers > 0).then(|| format!("{} : best peer", self.sites[self.ours]));
-        let ratios = others.iter().map(|name| format!("{name} : {first}"));
+        let best = (self.peers > 0).then(|| format!("{} of best peer", self.sites[self.ours]));
+        let ratios = others.iter().cloned();
         let mut table = table(ratios.chain(best));
         for row in &self.rows {
             let medians: Vec<_> = row.sites.iter().map(|readings| median(readings)).collect();
@@ -127,7 +148,11 @@ fn table(columns: impl Iterator<Item = String>) -> Table {
 
 impl Row {
     fn cells(&self, numbers: impl Iterator<Item = String>) -> Vec<Cell> {
-        let name = Cell::new(format!("{}, {}", self.what, self.unit));
+        let name = if self.unit.is_empty() {
+            Cell::new(&self.what)
+        } else {
+            Cell::new(format!("{}, {}", self.what, self.unit))
+        };
         let right = |number| Cell::new(number).set_alignment(CellAlignment::Right);
         [name].into_iter().chain(numbers.map(right)).collect()
     }
@@ -146,7 +171,7 @@ fn median(readings: &[f64]) -> f64 {
 /// The median and how far the readings are apart, half to each side.
 fn with_spread(readings: &[f64]) -> String {
     let median = median(readings);
-    if median <= 0.0 {
+    if median.is_nan() || median <= 0.0 {
         return NOTHING.to_owned();
     }
     let lowest = readings.iter().copied().fold(f64::INFINITY, f64::min);

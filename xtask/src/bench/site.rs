@@ -1,19 +1,15 @@
 //! Where a load runs: a pair of pods, of which each has a core of its own.
 
-use std::{
-    fs,
-    net::{Ipv4Addr, SocketAddr},
-    time::Duration,
-};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::{Context as _, bail};
 use nix::{
     sched::{CpuSet, sched_getaffinity, sched_setaffinity},
     unistd::Pid,
 };
-use sidecar_tests::{Pod, Pods, Process, cgroup::Container};
+use sidecar_tests::{Pod, Pods, Process};
 
-use super::{credentials::Authority, peer::Peer};
+use super::{credentials::Authority, peer::Peer, processes::Cost};
 use crate::nginx;
 
 /// The sidecar's flags at its own sites: it steers nothing, does all it can, does not look at what it
@@ -28,7 +24,7 @@ const SIDECARS: [(&str, &[&str]); 3] = [
 ];
 
 /// The site without anything between client and server.
-const DIRECT: &str = "direct";
+pub const DIRECT: &str = "direct";
 
 /// The site that peers are compared with.
 pub const OURS: &str = "mutual TLS";
@@ -163,27 +159,27 @@ impl Site {
         Ok(())
     }
 
-    /// Does `work` in the client's pod; returns the processor time that both sidecars, or the peer on both sides, took for it,
+    /// Does `work` in the client's pod; returns what both sidecars, or the peer on both sides, took for it,
     /// too.
-    pub fn meter<T>(&self, work: impl FnOnce(&Pod) -> T) -> (T, Duration) {
-        let before = self.processor_time();
-        let result = on_core(self.core, || work(&self.pods.client));
-        (result, self.processor_time().saturating_sub(before))
+    pub fn meter<T>(&self, work: impl FnOnce(&Pod) -> T) -> (T, Cost) {
+        let before = Cost::of(self.pods());
+        let result = self.work(work);
+        (result, Cost::of(self.pods()).since(before))
     }
 
-    fn processor_time(&self) -> Duration {
+    /// Does `work` in the client's pod, on its core.
+    pub fn work<T>(&self, work: impl FnOnce(&Pod) -> T) -> T {
+        on_core(self.core, || work(&self.pods.client))
+    }
+
+    /// Whether anything is between client and server.
+    pub fn has_proxies(&self) -> bool {
+        self.name != DIRECT
+    }
+
+    /// The client's pod and the server's.
+    pub fn pods(&self) -> [&Pod; 2] {
         [&self.pods.client, &self.pods.server]
-            .map(|pod| {
-                let cgroup = pod.sandbox().cgroup().path();
-                let path = cgroup.join(Container::Sidecar.name()).join("cpu.stat");
-                let statistics = fs::read_to_string(path).expect("every cgroup has this file");
-                let microseconds = statistics
-                    .lines()
-                    .find_map(|line| line.strip_prefix("usage_usec ")?.parse().ok());
-                Duration::from_micros(microseconds.expect("the kernel counts it for every cgroup"))
-            })
-            .into_iter()
-            .sum()
     }
 }
 

@@ -1,0 +1,104 @@
+//! The figures for everybody to read.
+
+use std::{env, fmt::Write as _, fs, path::PathBuf};
+
+use anyhow::Context as _;
+use comfy_table::{Table, presets};
+use serde_json::Value;
+
+use super::{plot, report::Report, site};
+use crate::workspace;
+
+/// Where they go, in the project.
+const DIRECTORY: &str = "docs/benchmarks";
+
+/// What each load is.
+const LOADS: &str = "\
+- *n kept connections*: requests of HTTP/1.1 for an empty page, one after the other on each of n connections (wrk).
+- *new connections*: the same by 16 at a time, each on a connection of its own that the server ends.
+- *bulk*: iperf3, one or eight streams, from the client to the server unless said otherwise.
+- *HTTP/2*: 16 connections with 10 streams each (h2load).
+- *idle*: memory of each proxy (resident), before anything was carried; and what 8,000 connections add that have carried one request.
+- *at half the slowest's rate*: 64 connections at half the rate that the slowest site reached, each answer timed from when its request was due.
+- *n open connections*: new and kept connections while n others are open and silent.
+- *CPU* is the processor time of both proxies, the kernel's included, as the kernel accounts it to their control groups. System calls are counted in a run of their own.
+";
+
+/// Its path.
+pub fn directory() -> PathBuf {
+    workspace::root().join(DIRECTORY)
+}
+
+/// Writes the tables, the pictures and every reading.
+pub fn write(report: &Report, facts: &Value) -> anyhow::Result<()> {
+    let directory = directory();
+    fs::create_dir_all(&directory).with_context(|| format!("cannot make {DIRECTORY}"))?;
+    let picture = |name: &str| directory.join(name);
+    plot::bars(report, "requests", true, &picture("requests.svg"))?;
+    plot::bars(report, "received", true, &picture("bulk.svg"))?;
+    plot::bars(
+        report,
+        "CPU per request",
+        false,
+        &picture("cpu-per-request.svg"),
+    )?;
+    plot::bars(report, "CPU per GB", false, &picture("cpu-per-gb.svg"))?;
+    plot::over_open(report, "new ones", &picture("open-new.svg"))?;
+    plot::over_open(report, "median of another", &picture("open-median.svg"))?;
+    let write = |name: &str, text: &str| {
+        let path = directory.join(name);
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+    };
+    write("results.json", &format!("{facts:#}\n"))?;
+    write("README.md", &page(report, facts)?)?;
+    println!("wrote {DIRECTORY}");
+    Ok(())
+}
+
+fn page(report: &Report, facts: &Value) -> anyhow::Result<String> {
+    let mut page = String::from("# Benchmarks\n\n");
+    let date = jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC");
+    let arguments: Vec<_> = env::args().skip(1).collect();
+    let machine = &facts["machine"];
+    let text = |value: &Value| value.as_str().unwrap_or("unknown").to_owned();
+    writeln!(
+        page,
+        "Written by `cargo xtask {}` on {date}: Linux {}, {}, {} cores of which clients and their proxies have one and \
+         servers and theirs the other. All sites take turns in every round; the tables have medians, and half of what \
+         lies between the lowest and the highest. Compare ratios of one run, not figures of two.\n\n{LOADS}",
+        arguments.join(" "),
+        text(&machine["kernel"]),
+        text(&machine["cpu"]),
+        machine["cores"],
+    )?;
+    for (name, version) in facts["programs"].as_object().into_iter().flatten() {
+        writeln!(page, "- {name}: {}", text(version))?;
+    }
+    for (name, peer) in facts["peers"].as_object().into_iter().flatten() {
+        let (version, tls) = (text(&peer["version"]), text(&peer["tls"]));
+        writeln!(page, "- {name}: {version}; {tls}")?;
+    }
+    for name in [
+        "requests",
+        "cpu-per-request",
+        "bulk",
+        "cpu-per-gb",
+        "open-new",
+        "open-median",
+    ] {
+        writeln!(page, "\n![{}]({name}.svg)", name.replace('-', " "))?;
+    }
+    writeln!(page, "\n## Medians\n\n{}", markdown(report.medians()))?;
+    let ratios = markdown(report.ratios());
+    writeln!(page, "\n## In relation to {}\n\n{ratios}", site::DIRECT)?;
+    writeln!(
+        page,
+        "\nEvery reading is in [`results.json`](results.json)."
+    )?;
+    Ok(page)
+}
+
+fn markdown(mut table: Table) -> String {
+    table.load_style(presets::ASCII_MARKDOWN);
+    table.to_string()
+}
