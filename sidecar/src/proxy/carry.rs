@@ -23,11 +23,11 @@ pub(super) enum Said {
 /// Carries an established connection until it ends or is no longer allowed, ends both legs as it
 /// ended, and writes the record. Says how it ended.
 pub(super) async fn carry(
-    mut connection: Connection,
+    connection: &mut Connection,
     client: &mut Stream,
     server: &mut Stream,
     said: Said,
-    standing: Standing,
+    standing: &mut Standing,
 ) -> Close {
     connection.established();
     let first = match said {
@@ -38,15 +38,17 @@ pub(super) async fn carry(
         }
         Said::NotHeard(first) => Some(first),
     };
-    let client_was_reset = client.tcp().clone().was_reset();
-    let server_was_reset = server.tcp().clone().was_reset();
+    let [client_was_reset, server_was_reset] = [&*client, &*server].map(|leg| {
+        let tcp = leg.tcp().clone();
+        move || tcp.clone().was_reset()
+    });
     let copy = copy(
         client,
         server,
         first,
         client_was_reset,
         server_was_reset,
-        &mut connection,
+        connection,
     );
     let mut ended = tokio::select! {
         // First, or a connection that always has bytes to carry would never be told.
@@ -63,7 +65,7 @@ pub(super) async fn carry(
         ended = copy => ended,
     };
     if ended.close != Close::Eof {
-        if let Some(error) = alert(server, &connection, &ended).await {
+        if let Some(error) = alert(server, connection, &ended).await {
             ended.error = Some(error);
         }
         client.tcp().failed();

@@ -9,7 +9,7 @@
 use std::{
     future::poll_fn,
     io, mem,
-    pin::{Pin, pin},
+    pin::Pin,
     task::{Context, Poll, ready},
 };
 
@@ -53,24 +53,24 @@ pub(super) struct Ended {
 
 /// Carries bytes between the two legs. Unless it ends with [`Close::Eof`], the caller resets both.
 ///
-/// The futures tell of a reset of either leg that nobody would meet by reading. They are only
-/// asked while the other leg takes no bytes: what came before a reset is delivered if it can be.
+/// What the functions return is ready once a leg was reset, which nobody would meet by reading. They are
+/// only asked while the other leg takes no bytes: what came before a reset is delivered if it can be.
 ///
 /// `first` has been read from the client already.
-pub(super) async fn copy<C, S>(
+pub(super) async fn copy<C, S, F, G>(
     client: &mut C,
     server: &mut S,
     first: Option<First>,
-    client_was_reset: impl Future<Output = ()>,
-    server_was_reset: impl Future<Output = ()>,
+    client_was_reset: impl Fn() -> F,
+    server_was_reset: impl Fn() -> G,
     meter: &mut impl Meter,
 ) -> Ended
 where
     C: Leg,
     S: Leg,
+    F: Future<Output = ()>,
+    G: Future<Output = ()>,
 {
-    let client_was_reset = pin!(client_was_reset);
-    let server_was_reset = pin!(server_was_reset);
     let mut sending = Half::new(client_was_reset);
     sending.held = first.map(Held::from);
     let mut receiving = Half::new(server_was_reset);
@@ -128,9 +128,11 @@ enum Passed<'a> {
 }
 
 /// One direction.
-struct Half<'a, F> {
-    /// Ready when the leg bytes come from was reset.
-    reader_was_reset: Pin<&'a mut F>,
+struct Half<W, F> {
+    /// Watches the leg bytes come from.
+    watch: W,
+    /// Ready when that was reset. Most connections never need to know.
+    reader_was_reset: Option<Pin<Box<F>>>,
     /// Bytes read and not yet written, if there are any.
     held: Option<Held>,
     /// The writer holds bytes that it has not handed to the kernel.
@@ -169,10 +171,11 @@ enum State {
     Ended,
 }
 
-impl<'a, F: Future<Output = ()>> Half<'a, F> {
-    fn new(reader_was_reset: Pin<&'a mut F>) -> Self {
+impl<W: Fn() -> F, F: Future<Output = ()>> Half<W, F> {
+    fn new(watch: W) -> Self {
         Self {
-            reader_was_reset,
+            watch,
+            reader_was_reset: None,
             held: None,
             unflushed: false,
             state: State::Open,
@@ -180,17 +183,13 @@ impl<'a, F: Future<Output = ()>> Half<'a, F> {
     }
 
     /// Goes on until it must wait; ready when the direction has ended and the writer knows.
-    fn poll<R, W>(
+    fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        reader: &mut R,
-        writer: &mut W,
+        reader: &mut impl Leg,
+        writer: &mut impl Leg,
         mut passed: impl FnMut(Passed<'_>),
-    ) -> Poll<Result<(), Failure>>
-    where
-        R: Leg,
-        W: Leg,
-    {
+    ) -> Poll<Result<(), Failure>> {
         loop {
             ready!(self.poll_write(cx, writer, &mut passed))?;
             match mem::replace(&mut self.state, State::Open) {
@@ -211,15 +210,12 @@ impl<'a, F: Future<Output = ()>> Half<'a, F> {
     }
 
     /// Hands on what was read; ready when nothing is left of it.
-    fn poll_write<W>(
+    fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
-        writer: &mut W,
+        writer: &mut impl Leg,
         passed: &mut impl FnMut(Passed<'_>),
-    ) -> Poll<Result<(), Failure>>
-    where
-        W: Leg,
-    {
+    ) -> Poll<Result<(), Failure>> {
         while let Some(held) = &mut self.held {
             let rest = &held.buffer[held.start..held.end];
             let writer = Pin::new(&mut *writer);
@@ -228,7 +224,9 @@ impl<'a, F: Future<Output = ()>> Half<'a, F> {
                 _ => writer.poll_write(cx, rest),
             };
             let Poll::Ready(written) = written else {
-                ready!(self.reader_was_reset.as_mut().poll(cx));
+                let was_reset = &mut self.reader_was_reset;
+                let was_reset = was_reset.get_or_insert_with(|| Box::pin((self.watch)()));
+                ready!(was_reset.as_mut().poll(cx));
                 let error = io::ErrorKind::ConnectionReset.into();
                 return Poll::Ready(Err(Failure::Reader(error)));
             };
@@ -247,16 +245,12 @@ impl<'a, F: Future<Output = ()>> Half<'a, F> {
     }
 
     /// Reads what has come; ready when there is something, or nothing more will be.
-    fn poll_read<R, W>(
+    fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
-        reader: &mut R,
-        writer: &mut W,
-    ) -> Poll<Result<(), Failure>>
-    where
-        R: Leg,
-        W: Leg,
-    {
+        reader: &mut impl Leg,
+        writer: &mut impl Leg,
+    ) -> Poll<Result<(), Failure>> {
         let mut buffer = Buffer::take();
         let mut into = ReadBuf::new(&mut buffer);
         while into.remaining() > 0 {
@@ -357,8 +351,8 @@ mod tests {
                 &mut client_leg,
                 &mut server_leg,
                 None,
-                pending(),
-                pending(),
+                pending::<()>,
+                pending::<()>,
                 &mut meter
             ),
             apps
@@ -387,7 +381,7 @@ mod tests {
         tokio::time::pause();
         let accepted = tokio::select! {
             accepted = flood => accepted,
-            _ = copy(&mut client_leg, &mut server_leg, None, pending(), pending(), &mut meter) => panic!("nobody has ended"),
+            _ = copy(&mut client_leg, &mut server_leg, None, pending::<()>, pending::<()>, &mut meter) => panic!("nobody has ended"),
         };
         assert!(
             accepted <= 2 * PIPE + buffer::LENGTH,
@@ -410,8 +404,8 @@ mod tests {
                 &mut client_leg,
                 &mut server_leg,
                 None,
-                pending(),
-                pending(),
+                pending::<()>,
+                pending::<()>,
                 &mut meter
             ),
             apps
@@ -461,8 +455,8 @@ mod tests {
             &mut Fails(Some(b"last words")),
             &mut server_leg,
             None,
-            pending(),
-            pending(),
+            pending::<()>,
+            pending::<()>,
             &mut meter,
         )
         .await;
@@ -478,7 +472,7 @@ mod tests {
         let (mut client, mut client_leg) = duplex(64);
         let (_server, mut server_leg) = duplex(64);
         let mut meter = Counter::default();
-        let (reset, was_reset) = tokio::sync::oneshot::channel::<()>();
+        let reset = tokio::sync::Notify::new();
         let flood = vec![0; 2 * buffer::LENGTH];
         let app = async {
             // More than the server's leg and the buffer hold: the direction is stuck for good.
@@ -488,16 +482,15 @@ mod tests {
                     .await
                     .is_err()
             );
-            reset.send(()).expect("the copy goes on");
+            reset.notify_one();
         };
         tokio::time::pause();
-        let was_reset = async { was_reset.await.expect("a reset") };
         let carried = copy(
             &mut client_leg,
             &mut server_leg,
             None,
-            was_reset,
-            pending(),
+            || reset.notified(),
+            pending::<()>,
             &mut meter,
         );
         let (ended, ()) = tokio::join!(carried, app);

@@ -80,6 +80,8 @@ impl Drain {
     /// Serves a connection in a task of its own, until it ends or has to.
     pub fn spawn(&self, connection: impl Future<Output = ()> + Send + 'static) {
         let expired = self.expired.clone();
+        // Each layer around a future that is not in a box of its own has room for it once more.
+        let connection = Box::pin(connection);
         self.connections
             .spawn(async move { expired.run_until_cancelled(connection).await });
     }

@@ -77,13 +77,13 @@ pub(super) async fn serve_to<K: Kernel>(
     match Box::pin(opened).await {
         Ok((mut downstream, mut upstream)) => {
             let peer = downstream.peer();
-            let standing = proxy.standing(Direction::Inbound, client, destination, peer);
+            let mut standing = proxy.standing(Direction::Inbound, client, destination, peer);
             let close = carry(
-                connection,
+                &mut connection,
                 &mut downstream,
                 &mut upstream,
                 Said::Nothing,
-                standing,
+                &mut standing,
             )
             .await;
             drop(upstream);
@@ -148,7 +148,7 @@ async fn open<K: Kernel>(
     let upstream = dial_app(proxy, connection, client, destination).await?;
     // Both may be silent for as long as they like: the app knows of the client.
     drop(permit);
-    let standing = proxy.standing(Direction::Inbound, client, destination, None);
+    let mut standing = proxy.standing(Direction::Inbound, client, destination, None);
     let begins = tokio::select! {
         biased;
         lost = standing.lost() => {

@@ -70,11 +70,17 @@ pub(super) async fn serve<K: Kernel>(proxy: &Proxy<K>, accepted: Accepted, permi
             misnamed,
         }) => {
             let peer = upstream.peer();
-            let standing = proxy
+            let mut standing = proxy
                 .standing(Direction::Outbound, client, destination, peer)
                 .misnamed(misnamed);
             let mut downstream = Stream::Plain(downstream);
-            let carried = carry(connection, &mut downstream, &mut upstream, said, standing);
+            let carried = carry(
+                &mut connection,
+                &mut downstream,
+                &mut upstream,
+                said,
+                &mut standing,
+            );
             if carried.await == Close::Eof
                 && let Stream::Wire(wire) = upstream
             {

@@ -84,7 +84,7 @@ impl Standing {
     }
 
     /// Waits until the connection is no longer allowed; as long as it is, for ever.
-    pub(super) async fn lost(mut self) -> Lost {
+    pub(super) async fn lost(&mut self) -> Lost {
         loop {
             // Looked at before the first change too: it may have come since the admission.
             let policy = Arc::clone(&self.policy.borrow_and_update());

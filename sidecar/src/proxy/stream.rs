@@ -18,16 +18,22 @@ pub(super) enum Stream {
     /// Bytes as they are.
     Plain(Tcp),
     /// Mutual TLS with a peer that keeps no connection for a second use.
-    Tls(Box<TlsStream<Ahead>>, Peer),
+    Tls(Box<Secured>),
     /// Mutual TLS that outlives this connection.
     Wire(Box<Wire>),
+}
+
+/// Mutual TLS, and who is at the other end.
+pub(super) struct Secured {
+    stream: TlsStream<Ahead>,
+    peer: Peer,
 }
 
 impl Stream {
     /// Mutual TLS with a server.
     pub(super) fn to_server(stream: TlsStream<Ahead>, peer: Peer, identity: Arc<Tls>) -> Self {
         match peer.protocol() {
-            Protocol::Bytes => Self::Tls(stream.into(), peer),
+            Protocol::Bytes => Self::Tls(Secured { stream, peer }.into()),
             Protocol::Frames => Self::Wire(Wire::client(stream, peer, identity).into()),
         }
     }
@@ -40,7 +46,7 @@ impl Stream {
         reached: SocketAddr,
     ) -> Self {
         match peer.protocol() {
-            Protocol::Bytes => Self::Tls(stream.into(), peer),
+            Protocol::Bytes => Self::Tls(Secured { stream, peer }.into()),
             Protocol::Frames => Self::Wire(Wire::server(stream, peer, identity, reached).into()),
         }
     }
@@ -49,7 +55,7 @@ impl Stream {
     pub(super) fn tcp(&self) -> &Tcp {
         match self {
             Self::Plain(stream) => stream,
-            Self::Tls(stream, _) => stream.get_ref().0.tcp(),
+            Self::Tls(secured) => secured.stream.get_ref().0.tcp(),
             Self::Wire(wire) => wire.tcp(),
         }
     }
@@ -58,7 +64,7 @@ impl Stream {
     pub(super) fn peer(&self) -> Option<&Peer> {
         match self {
             Self::Plain(_) => None,
-            Self::Tls(_, peer) => Some(peer),
+            Self::Tls(secured) => Some(&secured.peer),
             Self::Wire(wire) => Some(&wire.peer),
         }
     }
@@ -68,7 +74,10 @@ macro_rules! on_each {
     ($self:ident, $stream:ident => $call:expr) => {
         match $self.get_mut() {
             Stream::Plain($stream) => $call,
-            Stream::Tls($stream, _) => $call,
+            Stream::Tls(secured) => {
+                let $stream = &mut secured.stream;
+                $call
+            }
             Stream::Wire(wire) => {
                 let $stream = &mut wire.stream;
                 $call
@@ -113,7 +122,7 @@ impl Leg for Stream {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
-            Self::Tls(stream, _) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(secured) => Pin::new(&mut secured.stream).poll_write(cx, buf),
             Self::Wire(wire) => Pin::new(&mut wire.stream).poll_write_last(cx, buf),
         }
     }

@@ -271,7 +271,7 @@ impl Connection {
     /// A server that refuses our certificate says so only after the client's handshake is done
     /// (RFC 8446, appendix E.1): its alert comes in place of the first bytes, and is told as a
     /// failed handshake.
-    pub fn closed(mut self, close: Close, error: Option<io::Error>) {
+    pub fn closed(&mut self, close: Close, error: Option<io::Error>) {
         match error.map(HandshakeError::from) {
             Some(error @ HandshakeError::RefusedByPeer(_)) if !self.has_received() => {
                 tracing::warn!(
@@ -301,7 +301,7 @@ impl Connection {
     }
 
     /// It was established, and is ended by us for a reason that the sentence gives.
-    pub fn cut(mut self, close: Close, explanation: &str) {
+    pub fn cut(&mut self, close: Close, explanation: &str) {
         tracing::warn!(
             direction = %self.entry.direction,
             client = %self.entry.client(),

@@ -70,15 +70,16 @@ pub(super) async fn serve<K: Kernel>(
             connection.decided(&decision);
         }
         drop(permit);
-        let standing = proxy.standing(Direction::Inbound, client, destination, Some(&wire.peer));
+        let mut standing =
+            proxy.standing(Direction::Inbound, client, destination, Some(&wire.peer));
         let mut downstream = Stream::Wire(wire);
         let mut upstream = Stream::Plain(upstream);
         let close = carry(
-            connection,
+            &mut connection,
             &mut downstream,
             &mut upstream,
             Said::Nothing,
-            standing,
+            &mut standing,
         )
         .await;
         match downstream {

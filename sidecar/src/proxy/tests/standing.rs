@@ -115,7 +115,7 @@ async fn a_change_between_admission_and_carrying_is_not_missed() {
     let client = ClientAddr("198.18.0.1:40000".parse().expect("an address"));
     let destination = OrigDst("198.18.0.2:80".parse().expect("an address"));
     sender.send_replace(Arc::new(policy(Mode::Strict)));
-    let standing = proxy.standing(Direction::Inbound, client, destination, None);
+    let mut standing = proxy.standing(Direction::Inbound, client, destination, None);
     let lost = timeout(DEADLINE, standing.lost())
         .await
         .expect("lost at once");
