@@ -181,10 +181,7 @@ pub fn access_log_lines(wanted: config::AccessLog, file: Option<LogFile>) -> Ope
         Some((appender, reopener)) => (Box::new(appender), Some(reopener)),
         None => (Box::new(io::stdout()), None),
     };
-    let (output, flush) = non_blocking(Counting {
-        output,
-        failed: Arc::clone(&failed),
-    });
+    let (output, flush) = non_blocking(Counting::new(output, Arc::clone(&failed)));
     OpenLines {
         lines: Lines {
             output: Some((format, output)),
@@ -195,27 +192,63 @@ pub fn access_log_lines(wanted: config::AccessLog, file: Option<LogFile>) -> Ope
     }
 }
 
-/// Counts the lines that its output does not take, as when a disk is full.
-struct Counting<W> {
+/// Writes as many lines at once as a pipe takes whole, and counts those that its output does not take, as
+/// when a disk is full.
+struct Counting<W: Write> {
     output: W,
+    /// Lines to be written.
+    waiting: Vec<u8>,
+    /// How many these are.
+    lines: u64,
     failed: Arc<AtomicU64>,
 }
 
+impl<W: Write> Counting<W> {
+    fn new(output: W, failed: Arc<AtomicU64>) -> Self {
+        Self {
+            output,
+            waiting: Vec::with_capacity(libc::PIPE_BUF),
+            lines: 0,
+            failed,
+        }
+    }
+
+    fn write_waiting(&mut self) -> io::Result<()> {
+        let written = self.output.write_all(&self.waiting);
+        if written.is_err() {
+            self.failed.fetch_add(self.lines, Ordering::Relaxed);
+        }
+        self.waiting.clear();
+        self.lines = 0;
+        written
+    }
+}
+
 impl<W: Write> Write for Counting<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.output.write(bytes)
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.write_all(line)?;
+        Ok(line.len())
     }
 
     fn write_all(&mut self, line: &[u8]) -> io::Result<()> {
-        let written = self.output.write_all(line);
-        if written.is_err() {
-            self.failed.fetch_add(1, Ordering::Relaxed);
-        }
+        // No others' line gets into ours when they write to the same pipe (pipe(7)).
+        let fits = self.waiting.len() + line.len() <= libc::PIPE_BUF;
+        let written = if fits { Ok(()) } else { self.write_waiting() };
+        self.waiting.extend_from_slice(line);
+        self.lines += 1;
         written
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        self.write_waiting()?;
         self.output.flush()
+    }
+}
+
+impl<W: Write> Drop for Counting<W> {
+    fn drop(&mut self) {
+        // Whoever could be told has gone.
+        let _ = self.flush();
     }
 }
 
@@ -288,14 +321,44 @@ mod tests {
         let failed = Arc::new(AtomicU64::new(0));
         let (reader, output) = io::pipe().expect("a pipe");
         drop(reader);
-        let mut counting = Counting {
-            output,
-            failed: Arc::clone(&failed),
-        };
-        for _ in 0..3 {
-            assert!(counting.write_all(b"line\n").is_err());
+        let mut counting = Counting::new(output, Arc::clone(&failed));
+        for count in 1..=2 {
+            for _ in 0..3 {
+                counting.write_all(b"line\n").expect("it waits");
+            }
+            assert!(counting.flush().is_err());
+            assert_eq!(failed.load(Ordering::Relaxed), 3 * count);
         }
-        assert_eq!(failed.load(Ordering::Relaxed), 3);
+    }
+
+    #[test]
+    fn lines_are_written_together_and_never_in_parts() {
+        /// Notes each write.
+        #[derive(Default)]
+        struct Writes(Vec<Vec<u8>>);
+
+        impl Write for Writes {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.push(bytes.to_vec());
+                Ok(bytes.len())
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+
+        let mut writes = Writes::default();
+        let mut counting = Counting::new(&mut writes, Arc::default());
+        let line = [&[b'x'; 999][..], b"\n"].concat();
+        let long = [&[b'y'; 9_999][..], b"\n"].concat();
+        for line in [&line, &line, &line, &line, &line, &long, &line] {
+            counting.write_all(line).expect("it is taken");
+        }
+        counting.flush().expect("it is taken");
+        drop(counting);
+        let lengths: Vec<_> = writes.0.iter().map(Vec::len).collect();
+        assert_eq!(lengths, [4_000, 1_000, 10_000, 1_000]);
     }
 
     #[test]
