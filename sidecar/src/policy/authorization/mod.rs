@@ -99,17 +99,16 @@ impl Authorization {
 
     /// Decides.
     pub fn decide(&self, access: &Access<'_>) -> Decision {
-        let fitting = || self.rules.iter().filter(|rule| rule.fits(access));
-        let (verdict, rule) = fitting()
-            .find_map(|rule| Some((rule.action.verdict()?, rule.name.clone())))
-            .unwrap_or_else(|| (self.default, RuleName::of_default()));
+        let decisive = self.rules.iter().find_map(|rule| {
+            let verdict = rule.action.verdict()?;
+            rule.fits(access).then_some((verdict, &rule.name))
+        });
+        let audits = self.rules.iter();
+        let audits = audits.filter(|rule| rule.action == Action::Audit && rule.fits(access));
         Decision {
-            verdict,
-            rule,
-            audits: fitting()
-                .filter(|rule| rule.action == Action::Audit)
-                .map(|rule| rule.name.clone())
-                .collect(),
+            verdict: decisive.map_or(self.default, |(verdict, _)| verdict),
+            rule: decisive.map_or_else(RuleName::of_default, |(_, name)| name.clone()),
+            audits: audits.map(|rule| rule.name.clone()).collect(),
         }
     }
 
