@@ -4,6 +4,17 @@ use core::net::{IpAddr, Ipv6Addr};
 
 use crate::endpoint::words;
 
+/// How many entries there is room for in the tables. They take memory only for those they have, but for
+/// some bytes for each of [`PORTS`](room::PORTS) and [`USERS`](room::USERS).
+pub mod room {
+    /// Networks: in each table that has some.
+    pub const NETWORKS: usize = 16_384;
+    /// Ports, of both directions together.
+    pub const PORTS: usize = 16_384;
+    /// Users.
+    pub const USERS: usize = 1_024;
+}
+
 /// Which way a connection runs, seen from the pod.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(u8)]

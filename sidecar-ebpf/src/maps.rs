@@ -15,7 +15,7 @@ use aya_ebpf::{
 };
 use sidecar_common::{
     Endpoint, Event, Flow, Owner, Slot, SocketFacts, SocketStatistics, Tuple,
-    policy::{Direction, Failure, Mode, ModeKey, port_key},
+    policy::{Direction, Failure, Mode, ModeKey, port_key, room},
 };
 
 use crate::ctx::Socket;
@@ -43,12 +43,12 @@ static SC_LISTENERS: SockMap<{ Slot::COUNT }> = SockMap::new();
 
 /// What happens to a connection, by direction, port and remote address.
 #[btf_map]
-static SC_MODES: LpmTrie<ModeKey, u32, 16_384> = LpmTrie::new();
+static SC_MODES: LpmTrie<ModeKey, u32, { room::NETWORKS }> = LpmTrie::new();
 
 /// Who may ask whether the app lives, past the proxy: its ports, each with remote networks. Keys are
 /// those of the modes, inbound; only that they are there matters.
 #[btf_map]
-static SC_PROBES: LpmTrie<ModeKey, u32, 16_384> = LpmTrie::new();
+static SC_PROBES: LpmTrie<ModeKey, u32, { room::NETWORKS }> = LpmTrie::new();
 
 /// What happens to connections of each direction while no proxy serves.
 #[btf_map]
@@ -56,16 +56,17 @@ static SC_FAILURES: Array<u32, { Direction::COUNT }> = Array::new();
 
 /// Networks to which connections are left alone.
 #[btf_map]
-static SC_EXCLUDED_NETS: LpmTrie<[u32; 4], u32, 16_384> = LpmTrie::new();
+static SC_EXCLUDED_NETS: LpmTrie<[u32; 4], u32, { room::NETWORKS }> = LpmTrie::new();
 
 /// Ports, each with a direction, whose connections are left alone.
 #[btf_map]
-static SC_EXCLUDED_PORTS: HashMap<u32, u32, 16_384, { BPF_F_NO_PREALLOC as usize }> =
+static SC_EXCLUDED_PORTS: HashMap<u32, u32, { room::PORTS }, { BPF_F_NO_PREALLOC as usize }> =
     HashMap::new();
 
 /// Users whose connections are left alone.
 #[btf_map]
-static SC_EXCLUDED_UIDS: HashMap<u32, u32, 1_024, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+static SC_EXCLUDED_UIDS: HashMap<u32, u32, { room::USERS }, { BPF_F_NO_PREALLOC as usize }> =
+    HashMap::new();
 
 /// The pod's own address towards each network, for `getsockname()` of redirected sockets.
 #[btf_map]

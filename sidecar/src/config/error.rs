@@ -4,7 +4,7 @@ use spiffe::TrustDomain;
 use thiserror::Error;
 
 use super::value::ParseValueError;
-use crate::policy::{Direction, OverrideError};
+use crate::policy::{Direction, NoRoom, OverrideError};
 
 /// Settings that cannot be carried out.
 #[derive(Debug, Error)]
@@ -76,6 +76,9 @@ pub enum Error {
     /// The override contradicts another setting.
     #[error(transparent)]
     Override(#[from] OverrideError),
+    /// There is more of something than the kernel side has room for.
+    #[error(transparent)]
+    Room(#[from] NoRoom),
     /// The file is no YAML, or says something we do not understand.
     #[error("{}:{line}: {problem}", .path.display())]
     Parse {

@@ -189,6 +189,26 @@ impl Config {
         }
         let choice = Choice::default();
         let trust_domain = own_domain(trust_domain, identity.as_ref())?;
+        let policy = Policy {
+            inbound: modes(Direction::Inbound, inbound)?,
+            inbound_failure: inbound_failure.unwrap_or_default(),
+            outbound_failure: outbound_failure.unwrap_or_default(),
+            outbound: modes(Direction::Outbound, outbound)?.expecting(&expectations)?,
+            exclusions: Exclusions {
+                inbound_ports: all(exclude_inbound_ports).map(Port::number).collect(),
+                outbound_cidrs: all(exclude_outbound_cidrs).flat_map(Cidr::nets).collect(),
+                outbound_ports: all(exclude_outbound_ports).map(Port::number).collect(),
+                uids: all(exclude_uids).map(|uid| uid.0).collect(),
+            },
+            probes: Probes {
+                ports: all(probe_ports).map(Port::number).collect(),
+                sources: all(probe_sources).flat_map(Cidr::nets).collect(),
+            },
+            authorization,
+            expectations,
+            naming: naming.unwrap_or_default(),
+        };
+        policy.fits()?;
 
         Ok(Self {
             access_log: access_log.unwrap_or_default(),
@@ -236,25 +256,7 @@ impl Config {
                 is_off: observe == Some(Observe::Off),
                 opaque_ports: all(opaque_ports).map(Port::number).collect(),
             },
-            policy: Policy {
-                inbound: modes(Direction::Inbound, inbound)?,
-                inbound_failure: inbound_failure.unwrap_or_default(),
-                outbound_failure: outbound_failure.unwrap_or_default(),
-                outbound: modes(Direction::Outbound, outbound)?.expecting(&expectations)?,
-                exclusions: Exclusions {
-                    inbound_ports: all(exclude_inbound_ports).map(Port::number).collect(),
-                    outbound_cidrs: all(exclude_outbound_cidrs).flat_map(Cidr::nets).collect(),
-                    outbound_ports: all(exclude_outbound_ports).map(Port::number).collect(),
-                    uids: all(exclude_uids).map(|uid| uid.0).collect(),
-                },
-                probes: Probes {
-                    ports: all(probe_ports).map(Port::number).collect(),
-                    sources: all(probe_sources).flat_map(Cidr::nets).collect(),
-                },
-                authorization,
-                expectations,
-                naming: naming.unwrap_or_default(),
-            },
+            policy,
             series: SeriesLimits {
                 most: max_peers.unwrap_or_default().number(),
                 forget_after: time(forget_peers_after, Timeout::FORGET_PEERS),

@@ -21,6 +21,7 @@ mod naming;
 mod port;
 mod port_range;
 mod probes;
+mod room;
 pub(crate) mod text;
 
 pub use self::{
@@ -38,6 +39,7 @@ pub use self::{
     port::{ParsePortError, Port},
     port_range::{ParsePortRangeError, PortRange},
     probes::Probes,
+    room::NoRoom,
 };
 
 /// What connections need, and who may open them. One value is always in force as a whole.
