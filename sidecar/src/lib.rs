@@ -5,6 +5,8 @@
 //! the bytes say.
 
 pub mod admin;
+#[cfg(feature = "benchmarks")]
+pub mod benchmarks;
 mod bound;
 pub mod bpf;
 pub mod capture;

@@ -3,6 +3,7 @@
 mod adapter;
 mod credentials;
 mod flame;
+mod growth;
 mod h2load;
 mod idle;
 mod load;
@@ -117,8 +118,13 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         each_site(&sites, &mut report, ramp);
         Ok(())
     })?;
+    step("measure with many rules and many destinations", || {
+        let ours = sites.iter().position(|site| site.name == site::OURS);
+        let ours = ours.expect("it is always measured");
+        growth::measure(options.rounds, options.seconds, ours, &mut report)
+    })?;
     step("count system calls", || {
-        each_site(&sites, &mut report, load::system_calls);
+        each_site(&sites, &mut report, load::counts);
         Ok(())
     })?;
     let (medians, ratios) = (report.medians(), report.ratios());

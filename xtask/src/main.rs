@@ -11,6 +11,7 @@ mod debug_information;
 mod demo;
 mod fuzz;
 mod image;
+mod instructions;
 mod kube_apiserver;
 mod linker;
 mod lint;
@@ -50,6 +51,7 @@ enum Command {
     Fuzz(fuzz::Options),
     Demo(demo::Options),
     Bench(bench::Options),
+    Instructions(instructions::Options),
     #[command(hide = true)]
     PacedLoad(bench::paced::Options),
     Image(image::Options),
@@ -66,6 +68,7 @@ fn main() -> ExitCode {
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Demo(options) => demo::run(options),
         Command::Bench(options) => bench::run(&options),
+        Command::Instructions(options) => instructions::run(&options),
         Command::PacedLoad(options) => bench::paced::run(&options),
         Command::Image(options) => image::run(options),
         Command::KubeApiserver(options) => kube_apiserver::run(&options),

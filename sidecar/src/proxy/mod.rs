@@ -7,6 +7,8 @@ mod accept;
 mod addr;
 mod admission;
 mod ahead;
+#[cfg(feature = "benchmarks")]
+pub(crate) mod benchmarks;
 mod buffer;
 mod carry;
 mod close;

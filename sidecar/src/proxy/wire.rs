@@ -111,6 +111,20 @@ impl Wire {
     }
 }
 
+#[cfg(feature = "benchmarks")]
+pub(super) mod benchmarks {
+    use tokio::io::{DuplexStream, duplex};
+
+    use super::Framed;
+
+    /// Both ends of a stream that holds so many bytes each way.
+    pub(in super::super) fn framed(room: usize) -> (Framed<DuplexStream>, Framed<DuplexStream>) {
+        let (client, server) = duplex(room);
+        let reached = ([198, 18, 0, 2], 80).into();
+        (Framed::client(client), Framed::server(server, reached))
+    }
+}
+
 #[cfg(test)]
 pub(super) mod testing {
     use tokio::net::TcpStream;

@@ -4,13 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 
-use super::{
-    h2load,
-    idle::Idle,
-    paced,
-    processes::{self, Cost},
-    site::Site,
-};
+use super::{h2load, idle::Idle, paced, processes, site::Site};
 use crate::{
     nginx,
     wrk::{self, Load},
@@ -70,17 +64,12 @@ pub const PROFILED: [(&str, Run); 4] = [
 ];
 
 fn kept_connections(site: &Site, seconds: u64, count: u32) -> anyhow::Result<Vec<Reading>> {
-    let (load, cost) = requests(site, seconds, count, &[])?;
+    let (load, cpu) = requests(site, seconds, count, &[])?;
     let what = |what| format!("{count} kept connections: {what}");
     Ok(vec![
         higher(what("requests"), "1/s", load.rate),
         lower(what("99th percentile"), "ms", milliseconds(load.p99)),
-        lower(what("CPU per request"), "µs", per(cost.cpu, load.requests)),
-        lower(
-            what("context switches per request"),
-            "",
-            each(cost.switches, load.requests),
-        ),
+        lower(what("CPU per request"), "µs", per(cpu, load.requests)),
     ])
 }
 
@@ -91,25 +80,20 @@ fn one_connection(site: &Site, seconds: u64) -> anyhow::Result<Vec<Reading>> {
 }
 
 fn new_connections(site: &Site, seconds: u64) -> anyhow::Result<Vec<Reading>> {
-    let (load, cost) = requests(site, seconds, 16, &CLOSING)?;
+    let (load, cpu) = requests(site, seconds, 16, &CLOSING)?;
     Ok(vec![
         higher("new connections: requests", "1/s", load.rate),
         lower(
             "new connections: CPU per request",
             "µs",
-            per(cost.cpu, load.requests),
-        ),
-        lower(
-            "new connections: context switches per request",
-            "",
-            each(cost.switches, load.requests),
+            per(cpu, load.requests),
         ),
     ])
 }
 
 /// HTTP/2 as gRPC uses it: few connections, on each of which several requests are under way.
 fn multiplexed(site: &Site, seconds: u64) -> anyhow::Result<Vec<Reading>> {
-    let (load, cost) = site.meter(|client| {
+    let (load, cpu) = site.meter(|client| {
         h2load::run(
             client,
             seconds,
@@ -133,14 +117,14 @@ fn multiplexed(site: &Site, seconds: u64) -> anyhow::Result<Vec<Reading>> {
         lower(
             "HTTP/2, 16 × 10 streams: CPU per request",
             "µs",
-            per(cost.cpu, load.requests),
+            per(cpu, load.requests),
         ),
     ])
 }
 
 fn bulk(site: &Site, seconds: u64, name: &str, arguments: &[&str]) -> anyhow::Result<Vec<Reading>> {
     let iperf3 = site.targets.iperf3;
-    let (output, cost) = site.meter(|client| {
+    let (output, cpu) = site.meter(|client| {
         client
             .program("/usr/bin/iperf3")
             .args(["--json", "--client", &iperf3.ip().to_string()])
@@ -155,7 +139,7 @@ fn bulk(site: &Site, seconds: u64, name: &str, arguments: &[&str]) -> anyhow::Re
     let received = &report["end"]["sum_received"];
     let [rate, bytes] = ["bits_per_second", "bytes"].map(|field| received[field].as_f64());
     let (rate, bytes) = rate.zip(bytes).context("iperf3 received nothing")?;
-    let seconds = cost.cpu.as_secs_f64() / (bytes / 1e9);
+    let seconds = cpu.as_secs_f64() / (bytes / 1e9);
     Ok(vec![
         higher(format!("{name}: received"), "Gbit/s", rate / 1e9),
         lower(format!("{name}: CPU per GB"), "s", seconds),
@@ -167,17 +151,17 @@ fn requests(
     seconds: u64,
     connections: u32,
     arguments: &[&str],
-) -> anyhow::Result<(Load, Cost)> {
+) -> anyhow::Result<(Load, Duration)> {
     let page = nginx::empty_page(site.targets.http);
     let arguments = [arguments, &[&page]].concat();
-    let (load, cost) = site.meter(|client| wrk::run(client, seconds, connections, &arguments));
+    let (load, cpu) = site.meter(|client| wrk::run(client, seconds, connections, &arguments));
     ensure!(
         load.errors == 0,
         "{} of {} requests failed",
         load.errors,
         load.requests
     );
-    Ok((load, cost))
+    Ok((load, cpu))
 }
 
 /// What it takes to hold connections. Run it before everything else: whoever has carried much holds on
@@ -186,24 +170,45 @@ pub fn idle(site: &Site) -> anyhow::Result<Vec<Reading>> {
     if !site.has_proxies() {
         return Ok(Vec::new());
     }
-    let resident = || site.pods().map(processes::resident);
-    let before = resident();
+    let memory = || site.pods().map(processes::memory);
+    let before = memory();
     let held = site.work(|client| Idle::open(client, site.targets.http, IDLE))?;
-    let with = resident();
+    let with = memory();
     drop(held);
-    #[expect(clippy::cast_precision_loss, reason = "no memory is that large")]
-    let [largest, more] = [
-        before.into_iter().max().unwrap_or_default() as f64,
-        with.iter().sum::<u64>().saturating_sub(before.iter().sum()) as f64,
-    ];
-    let per_connection = more / 2.0 / f64::from(IDLE);
+    // Of the two sides the larger one, and of as many proxies as a pod has each.
+    let one = |of: fn(&processes::Memory) -> u64| {
+        let larger = before.iter().map(of).max().unwrap_or_default();
+        each(larger, site.proxies) / 1e6
+    };
+    let all = |of: [processes::Memory; 2]| of.map(|memory| memory.own).into_iter().sum::<u64>();
+    let more = all(with).saturating_sub(all(before));
     Ok(vec![
-        lower("idle: memory of a proxy", "MB", largest / 1e6),
+        lower(
+            "idle: memory of a proxy, its own",
+            "MB",
+            one(|memory| memory.own),
+        ),
+        lower(
+            "idle: memory of a proxy, with its program's",
+            "MB",
+            one(|memory| memory.resident),
+        ),
         lower(
             format!("{IDLE} idle connections: memory for each and side"),
             "KB",
-            per_connection / 1e3,
+            each(more, 2 * IDLE) / 1e3,
         ),
+    ])
+}
+
+/// New connections, and one that is kept.
+pub fn new_and_kept(site: &Site, seconds: u64, among: &str) -> anyhow::Result<Vec<Reading>> {
+    let (new, _) = requests(site, seconds, 16, &CLOSING)?;
+    let (kept, _) = requests(site, seconds, 1, &[])?;
+    let median = milliseconds(kept.median) * 1e3;
+    Ok(vec![
+        higher(format!("{among}: new ones"), "1/s", new.rate),
+        lower(format!("{among}: median of another"), "µs", median),
     ])
 }
 
@@ -212,13 +217,9 @@ pub fn ramp(site: &Site, seconds: u64) -> anyhow::Result<Vec<Reading>> {
     let mut readings = Vec::new();
     for open in OPEN {
         let held = site.work(|client| Idle::open(client, site.targets.http, open))?;
-        let (new, _) = requests(site, seconds, 16, &CLOSING)?;
-        let (kept, _) = requests(site, seconds, 1, &[])?;
+        let among = format!("{open} open connections");
+        readings.extend(new_and_kept(site, seconds, &among)?);
         drop(held);
-        let median = milliseconds(kept.median) * 1e3;
-        let what = |what| format!("{open} open connections: {what}");
-        readings.push(higher(what("new ones"), "1/s", new.rate));
-        readings.push(lower(what("median of another"), "µs", median));
     }
     Ok(readings)
 }
@@ -239,8 +240,8 @@ pub fn at_rate(site: &Site, rate: f64, seconds: u64) -> anyhow::Result<Vec<Readi
     Ok(quantiles.map(reading).into())
 }
 
-/// System calls, which are counted apart because counting slows down.
-pub fn system_calls(site: &Site) -> anyhow::Result<Vec<Reading>> {
+/// System calls and the like, which are counted apart because counting slows down.
+pub fn counts(site: &Site) -> anyhow::Result<Vec<Reading>> {
     if !site.has_proxies() {
         return Ok(Vec::new());
     }
@@ -250,9 +251,15 @@ pub fn system_calls(site: &Site) -> anyhow::Result<Vec<Reading>> {
         ("new connections", 16, &CLOSING),
     ] {
         let load = || requests(site, 1, connections, arguments);
-        let (load, calls) = processes::system_calls(site.pods(), load)?;
-        let name = format!("{what}: system calls per request");
-        readings.push(lower(name, "", each(calls, load?.0.requests)));
+        let (load, counts) = processes::count(site.pods(), load)?;
+        let requests = load?.0.requests;
+        for (event, count) in [
+            ("system calls", counts.calls),
+            ("context switches", counts.switches),
+        ] {
+            let name = format!("{what}: {event} per request");
+            readings.push(lower(name, "", each(count, requests)));
+        }
     }
     Ok(readings)
 }

@@ -14,53 +14,43 @@ use nix::{
 };
 use sidecar_tests::{Pod, cgroup::Container};
 
-/// What a load took.
+/// Memory of a process, in bytes (`/proc/<pid>/status` of proc(5)).
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Cost {
-    /// Processor time, the kernel's included.
-    pub cpu: Duration,
+pub struct Memory {
+    /// What it shares with nobody: heap and stacks.
+    pub own: u64,
+    /// The same and what it has touched of the program's files, which others that run them share.
+    pub resident: u64,
+}
+
+/// What all processes of a pod's sidecar, or of its peer, hold together.
+pub fn memory(pod: &Pod) -> Memory {
+    let mut memory = Memory::default();
+    for pid in pids(pod) {
+        // One that has ended since holds nothing.
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        memory.own += field(&status, "RssAnon:") * 1024;
+        memory.resident += field(&status, "VmRSS:") * 1024;
+    }
+    memory
+}
+
+/// What `perf` counts.
+pub struct Counts {
+    /// System calls.
+    pub calls: u64,
     /// How often a thread gave up its processor, or had it taken away.
     pub switches: u64,
 }
 
-impl Cost {
-    /// What both pods' processes have taken until now.
-    pub fn of(pods: [&Pod; 2]) -> Self {
-        let cpu = pods.map(processor_time).into_iter().sum();
-        let switches = pods.map(switches).into_iter().sum();
-        Self { cpu, switches }
-    }
-
-    /// What they have taken since.
-    pub fn since(self, before: Self) -> Self {
-        Self {
-            cpu: self.cpu.saturating_sub(before.cpu),
-            switches: self.switches.saturating_sub(before.switches),
-        }
-    }
-}
-
-/// How much of the machine's memory a pod's processes hold, in bytes (`VmRSS` of proc(5)).
-pub fn resident(pod: &Pod) -> u64 {
-    let of = |pid: u32| {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        field(&status, "VmRSS:") * 1024
-    };
-    pids(pod).into_iter().map(of).sum()
-}
-
-/// How many system calls they make while `work` is done, as `perf` counts them; that slows them down.
-pub fn system_calls<T>(pods: [&Pod; 2], work: impl FnOnce() -> T) -> anyhow::Result<(T, u64)> {
+/// What they do while `work` is done; counting slows them down.
+pub fn count<T>(pods: [&Pod; 2], work: impl FnOnce() -> T) -> anyhow::Result<(T, Counts)> {
+    const EVENTS: [&str; 2] = ["raw_syscalls:sys_enter", "context-switches"];
     let numbers = pods.into_iter().flat_map(pids);
     let numbers: Vec<_> = numbers.map(|pid| pid.to_string()).collect();
     let perf = Command::new("/usr/bin/perf")
-        .args([
-            "stat",
-            "--field-separator",
-            ",",
-            "--event",
-            "raw_syscalls:sys_enter",
-        ])
+        .args(["stat", "--field-separator", ","])
+        .args(["--event", &EVENTS.join(",")])
         .args(["--pid", &numbers.join(",")])
         .stderr(Stdio::piped())
         .spawn()
@@ -70,33 +60,34 @@ pub fn system_calls<T>(pods: [&Pod; 2], work: impl FnOnce() -> T) -> anyhow::Res
     kill(pid, Signal::SIGINT).context("cannot stop perf")?;
     let output = perf.wait_with_output().context("cannot wait for perf")?;
     let said = String::from_utf8_lossy(&output.stderr);
-    let count = said.lines().find_map(|line| {
-        let (count, _) = line.split_once(',')?;
-        count.parse().ok()
-    });
-    let count = count.with_context(|| format!("perf counts no system calls: {}", said.trim()))?;
-    Ok((result, count))
+    let count = |event| {
+        counted(&said, event).with_context(|| format!("perf counts no {event}: {}", said.trim()))
+    };
+    let [calls, switches] = EVENTS.map(count);
+    Ok((
+        result,
+        Counts {
+            calls: calls?,
+            switches: switches?,
+        },
+    ))
 }
 
-fn processor_time(pod: &Pod) -> Duration {
+/// The number in front of an event's name, as `perf stat` writes it for programs.
+fn counted(said: &str, event: &str) -> Option<u64> {
+    let line = said.lines().find(|line| line.contains(event))?;
+    line.split(',').next()?.parse().ok()
+}
+
+/// The processor time that both pods' processes have taken until now, the kernel's included.
+pub fn processor_time(pods: [&Pod; 2]) -> Duration {
+    pods.map(processor_time_of).into_iter().sum()
+}
+
+fn processor_time_of(pod: &Pod) -> Duration {
     let statistics = fs::read_to_string(cgroup(pod).join("cpu.stat"));
     let statistics = statistics.expect("every cgroup has this file");
     Duration::from_micros(field(&statistics, "usage_usec"))
-}
-
-fn switches(pod: &Pod) -> u64 {
-    let threads = pids(pod).into_iter().flat_map(|pid| {
-        let threads = fs::read_dir(format!("/proc/{pid}/task"))
-            .into_iter()
-            .flatten();
-        threads.flatten().map(|thread| thread.path().join("status"))
-    });
-    // One that has ended since has nothing to say.
-    let status = threads.map(|path| fs::read_to_string(path).unwrap_or_default());
-    let of = |status: String| {
-        field(&status, "voluntary_ctxt_switches:") + field(&status, "nonvoluntary_ctxt_switches:")
-    };
-    status.map(of).sum()
 }
 
 pub fn pids(pod: &Pod) -> Vec<u32> {
@@ -122,9 +113,17 @@ mod tests {
 
     #[test]
     fn a_number_is_that_of_the_whole_name() {
-        let text = "nonvoluntary_ctxt_switches:\t7\nvoluntary_ctxt_switches:\t5\nVmRSS:\t  42 kB\n";
-        assert_eq!(field(text, "voluntary_ctxt_switches:"), 5);
+        let text = "VmRSS:\t  42 kB\nRssAnon:\t   7 kB\n";
+        assert_eq!(field(text, "RssAnon:"), 7);
         assert_eq!(field(text, "VmRSS:"), 42);
         assert_eq!(field(text, "VmSwap:"), 0);
+    }
+
+    #[test]
+    fn what_perf_could_not_count_is_nothing() {
+        let said =
+            "41,,raw_syscalls:sys_enter,9,100.00,,\n<not supported>,,context-switches,0,100.00,,\n";
+        assert_eq!(counted(said, "raw_syscalls:sys_enter"), Some(41));
+        assert_eq!(counted(said, "context-switches"), None);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{env, fmt::Write as _, fs, path::PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use comfy_table::{Table, presets};
 use serde_json::Value;
 
@@ -18,10 +18,15 @@ const LOADS: &str = "\
 - *new connections*: the same by 16 at a time, each on a connection of its own that the server ends.
 - *bulk*: iperf3, one or eight streams, from the client to the server unless said otherwise.
 - *HTTP/2*: 16 connections with 10 streams each (h2load).
-- *idle*: memory of each proxy (resident), before anything was carried; and what 8,000 connections add that have carried one request.
+- *one hop, plaintext*: the client has a sidecar and the server has none, so its bytes take one proxy and no TLS.
+- *idle*: memory of each proxy before anything was carried: its own, and with what it has touched of its program, which others that
+  run it share; and what 8,000 connections add to its own that have carried one request.
 - *at half the slowest's rate*: 64 connections at half the rate that the slowest site reached, each answer timed from when its request was due.
 - *n open connections*: new and kept connections while n others are open and silent.
-- *CPU* is the processor time of both proxies, the kernel's included, as the kernel accounts it to their control groups. System calls are counted in a run of their own.
+- *exclusions and rules*: new and kept connections with and without them, in turns; the last rule decides.
+- *destinations*: connections to 10,000 addresses of one server, one after the other, each with a handshake: the first thousand, and the last.
+- *CPU* is the processor time of both proxies, the kernel's included, as the kernel accounts it to their control groups. System calls and context switches are
+  counted in a run of their own.
 ";
 
 /// Its path.
@@ -51,8 +56,67 @@ pub fn write(report: &Report, facts: &Value) -> anyhow::Result<()> {
     };
     write("results.json", &format!("{facts:#}\n"))?;
     write("README.md", &page(report, facts)?)?;
-    println!("wrote {DIRECTORY}");
+    quote(report, facts)?;
+    println!("wrote {DIRECTORY} and what README.md quotes of it");
     Ok(())
+}
+
+/// Puts the figures that most ask for into the README of the project.
+fn quote(report: &Report, facts: &Value) -> anyhow::Result<()> {
+    const MARKS: [&str; 2] = [
+        "<!-- written by cargo xtask bench -->\n",
+        "<!-- until here -->\n",
+    ];
+    let path = workspace::root().join("README.md");
+    let text =
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let parts = text.split_once(MARKS[0]).and_then(|(before, rest)| {
+        let (_, after) = rest.split_once(MARKS[1])?;
+        Some((before, after))
+    });
+    let (before, after) = parts.with_context(|| format!("{} has no marks", path.display()))?;
+    let [begin, end] = MARKS;
+    let text = format!("{before}{begin}{}{end}{after}", quoted(report, facts)?);
+    fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// How it is with each load, and what it takes.
+fn quoted(report: &Report, facts: &Value) -> anyhow::Result<String> {
+    const ROWS: [(&str, Option<&str>); 6] = [
+        (
+            "64 kept connections: requests",
+            Some("64 kept connections: CPU per request"),
+        ),
+        ("1 kept connection: median", None),
+        (
+            "new connections: requests",
+            Some("new connections: CPU per request"),
+        ),
+        (
+            "bulk, one stream: received",
+            Some("bulk, one stream: CPU per GB"),
+        ),
+        (
+            "HTTP/2, 16 × 10 streams: requests",
+            Some("HTTP/2, 16 × 10 streams: CPU per request"),
+        ),
+        ("8000 idle connections: memory for each and side", None),
+    ];
+    let kernel = facts["machine"]["kernel"].as_str().unwrap_or("unknown");
+    let date = jiff::Timestamp::now().strftime("%Y-%m-%d");
+    let mut text = format!(
+        "{date}, Linux {kernel}:\n\n| load | direct | `off` | mutual TLS | of direct | of the best other proxy | CPU of both sidecars |\n|---|---|---|---|---|---|---|\n"
+    );
+    for (what, of_processor) in ROWS {
+        let cells = report.cells(what, of_processor);
+        let cells = cells.with_context(|| format!("{what} was not measured"))?;
+        ensure!(
+            !cells.iter().any(|cell| cell.contains('|')),
+            "{cells:?} is no row"
+        );
+        writeln!(text, "| {what} | {} |", cells.join(" | "))?;
+    }
+    Ok(text)
 }
 
 fn page(report: &Report, facts: &Value) -> anyhow::Result<String> {

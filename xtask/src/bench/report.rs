@@ -124,6 +124,34 @@ impl Report {
         )
     }
 
+    /// Of one row: what is without, switched off, and with a sidecar, the ratio of the last to the first and to
+    /// the best peer; and of another row what is with one.
+    pub fn cells(&self, what: &str, and: Option<&str>) -> Option<[String; 6]> {
+        let row = self.rows.iter().find(|row| row.what == what)?;
+        let medians: Vec<_> = row.sites.iter().map(|readings| median(readings)).collect();
+        let with_unit = |row: &Row, site: usize| {
+            let median = median(&row.sites[site]);
+            if median > 0.0 {
+                format!("{} {}", number(median), row.unit)
+            } else {
+                NOTHING.to_owned()
+            }
+        };
+        let (direct, off) = (0, 1);
+        let other = match and {
+            Some(and) => with_unit(self.rows.iter().find(|row| row.what == and)?, self.ours),
+            None => NOTHING.to_owned(),
+        };
+        Some([
+            with_unit(row, direct),
+            ratio(medians[off], medians[direct]),
+            with_unit(row, self.ours),
+            ratio(medians[self.ours], medians[direct]),
+            self.to_best_peer(row.better, &medians),
+            other,
+        ])
+    }
+
     /// Every reading, for programs.
     pub fn json(&self) -> Value {
         self.rows
@@ -181,7 +209,7 @@ fn with_spread(readings: &[f64]) -> String {
 }
 
 fn ratio(value: f64, to: f64) -> String {
-    if to > 0.0 {
+    if to > 0.0 && value.is_finite() {
         format!("{:.2}", value / to)
     } else {
         NOTHING.to_owned()
@@ -265,6 +293,7 @@ mod tests {
     fn what_takes_nothing_without_a_sidecar_has_no_ratio() {
         assert_eq!(with_spread(&[0.0, 0.0]), NOTHING);
         assert_eq!(ratio(3.0, 0.0), NOTHING);
+        assert_eq!(ratio(median(&[]), 3.0), NOTHING);
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! Where a load runs: a pair of pods, of which each has a core of its own.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 
 use anyhow::{Context as _, bail};
 use nix::{
@@ -9,19 +12,23 @@ use nix::{
 };
 use sidecar_tests::{Pod, Pods, Process};
 
-use super::{credentials::Authority, peer::Peer, processes::Cost};
+use super::{credentials::Authority, peer::Peer, processes};
 use crate::nginx;
 
-/// The sidecar's flags at its own sites: it steers nothing, does all it can, does not look at what it
-/// carries.
-const SIDECARS: [(&str, &[&str]); 3] = [
-    (
-        "off",
-        &["--workers", "1", "--inbound", "off", "--outbound", "off"],
-    ),
-    (OURS, &["--workers", "1"]),
-    ("unobserved", &["--workers", "1", "--observe", "off"]),
+/// The sidecars' flags at their own sites, the client's and the server's, if it has one: they steer
+/// nothing; one carries what it may not encrypt; both do all they can; they do not look at what they carry.
+const SIDECARS: [(&str, Flags, Option<Flags>); 4] = [
+    ("off", &OFF, Some(&OFF)),
+    ("one hop, plaintext", &ONE_WORKER, None),
+    (OURS, &ONE_WORKER, Some(&ONE_WORKER)),
+    ("unobserved", &UNOBSERVED, Some(&UNOBSERVED)),
 ];
+type Flags = &'static [&'static str];
+const OFF: [&str; 6] = ["--workers", "1", "--inbound", "off", "--outbound", "off"];
+const UNOBSERVED: [&str; 4] = ["--workers", "1", "--observe", "off"];
+
+/// Each side has a core, and a worker for it.
+pub const ONE_WORKER: [&str; 2] = ["--workers", "1"];
 
 /// The site without anything between client and server.
 pub const DIRECT: &str = "direct";
@@ -31,7 +38,7 @@ pub const OURS: &str = "mutual TLS";
 
 /// What the sites without peers are called.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    [DIRECT].into_iter().chain(SIDECARS.map(|(name, _)| name))
+    [DIRECT].into_iter().chain(SIDECARS.map(|(name, ..)| name))
 }
 
 /// Where iperf3 listens.
@@ -47,6 +54,8 @@ pub struct Site {
     pub name: String,
     /// Where loads are sent.
     pub targets: Targets,
+    /// How many proxies there are in each pod: peers have one for each target.
+    pub proxies: u32,
     /// The core of the client's pod.
     core: usize,
     /// nginx and iperf3, and a peer. Dropped before the pods they run in.
@@ -81,10 +90,8 @@ impl Site {
     pub fn all(peers: &[Peer]) -> anyhow::Result<Vec<Self>> {
         let cores = two_cores()?;
         let mut sites = vec![Self::new(cores, DIRECT)];
-        for (name, flags) in SIDECARS {
-            let mut site = Self::new(cores, name);
-            site.mesh(cores, flags);
-            sites.push(site);
+        for (name, client, server) in SIDECARS {
+            sites.push(Self::meshed(cores, name, client, server));
         }
         for peer in peers {
             let mut site = Self::new(cores, &peer.adapter.name);
@@ -93,6 +100,25 @@ impl Site {
             sites.push(site);
         }
         Ok(sites)
+    }
+
+    /// One whose client has a sidecar with these flags, and whose server has one if there are flags for it.
+    pub fn meshed(
+        [client, server]: [usize; 2],
+        name: &str,
+        of_client: &[&str],
+        of_server: Option<&[&str]>,
+    ) -> Self {
+        let mut site = Self::new([client, server], name);
+        let pods = &mut site.pods;
+        let dev_ca = pods.dev_ca();
+        on_core(client, || pods.client.mesh(&dev_ca, of_client));
+        if let Some(flags) = of_server {
+            on_core(server, || pods.server.mesh(&dev_ca, flags));
+            pods.server.wait_until_ready();
+        }
+        pods.client.wait_until_ready();
+        site
     }
 
     fn new([client, server]: [usize; 2], name: &str) -> Self {
@@ -115,19 +141,11 @@ impl Site {
         Self {
             name: name.to_owned(),
             targets: Targets::servers(&pods.server),
+            proxies: 1,
             core: client,
             processes: on_core(server, || vec![nginx::start(&pods.server), iperf3()]),
             pods,
         }
-    }
-
-    /// Gives both pods sidecars.
-    fn mesh(&mut self, [client, server]: [usize; 2], flags: &[&str]) {
-        let dev_ca = self.pods.dev_ca();
-        on_core(client, || self.pods.client.mesh(&dev_ca, flags));
-        on_core(server, || self.pods.server.mesh(&dev_ca, flags));
-        self.pods.client.wait_until_ready();
-        self.pods.server.wait_until_ready();
     }
 
     /// Puts a peer into both pods, and sends loads to the client's.
@@ -156,15 +174,17 @@ impl Site {
             })?);
             *target = loopback(plaintext);
         }
+        self.proxies = u32::try_from(PEER_PORTS.len()).expect("a few");
         Ok(())
     }
 
     /// Does `work` in the client's pod; returns what both sidecars, or the peer on both sides, took for it,
-    /// too.
-    pub fn meter<T>(&self, work: impl FnOnce(&Pod) -> T) -> (T, Cost) {
-        let before = Cost::of(self.pods());
+    /// too, as processor time.
+    pub fn meter<T>(&self, work: impl FnOnce(&Pod) -> T) -> (T, Duration) {
+        let before = processes::processor_time(self.pods());
         let result = self.work(work);
-        (result, Cost::of(self.pods()).since(before))
+        let after = processes::processor_time(self.pods());
+        (result, after.saturating_sub(before))
     }
 
     /// Does `work` in the client's pod, on its core.
@@ -184,7 +204,7 @@ impl Site {
 }
 
 /// The first two cores this process may use.
-fn two_cores() -> anyhow::Result<[usize; 2]> {
+pub fn two_cores() -> anyhow::Result<[usize; 2]> {
     let allowed = sched_getaffinity(Pid::this()).context("cannot tell which cores may be used")?;
     let mut cores = (0..CpuSet::count()).filter(|core| allowed.is_set(*core) == Ok(true));
     match (cores.next(), cores.next()) {
