@@ -86,7 +86,7 @@ pub(super) async fn serve_to<K: Kernel>(
                 &mut standing,
             )
             .await;
-            drop(upstream);
+            drop((connection, upstream));
             if close == Close::Eof
                 && let Stream::Wire(wire) = downstream
             {

@@ -1,12 +1,11 @@
 use std::{
-    fmt::Write as _,
+    fmt::{Display, Write as _},
     time::{Duration, SystemTime},
 };
 
 use clap::ValueEnum;
 use jiff::Timestamp;
-use serde::Deserialize;
-use serde_json::json;
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::{
     TlsUse,
@@ -165,31 +164,66 @@ impl Record<'_> {
 
     /// One JSON object, with the same keys as in the text.
     pub(super) fn json(&self) -> String {
-        let mut line = json!({
-            "time": format!("{:.6}", timestamp(self.time)),
-            "event": self.kind().as_str(),
-            "direction": self.direction.as_str(),
-            "client": self.client.to_string(),
-            "destination": self.destination.to_string(),
-            "tls": self.tls.as_str(),
-        });
-        let mut set = |key: &str, value: serde_json::Value| line[key] = value;
+        let mut object = Object::new();
+        object.set("time", &Shown(format_args!("{:.6}", timestamp(self.time))));
+        object.set("event", self.kind().as_str());
+        object.set("direction", self.direction.as_str());
+        object.set("client", &Shown(self.client));
+        object.set("destination", &Shown(self.destination));
+        object.set("tls", self.tls.as_str());
         if let Some((own, peer)) = self.identities() {
-            set("own", own.into());
-            set("peer", peer.into());
+            object.set("own", own);
+            object.set("peer", &peer);
         }
         if let Some(rule) = self.rule {
-            set("rule", rule.as_str().into());
+            object.set("rule", rule.as_str());
         }
         for (key, value) in self.named.pairs() {
-            set(key, value.into());
+            object.set(key, value);
         }
         match &self.what {
             What::Opened => {}
-            What::Request(exchange) => exchange_json(&mut set, exchange),
-            What::Ended(end) => end_json(&mut set, end),
+            What::Request(exchange) => exchange_json(&mut object, exchange),
+            What::Ended(end) => end_json(&mut object, end),
         }
-        line.to_string()
+        object.end()
+    }
+}
+
+/// An object of JSON, key by key.
+struct Object(Vec<u8>);
+
+impl Object {
+    fn new() -> Self {
+        /// Longer than most lines are.
+        const LINE: usize = 1024;
+        Self(Vec::with_capacity(LINE))
+    }
+
+    fn set<T: Serialize + ?Sized>(&mut self, key: &str, value: &T) {
+        self.0.push(if self.0.is_empty() { b'{' } else { b',' });
+        self.write(key);
+        self.0.push(b':');
+        self.write(value);
+    }
+
+    fn write<T: Serialize + ?Sized>(&mut self, value: &T) {
+        let written = serde_json::to_writer(&mut self.0, value);
+        written.expect("memory takes everything, and numbers and words are JSON");
+    }
+
+    fn end(mut self) -> String {
+        self.0.push(b'}');
+        String::from_utf8(self.0).expect("JSON is UTF-8")
+    }
+}
+
+/// A word as it is shown.
+struct Shown<T>(T);
+
+impl<T: Display> Serialize for Shown<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
     }
 }
 
@@ -228,28 +262,28 @@ fn exchange_text(text: &mut String, exchange: &Exchange) {
     );
 }
 
-fn exchange_json(set: &mut impl FnMut(&str, serde_json::Value), exchange: &Exchange) {
-    set("protocol", exchange.protocol.as_str().into());
-    set("method", exchange.method.as_str().into());
+fn exchange_json(object: &mut Object, exchange: &Exchange) {
+    object.set("protocol", exchange.protocol.as_str());
+    object.set("method", exchange.method.as_str());
     if let Some(authority) = &exchange.authority {
-        set("authority", authority.as_str().into());
+        object.set("authority", authority.as_str());
     }
     if let Some(path) = &exchange.path {
-        set("path", path.as_str().into());
+        object.set("path", path.as_str());
     }
     if let Some(status) = exchange.status {
-        set("status", status.into());
+        object.set("status", &status);
     }
     if let Some(status) = exchange.grpc_status {
-        set("grpc_status", status.as_str().into());
+        object.set("grpc_status", status.as_str());
     }
-    set("sent", exchange.request_bytes.into());
-    set("received", exchange.response_bytes.into());
+    object.set("sent", &exchange.request_bytes);
+    object.set("received", &exchange.response_bytes);
     if let Some(first_byte) = exchange.first_byte {
-        set("first_byte", first_byte.as_secs_f64().into());
+        object.set("first_byte", &first_byte.as_secs_f64());
     }
-    set("duration", exchange.duration.as_secs_f64().into());
-    set("outcome", exchange.outcome.as_str().into());
+    object.set("duration", &exchange.duration.as_secs_f64());
+    object.set("outcome", exchange.outcome.as_str());
 }
 
 fn end_text(text: &mut String, end: &End<'_>) {
@@ -275,22 +309,22 @@ fn end_text(text: &mut String, end: &End<'_>) {
     }
 }
 
-fn end_json(set: &mut impl FnMut(&str, serde_json::Value), end: &End<'_>) {
+fn end_json(object: &mut Object, end: &End<'_>) {
     if let Some(protocol) = end.protocol {
-        set("protocol", protocol.into());
+        object.set("protocol", protocol);
     }
     if let Some(lost) = end.lost {
-        set("opaque", lost.as_str().into());
+        object.set("opaque", lost.as_str());
         for (key, value) in hello(lost) {
-            set(key, value.into());
+            object.set(key, value);
         }
     }
-    set("sent", end.sent.into());
-    set("received", end.received.into());
-    set("duration", end.duration.as_secs_f64().into());
-    set("close", end.close.as_str().into());
+    object.set("sent", &end.sent);
+    object.set("received", &end.received);
+    object.set("duration", &end.duration.as_secs_f64());
+    object.set("close", end.close.as_str());
     if let Some(reason) = end.reason {
-        set("reason", cut(reason).into());
+        object.set("reason", &cut(reason));
     }
 }
 

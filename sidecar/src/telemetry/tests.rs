@@ -396,6 +396,7 @@ fn a_peer_with_an_open_connection_is_never_forgotten() {
     assert_eq!(in_flight(), 1);
     connection.heard(exchange(Protocol::Http2));
     connection.closed(Close::Eof, None);
+    drop(connection);
     // The time begins when it has ended.
     series.sweep(noon + Duration::from_hours(3));
     assert_eq!(
