@@ -30,8 +30,8 @@ pub struct Options {
 /// What they took before, by name, for one time each.
 const BASELINE: &str = "sidecar/benches/instructions.toml";
 
-/// How far a count may be off: hash tables have other seeds each time.
-const TOLERANCE: f64 = 0.02;
+/// How far a count may be off: what the compiler inlines depends on code elsewhere, too.
+const TOLERANCE: f64 = 0.05;
 
 /// How often each thing is done. What it takes to begin is in both counts, and not in the difference.
 const TIMES: [u64; 2] = [200, 700];
@@ -161,7 +161,7 @@ mod tests {
         ]);
         let now = counts(&[
             ("as before", 101.0),
-            ("more", 103.0),
+            ("more", 106.0),
             ("fewer", 90.0),
             ("young", 1.0),
         ]);
@@ -169,7 +169,7 @@ mod tests {
             compare(&before, &now),
             [
                 "`fewer` takes 90 instructions, -10.0 % of the 100 before",
-                "`more` takes 103 instructions, +3.0 % of the 100 before",
+                "`more` takes 106 instructions, +6.0 % of the 100 before",
                 "`young` is new",
                 "`old` is gone",
             ]
