@@ -231,6 +231,19 @@ fn dump(family: u8, states: StateFlags) -> io::Result<Vec<InetResponse>> {
     }
 }
 
+/// What the kernel means by an error.
+fn refused(code: i32) -> io::Error {
+    let error = io::Error::from_raw_os_error(code);
+    if code != libc::ENOENT {
+        return error;
+    }
+    // Most load it themselves when they are asked, if there is a modprobe to do it.
+    io::Error::new(
+        io::ErrorKind::NotFound,
+        "the kernel has no module for it: `modprobe tcp_diag` on the node loads it",
+    )
+}
+
 /// Takes the sockets out of a datagram from the kernel. Says whether it was the last one.
 fn read(datagram: &[u8], responses: &mut Vec<InetResponse>) -> io::Result<bool> {
     let mut rest = datagram;
@@ -242,8 +255,7 @@ fn read(datagram: &[u8], responses: &mut Vec<InetResponse>) -> io::Result<bool> 
         match message.payload {
             NetlinkPayload::Done(_) => return Ok(true),
             NetlinkPayload::Error(error) => {
-                let code = error.raw_code().saturating_neg();
-                return Err(io::Error::from_raw_os_error(code));
+                return Err(refused(error.raw_code().saturating_neg()));
             }
             NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
                 responses.push(*response);
@@ -282,6 +294,13 @@ mod tests {
             .filter(|response| response.header.socket_id.source_port == port)
             .count();
         assert_eq!(found, 1);
+    }
+
+    #[test]
+    fn a_kernel_without_the_module_is_told_to_load_it() {
+        assert!(refused(libc::ENOENT).to_string().contains("tcp_diag"));
+        let other = refused(libc::EPERM).to_string();
+        assert!(other.contains("not permitted"), "{other}");
     }
 
     #[test]
