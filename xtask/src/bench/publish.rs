@@ -104,8 +104,9 @@ fn quoted(report: &Report, facts: &Value) -> anyhow::Result<String> {
     ];
     let kernel = facts["machine"]["kernel"].as_str().unwrap_or("unknown");
     let date = jiff::Timestamp::now().strftime("%Y-%m-%d");
+    let spread = report.widest_spread(ROWS.map(|(what, _)| what));
     let mut text = format!(
-        "{date}, Linux {kernel}:\n\n| load | direct | `off` | mutual TLS | of direct | of the best other proxy | CPU of both sidecars |\n|---|---|---|---|---|---|---|\n"
+        "{date}, Linux {kernel}; without and with sidecars readings lay up to {spread:.0} % to either side of their median:\n\n| load | direct | `off` | mutual TLS | of direct | of the best other proxy | CPU of both sidecars |\n|---|---|---|---|---|---|---|\n"
     );
     for (what, of_processor) in ROWS {
         let cells = report.cells(what, of_processor);

@@ -152,6 +152,17 @@ impl Report {
         ])
     }
 
+    /// How far readings of these rows are apart, without a sidecar and with ours: the most, half to each side,
+    /// in percent of the median.
+    pub fn widest_spread<'a>(&self, rows: impl IntoIterator<Item = &'a str>) -> f64 {
+        let rows = rows.into_iter();
+        let rows = rows.filter_map(|what| self.rows.iter().find(|row| row.what == what));
+        let readings = rows.flat_map(|row| [&row.sites[0], &row.sites[self.ours]]);
+        readings
+            .map(|readings| spread(readings))
+            .fold(0.0, f64::max)
+    }
+
     /// Every reading, for programs.
     pub fn json(&self) -> Value {
         self.rows
@@ -202,10 +213,14 @@ fn with_spread(readings: &[f64]) -> String {
     if median.is_nan() || median <= 0.0 {
         return NOTHING.to_owned();
     }
+    format!("{} ±{:.0} %", number(median), spread(readings))
+}
+
+/// How far they are apart, half to each side, in percent of the median.
+fn spread(readings: &[f64]) -> f64 {
     let lowest = readings.iter().copied().fold(f64::INFINITY, f64::min);
     let highest = readings.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let spread = (highest - lowest) / 2.0 / median * 100.0;
-    format!("{} ±{spread:.0} %", number(median))
+    (highest - lowest) / 2.0 / median(readings) * 100.0
 }
 
 fn ratio(value: f64, to: f64) -> String {

@@ -13,7 +13,7 @@ use tokio::{
 use super::Wire;
 use crate::{proxy::OrigDst, tls::Tls};
 
-/// How many wires are kept at once, in all. Each takes about 6 KB here, as much there, and a descriptor.
+/// How many wires are kept at once, in all. Each takes about 8 KB here, more there, and a descriptor.
 const MOST: usize = 512;
 
 /// How long a wire may take to end in good order, before it is reset.
