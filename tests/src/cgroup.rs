@@ -6,6 +6,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nix::{
+    sys::signal::{self, Signal},
+    unistd::Pid,
+};
+
 use crate::wait;
 
 /// A pod's cgroup, with a child for each of its containers.
@@ -136,7 +141,7 @@ pub fn root() -> PathBuf {
 pub(crate) fn remove(path: &Path) {
     let removed = wait::within(wait::DEADLINE, || {
         // Repeated, since a process may have been forking while its cgroup was killed.
-        fs::write(path.join("cgroup.kill"), "1").ok()?;
+        kill(path).ok()?;
         beside(path)
             .iter()
             .try_for_each(|path| remove_tree(path))
@@ -149,6 +154,27 @@ pub(crate) fn remove(path: &Path) {
             path.display()
         );
     }
+}
+
+/// Kills everything in a cgroup and those below it.
+fn kill(path: &Path) -> io::Result<()> {
+    let file = path.join("cgroup.kill");
+    if file.exists() {
+        return fs::write(file, "1");
+    }
+    // Linux before 5.14 has no such file, and nobody there forks as fast as we kill.
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            kill(&entry.path())?;
+        }
+    }
+    let processes = fs::read_to_string(path.join("cgroup.procs"))?;
+    for pid in processes.lines().filter_map(|line| line.parse().ok()) {
+        // It may have ended by itself.
+        let _ = signal::kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+    Ok(())
 }
 
 /// The cgroups of the same name in hierarchies of version 1, where a container runtime makes them and

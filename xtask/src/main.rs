@@ -22,6 +22,7 @@ mod setup;
 mod test;
 mod tool;
 mod toolchain;
+mod vm;
 mod workspace;
 mod wrk;
 
@@ -54,6 +55,7 @@ enum Command {
     Instructions(instructions::Options),
     #[command(hide = true)]
     PacedLoad(bench::paced::Options),
+    Vm(vm::Options),
     Image(image::Options),
     KubeApiserver(kube_apiserver::Options),
 }
@@ -70,6 +72,7 @@ fn main() -> ExitCode {
         Command::Bench(options) => bench::run(&options),
         Command::Instructions(options) => instructions::run(&options),
         Command::PacedLoad(options) => bench::paced::run(&options),
+        Command::Vm(options) => vm::run(&options),
         Command::Image(options) => image::run(options),
         Command::KubeApiserver(options) => kube_apiserver::run(&options),
     };

@@ -1,0 +1,159 @@
+//! `cargo xtask vm`
+
+mod guest;
+mod kernel;
+mod machine;
+mod matrix;
+mod packages;
+
+use std::{env, fs, path::PathBuf, process::Command};
+
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
+
+use self::{guest::Guest, kernel::Kernel, matrix::Matrix};
+use crate::{
+    build,
+    command::{cargo, step},
+    setup, workspace,
+};
+
+/// Run the end-to-end tests that depend on the kernel on other kernels, in emulated machines
+///
+/// Kernels are Debian's for clouds, the newest of each version that is named, such as 6.12, or 7 for
+/// the newest 7.x. They are downloaded once; what is there is used until --update.
+#[derive(clap::Args)]
+pub struct Options {
+    /// Their versions
+    #[arg(default_values_t = DEFAULT.map(str::to_owned))]
+    kernels: Vec<String>,
+    /// Only the tests that find out soonest whether a kernel will do
+    #[arg(long)]
+    quick: bool,
+    /// Look for newer kernels of these versions
+    #[arg(long)]
+    update: bool,
+    /// Also write the table to docs/kernels.md
+    #[arg(long)]
+    publish: bool,
+}
+
+/// The oldest that is supported, those of the supported Debians, and the newest.
+const DEFAULT: [&str; 5] = ["5.10", "6.1", "6.12", "6.18", "7"];
+
+/// What the machines are made with, by path and Debian package.
+const PROGRAMS: [(&str, &str); 6] = [
+    ("/bin/busybox", "busybox-static"),
+    ("/sbin/depmod", "kmod"),
+    ("/usr/bin/strip", "binutils"),
+    ("/usr/bin/xz", "xz-utils"),
+    ("/usr/sbin/ip", "iproute2"),
+    ("/usr/sbin/nft", "nftables"),
+];
+
+/// The test programs whose tests depend on the kernel, the soonest first, and how many of them are
+/// quick.
+const PROGRAMS_OF_TESTS: [&str; 10] = [
+    "mesh",
+    "half_close",
+    "listen",
+    "connect",
+    "addresses",
+    "exclusions",
+    "failure",
+    "init",
+    "cleanup",
+    "statistics",
+];
+const QUICK: usize = 2;
+
+/// Names the daemon that runs in the machines, by an absolute path.
+const VARIABLE: &str = "SIDECAR_BIN";
+
+pub fn run(options: &Options) -> anyhow::Result<()> {
+    setup::programs(&PROGRAMS)?;
+    setup::programs(sidecar_tests::PACKAGES)?;
+    let daemon = daemon()?;
+    let count = if options.quick {
+        QUICK
+    } else {
+        PROGRAMS_OF_TESTS.len()
+    };
+    let wanted = &PROGRAMS_OF_TESTS[..count];
+    let tests = step("build the tests", || tests(wanted))?;
+    let directory = workspace::target().join("vm");
+    let kernels = step("find the kernels", || {
+        machine::install(&directory)?;
+        let find = |version: &String| Kernel::find(&directory, version, options.update);
+        options
+            .kernels
+            .iter()
+            .map(find)
+            .collect::<anyhow::Result<Vec<_>>>()
+    })?;
+    let guest = step("pack the programs", || {
+        Guest::pack(&directory, &daemon, &tests)
+    })?;
+    let mut matrix = Matrix::default();
+    for kernel in &kernels {
+        let name = format!("test on Linux {}", kernel.release);
+        let outcome = step(&name, || machine::run(kernel, &guest, &directory))?;
+        matrix.add(&kernel.release, outcome);
+    }
+    println!("{}", matrix.table());
+    if options.publish {
+        matrix.publish()?;
+    }
+    println!("{}", matrix.tally());
+    ensure!(
+        matrix.is_green(),
+        "not everything passed: the serial logs are in {}",
+        directory.display()
+    );
+    Ok(())
+}
+
+/// As it is shipped, unless another one is named.
+fn daemon() -> anyhow::Result<PathBuf> {
+    if let Some(daemon) = env::var_os(VARIABLE) {
+        return Ok(daemon.into());
+    }
+    build::run(build::Options {
+        release: true,
+        ..build::Options::default()
+    })?;
+    Ok(workspace::target().join("release/sidecar"))
+}
+
+/// Compiles these test programs; where they are.
+fn tests(names: &[&str]) -> anyhow::Result<Vec<(String, PathBuf)>> {
+    let mut command: Command = cargo();
+    command.args(["test", "--package", "sidecar-tests", "--no-run"]);
+    command.args(["--message-format", "json-render-diagnostics"]);
+    for name in names {
+        command.args(["--test", name]);
+    }
+    let output = command
+        .stderr(std::process::Stdio::inherit())
+        .output()
+        .context("cannot start cargo")?;
+    ensure!(output.status.success(), "cargo failed: see above");
+    let messages = String::from_utf8(output.stdout).context("cargo prints no UTF-8")?;
+    let path = |name: &str| {
+        messages.lines().find_map(|line| {
+            let message: Value = serde_json::from_str(line).ok()?;
+            let path = message["executable"].as_str()?;
+            (message["target"]["name"] == name).then(|| PathBuf::from(path))
+        })
+    };
+    let found = |name: &&str| {
+        let path = path(name).with_context(|| format!("cargo does not say where {name} is"))?;
+        Ok(((*name).to_owned(), path))
+    };
+    names.iter().map(found).collect()
+}
+
+/// Reads a file, and says which one it could not.
+fn read(path: &std::path::Path) -> anyhow::Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}
