@@ -52,6 +52,9 @@ pub struct Options {
     /// Also write tables, plots and every reading to docs/benchmarks
     #[arg(long)]
     publish: bool,
+    /// Measure nothing: write tables and plots again, out of the readings in docs/benchmarks
+    #[arg(long, exclusive = true)]
+    redraw: bool,
     /// Compare with other proxies, too, as two-sided chains of mutual TLS
     #[arg(long)]
     peers: bool,
@@ -81,6 +84,9 @@ const QUIET: f64 = 0.05;
 const VARIABLE: &str = "SIDECAR_BIN";
 
 pub fn run(options: &Options) -> anyhow::Result<()> {
+    if options.redraw {
+        return publish::again();
+    }
     if !nix::unistd::geteuid().is_root() {
         bail!("the benchmark makes network namespaces and loads kernel programs: run it as root");
     }
@@ -138,7 +144,12 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
             busy * 100.0
         );
     }
+    let arguments: Vec<_> = env::args().skip(1).collect();
     let facts = json!({
+        "run": {
+            "arguments": arguments.join(" "),
+            "date": jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC").to_string(),
+        },
         "machine": machine::describe(),
         "programs": versions(),
         "peers": peer_versions(&peers),

@@ -15,7 +15,7 @@ use plotters::{
 use super::report::Report;
 
 /// Told apart also by those who do not see all colours (Okabe and Ito).
-const COLOURS: [RGBColor; 8] = [
+const COLOURS: [RGBColor; 9] = [
     RGBColor(0x99, 0x99, 0x99),
     RGBColor(0x56, 0xB4, 0xE9),
     RGBColor(0xD5, 0x5E, 0x00),
@@ -24,6 +24,7 @@ const COLOURS: [RGBColor; 8] = [
     RGBColor(0x00, 0x72, 0xB2),
     RGBColor(0xCC, 0x79, 0xA7),
     RGBColor(0x00, 0x00, 0x00),
+    RGBColor(0xF0, 0xE4, 0x42),
 ];
 
 /// In pixels.
@@ -64,7 +65,8 @@ pub fn bars(report: &Report, ending: &str, to_first: bool, path: &Path) -> anyho
                 .collect();
             let most = values.iter().copied().filter(|value| value.is_finite());
             let most = most.fold(f64::MIN_POSITIVE, f64::max);
-            for ((site, value), colour) in sites.iter().zip(&values).zip(&COLOURS[skipped..]) {
+            let colours = COLOURS.iter().cycle().skip(skipped);
+            for ((site, value), colour) in sites.iter().zip(&values).zip(colours) {
                 top += i32::try_from(ROW)?;
                 root.draw(&Text::new(site.clone(), (NAMES - 110, top + 2), font))?;
                 if !value.is_finite() {
@@ -115,6 +117,9 @@ pub fn over_open(report: &Report, ending: &str, path: &Path) -> anyhow::Result<(
             .configure_mesh()
             .x_desc("open connections beside")
             .disable_x_mesh()
+            .max_light_lines(0)
+            .x_label_formatter(&|open| format!("{open:.0}"))
+            .y_label_formatter(&|value| format!("{value:.0}"))
             .draw()?;
         for (column, site) in report.sites().iter().enumerate() {
             let line: Vec<_> = points

@@ -1,6 +1,6 @@
 //! The figures for everybody to read.
 
-use std::{env, fmt::Write as _, fs, path::PathBuf};
+use std::{fmt::Write as _, fs, path::PathBuf};
 
 use anyhow::{Context as _, ensure};
 use comfy_table::{Table, presets};
@@ -11,6 +11,9 @@ use crate::workspace;
 
 /// Where they go, in the project.
 const DIRECTORY: &str = "docs/benchmarks";
+
+/// Every reading.
+const RESULTS: &str = "results.json";
 
 /// What each load is.
 const LOADS: &str = "\
@@ -34,6 +37,30 @@ pub fn directory() -> PathBuf {
     workspace::root().join(DIRECTORY)
 }
 
+/// Writes the tables and the pictures again, out of the readings of the last run.
+pub fn again() -> anyhow::Result<()> {
+    let (report, facts) = last_run()?;
+    write(&report, &facts)
+}
+
+/// What was read in the run whose figures are published.
+fn last_run() -> anyhow::Result<(Report, Value)> {
+    let path = directory().join(RESULTS);
+    let text =
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let facts: Value =
+        serde_json::from_str(&text).with_context(|| format!("{} is no JSON", path.display()))?;
+    let peers = facts["peers"].as_object().into_iter().flatten();
+    let peers: Vec<_> = peers.map(|(name, _)| name.clone()).collect();
+    let count = peers.len();
+    let sites: Vec<_> = site::names().map(str::to_owned).chain(peers).collect();
+    let ours = sites.iter().position(|site| site == site::OURS);
+    let ours = ours.expect("it is always measured");
+    let report = Report::read(&facts["readings"], sites, ours, count);
+    let report = report.with_context(|| format!("{} has other rows", path.display()))?;
+    Ok((report, facts))
+}
+
 /// Writes the tables, the pictures and every reading.
 pub fn write(report: &Report, facts: &Value) -> anyhow::Result<()> {
     let directory = directory();
@@ -54,7 +81,7 @@ pub fn write(report: &Report, facts: &Value) -> anyhow::Result<()> {
         let path = directory.join(name);
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
     };
-    write("results.json", &format!("{facts:#}\n"))?;
+    write(RESULTS, &format!("{facts:#}\n"))?;
     write("README.md", &page(report, facts)?)?;
     quote(report, facts)?;
     println!("wrote {DIRECTORY} and what README.md quotes of it");
@@ -103,7 +130,8 @@ fn quoted(report: &Report, facts: &Value) -> anyhow::Result<String> {
         ("8000 idle connections: memory for each and side", None),
     ];
     let kernel = facts["machine"]["kernel"].as_str().unwrap_or("unknown");
-    let date = jiff::Timestamp::now().strftime("%Y-%m-%d");
+    let date = facts["run"]["date"].as_str().unwrap_or_default();
+    let date = date.split(' ').next().unwrap_or_default();
     let spread = report.widest_spread(ROWS.map(|(what, _)| what));
     let mut text = format!(
         "{date}, Linux {kernel}; without and with sidecars readings lay up to {spread:.0} % to either side of their median:\n\n| load | direct | `off` | mutual TLS | of direct | of the best other proxy | CPU of both sidecars |\n|---|---|---|---|---|---|---|\n"
@@ -122,16 +150,15 @@ fn quoted(report: &Report, facts: &Value) -> anyhow::Result<String> {
 
 fn page(report: &Report, facts: &Value) -> anyhow::Result<String> {
     let mut page = String::from("# Benchmarks\n\n");
-    let date = jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC");
-    let arguments: Vec<_> = env::args().skip(1).collect();
-    let machine = &facts["machine"];
+    let (machine, run) = (&facts["machine"], &facts["run"]);
     let text = |value: &Value| value.as_str().unwrap_or("unknown").to_owned();
     writeln!(
         page,
-        "Written by `cargo xtask {}` on {date}: Linux {}, {}, {} cores of which clients and their proxies have one and \
+        "Written by `cargo xtask {}` on {}: Linux {}, {}, {} cores of which clients and their proxies have one and \
          servers and theirs the other. All sites take turns in every round; the tables have medians, and half of what \
          lies between the lowest and the highest. Compare ratios of one run, not figures of two.\n\n{LOADS}",
-        arguments.join(" "),
+        text(&run["arguments"]),
+        text(&run["date"]),
         text(&machine["kernel"]),
         text(&machine["cpu"]),
         machine["cores"],
@@ -166,4 +193,25 @@ fn page(report: &Report, facts: &Value) -> anyhow::Result<String> {
 fn markdown(mut table: Table) -> String {
     table.load_style(presets::ASCII_MARKDOWN);
     table.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documents_say_what_was_measured() {
+        let (report, facts) = last_run().expect("a run that was published");
+        let read = |path: &str| fs::read_to_string(workspace::root().join(path)).expect(path);
+        let page = page(&report, &facts).expect("a page");
+        assert!(
+            read("docs/benchmarks/README.md") == page,
+            "`cargo xtask bench --redraw` writes it"
+        );
+        let quoted = quoted(&report, &facts).expect("a table");
+        assert!(
+            read("README.md").contains(&quoted),
+            "`cargo xtask bench --redraw` writes it:\n{quoted}"
+        );
+    }
 }

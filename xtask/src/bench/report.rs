@@ -35,6 +35,37 @@ impl Report {
         }
     }
 
+    /// What [`Self::json`] wrote of these sites.
+    pub fn read(json: &Value, sites: Vec<String>, ours: usize, peers: usize) -> Option<Self> {
+        let mut report = Self::new(sites, ours, peers);
+        for row in json.as_array()? {
+            // Nothing else is the better the more there is of it.
+            let (unit, better) = match row["unit"].as_str()? {
+                "1/s" => ("1/s", Better::Higher),
+                "Gbit/s" => ("Gbit/s", Better::Higher),
+                "µs" => ("µs", Better::Lower),
+                "ms" => ("ms", Better::Lower),
+                "s" => ("s", Better::Lower),
+                "MB" => ("MB", Better::Lower),
+                "KB" => ("KB", Better::Lower),
+                "" => ("", Better::Lower),
+                _ => return None,
+            };
+            let readings = |site: &String| {
+                let readings = row["readings"][site].as_array();
+                let readings = readings.into_iter().flatten();
+                readings.filter_map(Value::as_f64).collect()
+            };
+            report.rows.push(Row {
+                what: row["what"].as_str()?.to_owned(),
+                unit,
+                better,
+                sites: report.sites.iter().map(readings).collect(),
+            });
+        }
+        Some(report)
+    }
+
     /// Adds what was read at the site with this number. Rows keep the order in which they came.
     pub fn add(&mut self, site: usize, readings: Vec<Reading>) {
         for Reading {
@@ -317,5 +348,8 @@ mod tests {
 
         assert_eq!(json[0]["readings"]["direct"], json!([1.0, 2.0]));
         assert_eq!(json[0]["readings"]["mutual TLS"], json!([3.0]));
+        let sites = SITES.map(str::to_owned).to_vec();
+        let read = Report::read(&json, sites, 1, 0).expect("what was written");
+        assert_eq!(read.json(), json);
     }
 }
