@@ -6,12 +6,17 @@ mod machine;
 mod matrix;
 mod packages;
 
-use std::{env, fs, path::PathBuf, process::Command};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+};
 
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
-use self::{guest::Guest, kernel::Kernel, matrix::Matrix};
+use self::{guest::Guest, kernel::Kernel, machine::Test, matrix::Matrix};
 use crate::{
     build,
     command::{cargo, step},
@@ -95,10 +100,16 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         Guest::pack(&directory, &daemon, &tests)
     })?;
     let mut matrix = Matrix::default();
-    for kernel in &kernels {
-        let name = format!("test on Linux {}", kernel.release);
-        let outcome = step(&name, || machine::run(kernel, &guest, &directory))?;
-        matrix.add(&kernel.release, outcome);
+    // An emulated machine keeps one core busy.
+    let at_once = thread::available_parallelism().map_or(1, usize::from);
+    for kernels in kernels.chunks(at_once) {
+        let names: Vec<_> = kernels.iter().map(|kernel| &*kernel.release).collect();
+        let outcomes = step(&format!("test on Linux {}", names.join(" and ")), || {
+            Ok(run_at_once(kernels, &guest, &directory))
+        })?;
+        for (kernel, outcome) in kernels.iter().zip(outcomes) {
+            matrix.add(&kernel.release, outcome?);
+        }
     }
     println!("{}", matrix.table());
     if options.publish {
@@ -111,6 +122,23 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         directory.display()
     );
     Ok(())
+}
+
+/// What became of each test on each of these kernels.
+fn run_at_once(
+    kernels: &[Kernel],
+    guest: &Guest,
+    directory: &Path,
+) -> Vec<anyhow::Result<Vec<Test>>> {
+    thread::scope(|scope| {
+        let run = |kernel| scope.spawn(move || machine::run(kernel, guest, directory));
+        let machines: Vec<_> = kernels.iter().map(run).collect();
+        let outcome = |machine: thread::ScopedJoinHandle<'_, _>| machine.join();
+        let outcomes = machines.into_iter().map(outcome);
+        outcomes
+            .map(|outcome| outcome.expect("it does not panic"))
+            .collect()
+    })
 }
 
 /// As it is shipped, unless another one is named.
@@ -154,6 +182,6 @@ fn tests(names: &[&str]) -> anyhow::Result<Vec<(String, PathBuf)>> {
 }
 
 /// Reads a file, and says which one it could not.
-fn read(path: &std::path::Path) -> anyhow::Result<Vec<u8>> {
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }

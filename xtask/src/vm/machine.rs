@@ -93,6 +93,7 @@ pub fn run(kernel: &Kernel, guest: &Guest, directory: &Path) -> anyhow::Result<V
         .with_context(|| format!("cannot start {PROGRAM}"))?;
     let serial = machine.stdout.take().expect("it is a pipe");
     let mut file = File::create(&log).with_context(|| format!("cannot make {}", log.display()))?;
+    let release = kernel.release.clone();
     let reader = thread::spawn(move || -> anyhow::Result<Vec<String>> {
         let mut lines = Vec::new();
         for line in BufReader::new(serial).split(b'\n') {
@@ -100,7 +101,7 @@ pub fn run(kernel: &Kernel, guest: &Guest, directory: &Path) -> anyhow::Result<V
             let line = String::from_utf8_lossy(&line).trim_end().to_owned();
             writeln!(file, "{line}").context("cannot write the serial log")?;
             if let Some(words) = line.strip_prefix("@@ end ") {
-                eprintln!("  {words}");
+                eprintln!("  {release}: {words}");
             }
             lines.push(line);
         }
