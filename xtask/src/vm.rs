@@ -33,8 +33,11 @@ pub struct Options {
     #[arg(default_values_t = DEFAULT.map(str::to_owned))]
     kernels: Vec<String>,
     /// Only the tests that find out soonest whether a kernel will do
-    #[arg(long)]
+    #[arg(long, conflicts_with = "publish")]
     quick: bool,
+    /// Only this test program; may be repeated
+    #[arg(long, value_name = "PROGRAM", value_parser = PROGRAMS_OF_TESTS, conflicts_with_all = ["quick", "publish"])]
+    test: Vec<String>,
     /// Look for newer kernels of these versions
     #[arg(long)]
     update: bool,
@@ -75,17 +78,24 @@ const QUICK: usize = 2;
 /// Names the daemon that runs in the machines, by an absolute path.
 const VARIABLE: &str = "SIDECAR_BIN";
 
+impl Options {
+    fn programs_of_tests(&self) -> Vec<&str> {
+        let mut programs = PROGRAMS_OF_TESTS.to_vec();
+        if self.quick {
+            programs.truncate(QUICK);
+        }
+        if !self.test.is_empty() {
+            programs.retain(|program| self.test.iter().any(|wanted| wanted == program));
+        }
+        programs
+    }
+}
+
 pub fn run(options: &Options) -> anyhow::Result<()> {
     setup::programs(&PROGRAMS)?;
     setup::programs(sidecar_tests::PACKAGES)?;
     let daemon = daemon()?;
-    let count = if options.quick {
-        QUICK
-    } else {
-        PROGRAMS_OF_TESTS.len()
-    };
-    let wanted = &PROGRAMS_OF_TESTS[..count];
-    let tests = step("build the tests", || tests(wanted))?;
+    let tests = step("build the tests", || tests(&options.programs_of_tests()))?;
     let directory = workspace::target().join("vm");
     let kernels = step("find the kernels", || {
         machine::install(&directory)?;
