@@ -115,6 +115,9 @@ pub fn postgres(pod: &Pod) -> Process {
             "-c",
             "fsync=off",
             "-c",
+            // Among its files: what is in shared memory stays there when it is killed.
+            "dynamic_shared_memory_type=mmap",
+            "-c",
             "unix_socket_directories=",
             "-D",
         ])

@@ -100,7 +100,8 @@ impl Engine {
 /// What podman cannot be told by options.
 ///
 /// `crun` refuses cgroups of both versions side by side. The limits are those of the machine, which
-/// not every root may raise; the capabilities are those that containerd gives.
+/// not every root may raise; the capabilities are those that containerd gives. Locks in shared memory
+/// are the machine's: of two engines that make them at once, one fails.
 fn configuration() -> String {
     let limit = |resource, enough| {
         let (_, hard) = getrlimit(resource).expect("the kernel tells its limits");
@@ -112,6 +113,7 @@ fn configuration() -> String {
         r#"[engine]
 cgroup_manager = "cgroupfs"
 events_logger = "none"
+lock_type = "file"
 runtime = "runc"
 [network]
 network_backend = "netavark"
