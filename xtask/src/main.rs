@@ -2,10 +2,12 @@
 //!
 //! Each command does its own set-up first, so on a fresh machine it is the only one to type.
 
+mod arch;
 mod bench;
 mod build;
 mod build_ebpf;
 mod command;
+mod cross;
 mod debian;
 mod debug_information;
 mod demo;
@@ -16,6 +18,7 @@ mod kube_apiserver;
 mod linker;
 mod lint;
 mod nginx;
+mod packages;
 mod python;
 mod remap;
 mod setup;

@@ -2,24 +2,26 @@
 
 mod guest;
 mod kernel;
+mod libraries;
 mod machine;
 mod matrix;
-mod packages;
+mod root;
 
 use std::{
     env, fs,
     path::{Path, PathBuf},
-    process::Command,
     thread,
 };
 
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
-use self::{guest::Guest, kernel::Kernel, machine::Test, matrix::Matrix};
+use self::{guest::Guest, kernel::Kernel, machine::Test, matrix::Matrix, root::Root};
 use crate::{
+    arch::Arch,
     build,
     command::{cargo, step},
+    cross::Cross,
     setup, workspace,
 };
 
@@ -33,11 +35,14 @@ pub struct Options {
     #[arg(default_values_t = DEFAULT.map(str::to_owned))]
     kernels: Vec<String>,
     /// Only the tests that find out soonest whether a kernel will do
-    #[arg(long, conflicts_with = "publish")]
+    #[arg(long)]
     quick: bool,
     /// Only this test program; may be repeated
-    #[arg(long, value_name = "PROGRAM", value_parser = PROGRAMS_OF_TESTS, conflicts_with_all = ["quick", "publish"])]
+    #[arg(long, value_name = "PROGRAM", value_parser = PROGRAMS_OF_TESTS, conflicts_with = "quick")]
     test: Vec<String>,
+    /// Of machines with this processor
+    #[arg(long, default_value_t, hide_default_value = true)]
+    arch: Arch,
     /// Look for newer kernels of these versions
     #[arg(long)]
     update: bool,
@@ -50,13 +55,10 @@ pub struct Options {
 const DEFAULT: [&str; 5] = ["5.10", "6.1", "6.12", "6.18", "7"];
 
 /// What the machines are made with, by path and Debian package.
-const PROGRAMS: [(&str, &str); 6] = [
-    ("/bin/busybox", "busybox-static"),
+const PROGRAMS: [(&str, &str); 3] = [
     ("/sbin/depmod", "kmod"),
     ("/usr/bin/strip", "binutils"),
     ("/usr/bin/xz", "xz-utils"),
-    ("/usr/sbin/ip", "iproute2"),
-    ("/usr/sbin/nft", "nftables"),
 ];
 
 /// The test programs whose tests depend on the kernel, the soonest first, and how many of them are
@@ -79,6 +81,22 @@ const QUICK: usize = 2;
 const VARIABLE: &str = "SIDECAR_BIN";
 
 impl Options {
+    /// What one has to type for the same.
+    fn command(&self) -> String {
+        let mut words = vec!["cargo xtask vm".to_owned()];
+        if self.arch != Arch::OWN {
+            words.push(format!("--arch {}", self.arch));
+        }
+        if self.quick {
+            words.push("--quick".to_owned());
+        }
+        words.extend(self.test.iter().map(|program| format!("--test {program}")));
+        if self.kernels != DEFAULT {
+            words.extend(self.kernels.iter().cloned());
+        }
+        words.join(" ")
+    }
+
     fn programs_of_tests(&self) -> Vec<&str> {
         let mut programs = PROGRAMS_OF_TESTS.to_vec();
         if self.quick {
@@ -92,14 +110,21 @@ impl Options {
 }
 
 pub fn run(options: &Options) -> anyhow::Result<()> {
+    let arch = options.arch;
     setup::programs(&PROGRAMS)?;
-    setup::programs(sidecar_tests::PACKAGES)?;
-    let daemon = daemon()?;
-    let tests = step("build the tests", || tests(&options.programs_of_tests()))?;
+    let cross = if arch == Arch::OWN {
+        None
+    } else {
+        Some(Cross::find(arch)?)
+    };
+    let daemon = daemon(cross.as_ref(), arch)?;
+    let tests = step("build the tests", || {
+        tests(cross.as_ref(), &options.programs_of_tests())
+    })?;
     let directory = workspace::target().join("vm");
     let kernels = step("find the kernels", || {
-        machine::install(&directory)?;
-        let find = |version: &String| Kernel::find(&directory, version, options.update);
+        machine::install(arch, &directory)?;
+        let find = |version: &String| Kernel::find(&directory, arch, version, options.update);
         options
             .kernels
             .iter()
@@ -107,7 +132,12 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
             .collect::<anyhow::Result<Vec<_>>>()
     })?;
     let guest = step("pack the programs", || {
-        Guest::pack(&directory, &daemon, &tests)
+        let root = Root::find(arch, &directory)?;
+        let strip = match &cross {
+            Some(_) => format!("/usr/bin/{}-strip", arch.gnu()),
+            None => "/usr/bin/strip".to_owned(),
+        };
+        Guest::pack(&directory, &root, &strip, &daemon, &tests)
     })?;
     let mut matrix = Matrix::default();
     // An emulated machine keeps one core busy.
@@ -115,7 +145,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     for kernels in kernels.chunks(at_once) {
         let names: Vec<_> = kernels.iter().map(|kernel| &*kernel.release).collect();
         let outcomes = step(&format!("test on Linux {}", names.join(" and ")), || {
-            Ok(run_at_once(kernels, &guest, &directory))
+            Ok(run_at_once(arch, kernels, &guest, &directory))
         })?;
         for (kernel, outcome) in kernels.iter().zip(outcomes) {
             matrix.add(&kernel.release, outcome?);
@@ -123,7 +153,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     }
     println!("{}", matrix.table());
     if options.publish {
-        matrix.publish()?;
+        matrix.publish(arch, &options.command())?;
     }
     println!("{}", matrix.tally());
     ensure!(
@@ -136,12 +166,13 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
 
 /// What became of each test on each of these kernels.
 fn run_at_once(
+    arch: Arch,
     kernels: &[Kernel],
     guest: &Guest,
     directory: &Path,
 ) -> Vec<anyhow::Result<Vec<Test>>> {
     thread::scope(|scope| {
-        let run = |kernel| scope.spawn(move || machine::run(kernel, guest, directory));
+        let run = |kernel| scope.spawn(move || machine::run(arch, kernel, guest, directory));
         let machines: Vec<_> = kernels.iter().map(run).collect();
         let outcome = |machine: thread::ScopedJoinHandle<'_, _>| machine.join();
         let outcomes = machines.into_iter().map(outcome);
@@ -152,21 +183,32 @@ fn run_at_once(
 }
 
 /// As it is shipped, unless another one is named.
-fn daemon() -> anyhow::Result<PathBuf> {
+fn daemon(cross: Option<&Cross>, arch: Arch) -> anyhow::Result<PathBuf> {
     if let Some(daemon) = env::var_os(VARIABLE) {
         return Ok(daemon.into());
     }
     build::run(build::Options {
         release: true,
+        arch,
         ..build::Options::default()
     })?;
-    Ok(workspace::target().join("release/sidecar"))
+    Ok(cross.map_or_else(
+        || workspace::target().join("release/sidecar"),
+        |cross| cross.daemon(true),
+    ))
 }
 
 /// Compiles these test programs; where they are.
-fn tests(names: &[&str]) -> anyhow::Result<Vec<(String, PathBuf)>> {
-    let mut command: Command = cargo();
-    command.args(["test", "--package", "sidecar-tests", "--no-run"]);
+fn tests(cross: Option<&Cross>, names: &[&str]) -> anyhow::Result<Vec<(String, PathBuf)>> {
+    let mut command = cross.map_or_else(
+        || {
+            let mut command = cargo();
+            command.arg("test");
+            command
+        },
+        |cross| cross.cargo("test"),
+    );
+    command.args(["--package", "sidecar-tests", "--no-run"]);
     command.args(["--message-format", "json-render-diagnostics"]);
     for name in names {
         command.args(["--test", name]);

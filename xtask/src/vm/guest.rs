@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs::{self, File},
-    io::{BufWriter, Write},
+    io::{self, BufWriter, Write},
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
@@ -12,36 +12,36 @@ use std::{
 use anyhow::{Context as _, ensure};
 use cpio::newc::{self, ModeFileType};
 
-use super::read;
-use crate::{command::ask, workspace};
+use super::{libraries::Needs, read, root::Root};
+use crate::workspace;
 
 /// Run first, and does everything.
 const INIT: &str = include_str!("init.sh");
 
-/// What the tests run, by path.
-const PROGRAMS: [&str; 19] = [
-    "/bin/busybox",
-    "/bin/sh",
-    "/bin/sleep",
-    "/usr/bin/cat",
-    "/usr/bin/curl",
-    "/usr/bin/env",
-    "/usr/bin/mkfifo",
-    "/usr/bin/nsenter",
-    "/usr/bin/openssl",
-    "/usr/bin/prlimit",
-    "/usr/bin/python3",
-    "/usr/bin/setpriv",
-    "/usr/bin/tcpdump",
-    "/usr/bin/wrk",
-    "/usr/sbin/ip",
-    "/usr/sbin/ip6tables-save",
-    "/usr/sbin/iptables-save",
-    "/usr/sbin/nft",
-    "/usr/sbin/nginx",
+/// What the tests run, by path and Debian package.
+pub const PROGRAMS: [(&str, &str); 19] = [
+    ("/bin/busybox", "busybox-static"),
+    ("/bin/sh", "dash"),
+    ("/bin/sleep", "coreutils"),
+    ("/usr/bin/cat", "coreutils"),
+    ("/usr/bin/curl", "curl"),
+    ("/usr/bin/env", "coreutils"),
+    ("/usr/bin/mkfifo", "coreutils"),
+    ("/usr/bin/nsenter", "util-linux"),
+    ("/usr/bin/openssl", "openssl"),
+    ("/usr/bin/prlimit", "util-linux"),
+    ("/usr/bin/python3", "python3"),
+    ("/usr/bin/setpriv", "util-linux"),
+    ("/usr/bin/tcpdump", "tcpdump"),
+    ("/usr/bin/wrk", "wrk"),
+    ("/usr/sbin/ip", "iproute2"),
+    ("/usr/sbin/ip6tables-save", "iptables"),
+    ("/usr/sbin/iptables-save", "iptables"),
+    ("/usr/sbin/nft", "nftables"),
+    ("/usr/sbin/nginx", "nginx-light"),
 ];
 
-/// What they read.
+/// What they read, as it is on this machine.
 const FILES: [&str; 4] = [
     "/etc/group",
     "/etc/nsswitch.conf",
@@ -71,6 +71,8 @@ impl Guest {
     /// Packs the daemon, the tests and what they run.
     pub fn pack(
         directory: &Path,
+        root: &Root,
+        strip: &str,
         daemon: &Path,
         tests: &[(String, PathBuf)],
     ) -> anyhow::Result<Self> {
@@ -80,23 +82,31 @@ impl Guest {
             archive.directory(Path::new(empty))?;
         }
         archive.file(Path::new("/init"), 0o755, INIT.as_bytes())?;
-        for program in PROGRAMS {
-            archive.program(Path::new(program), Path::new(program))?;
+        for (program, _) in PROGRAMS {
+            archive.copy(root, Path::new(program))?;
         }
         for file in FILES {
-            archive.copy(Path::new(file))?;
+            archive.file(Path::new(file), 0o644, &read(Path::new(file))?)?;
         }
-        archive.tree(Path::new(PYTHON))?;
-        archive.tree(&workspace::root().join("tests/scripts"))?;
+        archive.tree(root, Path::new(PYTHON))?;
+        let scripts = workspace::root().join("tests/scripts");
+        for script in files(&scripts)? {
+            archive.file(&script, 0o755, &read(&script)?)?;
+        }
         let stripped = directory.join("stripped");
         let mut own = |name: &str, path: &Path| {
-            let status = Command::new("/usr/bin/strip")
+            let status = Command::new(strip)
                 .arg("-o")
                 .args([&stripped, path])
                 .status()
-                .context("cannot start strip")?;
-            ensure!(status.success(), "strip cannot read {}", path.display());
-            archive.program(&stripped, &Path::new("/tests").join(name))
+                .with_context(|| format!("cannot start {strip}"))?;
+            ensure!(status.success(), "{strip} cannot read {}", path.display());
+            archive.program(
+                root,
+                &Path::new("/tests").join(name),
+                0o755,
+                &read(&stripped)?,
+            )
         };
         own("sidecar", daemon)?;
         for (name, path) in tests {
@@ -151,45 +161,57 @@ impl Archive {
         self.entry(path, ModeFileType::Regular, mode, content)
     }
 
-    /// A file of the machine's, where it is there.
-    fn copy(&mut self, path: &Path) -> anyhow::Result<()> {
-        let metadata =
-            fs::metadata(path).with_context(|| format!("there is no {}", path.display()))?;
-        self.file(path, metadata.permissions().mode() & 0o7777, &read(path)?)
+    /// A file that is there, and what it needs if it is a program.
+    fn copy(&mut self, root: &Root, path: &Path) -> anyhow::Result<()> {
+        let source = root.resolve(path)?;
+        let metadata = fs::metadata(&source)
+            .with_context(|| format!("cannot look at {}", source.display()))?;
+        self.program(
+            root,
+            path,
+            metadata.permissions().mode() & 0o7777,
+            &read(&source)?,
+        )
     }
 
-    /// A program, and the libraries that it is linked to.
-    fn program(&mut self, from: &Path, to: &Path) -> anyhow::Result<()> {
-        self.file(to, 0o755, &read(from)?)?;
-        self.libraries_of(from)
-    }
-
-    fn libraries_of(&mut self, program: &Path) -> anyhow::Result<()> {
-        // One that is linked to none is refused.
-        let libraries = ask(Command::new("ldd").arg(program)).unwrap_or_default();
-        let words = libraries.split_whitespace();
-        for library in words.filter(|word| word.starts_with('/')) {
-            self.copy(Path::new(library))?;
+    /// A file with this content, and what it needs if it is a program.
+    fn program(
+        &mut self,
+        root: &Root,
+        path: &Path,
+        mode: u32,
+        content: &[u8],
+    ) -> anyhow::Result<()> {
+        if self.known.contains(path.strip_prefix("/").unwrap_or(path)) {
+            return Ok(());
+        }
+        self.file(path, mode, content)?;
+        let needs = Needs::of(content, path)?;
+        if let Some(loader) = needs.loader {
+            self.copy(root, &loader)?;
+        }
+        for library in needs.libraries {
+            let places = root.libraries().map(|directory| directory.join(&library));
+            let place = places.iter().find(|place| root.resolve(place).is_ok());
+            let place = place
+                .with_context(|| format!("{} needs {library}, which is nowhere", path.display()))?;
+            self.copy(root, place)?;
         }
         Ok(())
     }
 
-    fn tree(&mut self, path: &Path) -> anyhow::Result<()> {
-        let entries =
-            fs::read_dir(path).with_context(|| format!("cannot list {}", path.display()))?;
-        for entry in entries {
-            let entry = entry.context("cannot list a directory")?;
-            let (path, name) = (entry.path(), entry.file_name());
+    fn tree(&mut self, root: &Root, path: &Path) -> anyhow::Result<()> {
+        for source in files(&root.resolve(path)?)? {
+            let name = source.file_name().unwrap_or_default();
             if NOT_NEEDED.iter().any(|unwanted| name == *unwanted) {
                 continue;
             }
-            if path.is_dir() {
-                self.tree(&path)?;
-            } else if path.exists() {
-                self.copy(&path)?;
-                if path.extension().is_some_and(|extension| extension == "so") {
-                    self.libraries_of(&path)?;
-                }
+            let path = path.join(name);
+            // A link may lead to what is not installed.
+            match root.resolve(&path) {
+                Ok(place) if place.is_dir() => self.tree(root, &path)?,
+                Ok(_) => self.copy(root, &path)?,
+                Err(_) => {}
             }
         }
         Ok(())
@@ -217,4 +239,14 @@ impl Archive {
         newc::trailer(&mut self.file).context("cannot write an archive")?;
         self.file.flush().context("cannot write an archive")
     }
+}
+
+fn files(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let list = || {
+        fs::read_dir(directory)?
+            .map(|entry| Ok(entry?.path()))
+            .collect()
+    };
+    let files: io::Result<Vec<PathBuf>> = list();
+    files.with_context(|| format!("cannot list {}", directory.display()))
 }

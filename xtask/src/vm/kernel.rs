@@ -10,10 +10,11 @@ use std::{
 
 use anyhow::{Context as _, bail, ensure};
 
-use super::{packages::Packages, read};
-
-/// The builds for clouds: few drivers, and everything of the network.
-const FLAVOUR: &str = "-cloud-amd64";
+use super::read;
+use crate::{
+    arch::Arch,
+    packages::{self, Packages},
+};
 
 /// What the tests need that is not built in; `depmod` finds what these need.
 const MODULES: [&str; 10] = [
@@ -41,15 +42,15 @@ pub struct Kernel {
 
 impl Kernel {
     /// The newest of a version, out of the cache or the archive.
-    pub fn find(directory: &Path, version: &str, update: bool) -> anyhow::Result<Self> {
+    pub fn find(directory: &Path, arch: Arch, version: &str, update: bool) -> anyhow::Result<Self> {
         let cached = if update {
             None
         } else {
-            cached(directory, version)?
+            cached(directory, arch, version)?
         };
         let root = match cached {
             Some(root) => root,
-            None => download(directory, version, update)?,
+            None => download(directory, arch, version, update)?,
         };
         Self::open(&root)
     }
@@ -79,19 +80,21 @@ fn modules_directory(root: &Path, release: &str) -> Option<PathBuf> {
 }
 
 /// The newest of a version that is there.
-fn cached(directory: &Path, version: &str) -> anyhow::Result<Option<PathBuf>> {
+fn cached(directory: &Path, arch: Arch, version: &str) -> anyhow::Result<Option<PathBuf>> {
     let kernels = directory.join("kernels");
     fs::create_dir_all(&kernels).with_context(|| format!("cannot make {}", kernels.display()))?;
     let entries = fs::read_dir(&kernels).context("cannot list the kernels")?;
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    let newest = newest(names.filter(|name| is_of(name, version)));
+    let newest =
+        newest(names.filter(|name| is_of(name, version) && name.ends_with(&flavour(arch))));
     Ok(newest.map(|release| kernels.join(release)))
 }
 
-fn download(directory: &Path, version: &str, update: bool) -> anyhow::Result<PathBuf> {
+fn download(directory: &Path, arch: Arch, version: &str, update: bool) -> anyhow::Result<PathBuf> {
     const IMAGE: &str = "linux-image-";
-    let packages = Packages::open(directory, update)?;
-    let names = packages.named(&format!("{IMAGE}{version}."), FLAVOUR);
+    let apt = directory.join(format!("apt-kernels-{arch}"));
+    let packages = Packages::open(&apt, arch, packages::KERNELS, update)?;
+    let names = packages.named(&format!("{IMAGE}{version}."), &flavour(arch));
     let releases = names.iter().filter_map(|name| name.strip_prefix(IMAGE));
     let Some(release) = newest(releases.map(str::to_owned)) else {
         bail!("Debian has no kernel {version} for clouds: name another version, such as 6.12");
@@ -101,16 +104,21 @@ fn download(directory: &Path, version: &str, update: bool) -> anyhow::Result<Pat
     let part = directory.join("kernels.part");
     let _ = fs::remove_dir_all(&part);
     fs::create_dir_all(&part).with_context(|| format!("cannot make {}", part.display()))?;
-    packages.unpack(&format!("{IMAGE}{release}"), &part)?;
+    packages.unpack(&format!("{IMAGE}{release}"), None, &part)?;
     if modules_directory(&part, &release).is_none() {
         // From 7.x on the package of that name only asks for two others.
         for kind in ["linux-binary-", "linux-modules-"] {
-            packages.unpack(&format!("{kind}{release}"), &part)?;
+            packages.unpack(&format!("{kind}{release}"), None, &part)?;
         }
     }
     let _ = fs::remove_dir_all(&root);
     fs::rename(&part, &root).with_context(|| format!("cannot make {}", root.display()))?;
     Ok(root)
+}
+
+/// How the builds for clouds are named: few drivers, and everything of the network.
+fn flavour(arch: Arch) -> String {
+    format!("-cloud-{arch}")
 }
 
 /// Whether a release is one of a version: 6.12.90 of 6.12 and of 6, but not of 6.1.

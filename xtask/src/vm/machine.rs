@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::{BufRead as _, BufReader, Write as _},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -16,9 +16,7 @@ use super::{
     kernel::Kernel,
     read,
 };
-use crate::{command::run as run_command, debian};
-
-const PROGRAM: &str = "/usr/bin/qemu-system-x86_64";
+use crate::{arch::Arch, command::run as run_command, debian};
 
 /// The version that Debian 12 has by itself cannot run newer kernels: they patch their own code in ways
 /// that its emulation loses.
@@ -37,14 +35,37 @@ pub struct Test {
     pub seconds: f64,
 }
 
+/// An emulator, by its path.
+fn program(arch: Arch) -> PathBuf {
+    format!("/usr/bin/qemu-system-{}", arch.qemu()).into()
+}
+
+/// What it is told of the machine, and what the kernel is told of the serial line.
+const fn parts(arch: Arch) -> (&'static [&'static str], &'static str) {
+    match arch {
+        Arch::Amd64 => (&["-cpu", "max"], "ttyS0"),
+        // Signing pointers as real processors do takes an emulator most of its time.
+        Arch::Arm64 => (
+            &["-machine", "virt", "-cpu", "max,pauth-impdef=on"],
+            "ttyAMA0",
+        ),
+    }
+}
+
 /// Installs the emulator, unless it is there.
-pub fn install(directory: &Path) -> anyhow::Result<()> {
-    if Path::new(PROGRAM).exists() {
+pub fn install(arch: Arch, directory: &Path) -> anyhow::Result<()> {
+    let program = program(arch);
+    if program.exists() {
         return Ok(());
     }
+    let package = match arch {
+        Arch::Amd64 => "qemu-system-x86",
+        Arch::Arm64 => "qemu-system-arm",
+    };
     ensure!(
         debian::can_install(),
-        "there is no {PROGRAM}, which only root can install, on Debian"
+        "there is no {}, which only root can install, on Debian",
+        program.display()
     );
     fs::create_dir_all(directory)
         .with_context(|| format!("cannot make {}", directory.display()))?;
@@ -66,31 +87,38 @@ pub fn install(directory: &Path) -> anyhow::Result<()> {
     run_command(
         apt()
             .args(["install", "--yes", "--no-install-recommends", "--quiet=2"])
-            .args(["--target-release", SUITE, "qemu-system-x86"]),
+            .args(["--target-release", SUITE, package]),
     )
 }
 
 /// Boots a kernel with the programs, and tells what became of each test.
-pub fn run(kernel: &Kernel, guest: &Guest, directory: &Path) -> anyhow::Result<Vec<Test>> {
+pub fn run(
+    arch: Arch,
+    kernel: &Kernel,
+    guest: &Guest,
+    directory: &Path,
+) -> anyhow::Result<Vec<Test>> {
+    let (program, (parts, serial_line)) = (program(arch), parts(arch));
     let initial = directory.join(format!("initramfs-{}", kernel.release));
     initial_file_system(kernel, guest, &initial)?;
     let log = directory.join(format!("serial-{}.log", kernel.release));
-    let mut machine = Command::new(PROGRAM)
-        .args(["-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", "1536"])
+    let mut machine = Command::new(&program)
+        .args(["-accel", "tcg", "-smp", "1", "-m", "1536"])
+        .args(parts)
         .args(["-nographic", "-no-reboot", "-nodefaults"])
         .args(["-serial", "stdio", "-net", "none"])
         .arg("-kernel")
         .arg(&kernel.image)
         .arg("-initrd")
         .arg(&initial)
-        .args([
-            "-append",
-            "console=ttyS0 panic=-1 mitigations=off random.trust_cpu=on quiet",
-        ])
+        .arg("-append")
+        .arg(format!(
+            "console={serial_line} panic=-1 mitigations=off random.trust_cpu=on quiet"
+        ))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
-        .with_context(|| format!("cannot start {PROGRAM}"))?;
+        .with_context(|| format!("cannot start {}", program.display()))?;
     let serial = machine.stdout.take().expect("it is a pipe");
     let mut file = File::create(&log).with_context(|| format!("cannot make {}", log.display()))?;
     let release = kernel.release.clone();

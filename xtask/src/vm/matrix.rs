@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use comfy_table::{Cell, CellAlignment, Table, presets};
 
 use super::machine::Test;
-use crate::workspace;
+use crate::{arch::Arch, workspace};
 
 /// Every test on every kernel.
 #[derive(Default)]
@@ -63,21 +63,19 @@ impl Matrix {
         table
     }
 
-    /// Puts the table into the document, in place of the last one.
-    pub fn publish(&self) -> anyhow::Result<()> {
-        const MARK: &str = "<!-- written by cargo xtask vm: nothing behind this line is kept -->\n";
+    /// Puts the table of a processor into the document, in place of its last one.
+    pub fn publish(&self, arch: Arch, command: &str) -> anyhow::Result<()> {
         let path = workspace::root().join("docs/kernels.md");
         let text =
             fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let (before, _) = text
-            .split_once(MARK)
-            .with_context(|| format!("{} has no mark", path.display()))?;
         let date = jiff::Timestamp::now().strftime("%Y-%m-%d");
-        let text = format!(
-            "{before}{MARK}\n{date}, `cargo xtask vm --publish`: {}.\n\n{}\n",
+        let table = format!(
+            "{date}, `{command}`: {}.\n\n{}\n",
             self.tally(),
             self.table()
         );
+        let text = replaced(&text, arch, &table)
+            .with_context(|| format!("{} has no marks for {arch}", path.display()))?;
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
     }
 
@@ -91,6 +89,16 @@ impl Matrix {
         }
         names
     }
+}
+
+/// The text with this between the marks of a processor.
+fn replaced(text: &str, arch: Arch, table: &str) -> Option<String> {
+    const END: &str = "<!-- end -->";
+    let mark =
+        format!("<!-- {arch}, written by cargo xtask vm: nothing from here on is kept -->\n");
+    let (before, rest) = text.split_once(&mark)?;
+    let (_, after) = rest.split_once(END)?;
+    Some(format!("{before}{mark}\n{table}\n{END}{after}"))
 }
 
 #[cfg(test)]
@@ -119,5 +127,22 @@ mod tests {
         assert_eq!(matrix.tally(), "3 passed, 1 failed");
         let table = matrix.table().to_string();
         assert!(table.contains("did not run"), "{table}");
+    }
+
+    #[test]
+    fn what_is_around_a_table_stays() {
+        let text = "one\n\
+             <!-- amd64, written by cargo xtask vm: nothing from here on is kept -->\nold\n<!-- end -->\n\
+             two\n\
+             <!-- arm64, written by cargo xtask vm: nothing from here on is kept -->\nold\n<!-- end -->\n";
+        let text = replaced(text, Arch::Amd64, "new\n").expect("there are marks");
+        let text = replaced(&text, Arch::Arm64, "newer\n").expect("there are marks");
+        assert_eq!(
+            text,
+            "one\n\
+             <!-- amd64, written by cargo xtask vm: nothing from here on is kept -->\n\nnew\n\n<!-- end -->\n\
+             two\n\
+             <!-- arm64, written by cargo xtask vm: nothing from here on is kept -->\n\nnewer\n\n<!-- end -->\n"
+        );
     }
 }
