@@ -1,12 +1,17 @@
-"""A long wire between two ports, with a delay and losses, in the place of a bridge.
+"""A long wire between two ports, with a delay, losses and packets that overtake others, in the place of
+a bridge.
 
-Usage: long_wire.py PORT PORT MILLISECONDS [LOST]
+Usage: long_wire.py PORT PORT MILLISECONDS [LOST [LATE]]
 
-Each frame comes out of the other port so many milliseconds later. Of the frames that carry much,
-one in LOST never does. Kernels that lack a queueing discipline for this have packet sockets.
+Each frame comes out of the other port so many milliseconds later. Of the frames that carry much, one
+in LOST never does. With LATE, little ones are lost as well, and of all frames one in LATE takes three
+times as long, so that those behind overtake it. What happens to which frame is drawn from a seed. Kernels
+that lack a queueing discipline for this have packet sockets.
 """
 
-import collections
+import heapq
+import itertools
+import random
 import select
 import socket
 import sys
@@ -21,6 +26,7 @@ MUCH = 500
 
 DELAY = int(sys.argv[3]) / 1000
 LOST = int(sys.argv[4]) if len(sys.argv) > 4 else 0
+LATE = int(sys.argv[5]) if len(sys.argv) > 5 else 0
 
 
 def port(name):
@@ -33,20 +39,29 @@ def port(name):
     return sock
 
 
+def fates():
+    """For each frame of which some are lost and some late: whether it is lost, and how long it takes."""
+    draw = random.Random(4).random
+    for count in itertools.count(1):
+        if not LATE:
+            yield LOST and count % LOST == 0, DELAY
+        else:
+            yield draw() < 1 / LOST, DELAY * (3 if draw() < 1 / LATE else 1)
+
+
 one, other = port(sys.argv[1]), port(sys.argv[2])
 across = {one: other, other: one}
-# All take the same time, so what came first leaves first.
-under_way = collections.deque()
-heavy = 0
+under_way, numbers, fate = [], itertools.count(), fates()
 report(ready=True)
 while True:
     wait = max(0, under_way[0][0] - time.monotonic()) if under_way else None
     for sock in select.select(across, [], [], wait)[0]:
         frame = sock.recv(LARGEST)
-        heavy += len(frame) > MUCH
-        if LOST and len(frame) > MUCH and heavy % LOST == 0:
+        lost, takes = next(fate) if LATE or len(frame) > MUCH else (False, DELAY)
+        if lost:
             continue
-        under_way.append((time.monotonic() + DELAY, across[sock], frame))
+        # Of two that are due at once, the one that came first leaves first.
+        heapq.heappush(under_way, (time.monotonic() + takes, next(numbers), across[sock], frame))
     while under_way and under_way[0][0] <= time.monotonic():
-        _, sock, frame = under_way.popleft()
+        _, _, sock, frame = heapq.heappop(under_way)
         sock.send(frame)

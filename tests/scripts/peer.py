@@ -14,7 +14,8 @@ MIB = 1024 * KIB
 
 def report(**facts):
     """Prints one line of JSON for the test to read."""
-    print(json.dumps(facts), flush=True)
+    # Whole, also where several threads do so at once.
+    print(json.dumps(facts) + "\n", end="", flush=True)
 
 
 def text(address):

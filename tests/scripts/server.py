@@ -1,6 +1,6 @@
 """A server that behaves in one of a few ways and reports every connection as a line of JSON.
 
-Usage: server.py BEHAVIOUR PORT [BIND]
+Usage: server.py BEHAVIOUR PORT[,PORT...] [BIND]
 """
 
 import hashlib
@@ -21,16 +21,15 @@ released = threading.Event()
 def echo(sock):
     """Sends back what it reads, and closes after the client has."""
     digest, count = hashlib.sha256(), 0
-    while True:
-        try:
-            data = sock.recv(64 * KIB)
-        except ConnectionResetError:
-            return {"received": count, "sha256": digest.hexdigest(), "end": "reset"}
-        if not data:
-            return {"received": count, "sha256": digest.hexdigest(), "end": "eof"}
-        digest.update(data)
-        count += len(data)
-        sock.sendall(data)
+    try:
+        while data := sock.recv(64 * KIB):
+            digest.update(data)
+            count += len(data)
+            sock.sendall(data)
+        end = "eof"
+    except (ConnectionResetError, BrokenPipeError):
+        end = "reset"
+    return {"received": count, "sha256": digest.hexdigest(), "end": end}
 
 
 def greet(sock):
@@ -84,26 +83,38 @@ def serve(behaviour, sock, address):
     report(peer=text(address), local=local, **facts)
 
 
-def main():
-    behaviour = {function.__name__: function for function in BEHAVIOURS}[sys.argv[1]]
-    port = int(sys.argv[2])
-    host = sys.argv[3] if len(sys.argv) > 3 else "::"
-    signal.signal(signal.SIGUSR1, lambda *_: released.set())
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.create_server(
+def listen(host, port):
+    """A socket that any number of apps may have."""
+    return socket.create_server(
         (host, port),
-        family=family,
+        family=socket.AF_INET6 if ":" in host else socket.AF_INET,
         backlog=4096,
         reuse_port=True,
         dualstack_ipv6=host == "::",
     )
-    print("listening", file=sys.stderr, flush=True)
+
+
+def accept(behaviour, listener):
+    """Takes one connection after the other, and lets each run by itself."""
     while True:
         sock, address = listener.accept()
         sock.settimeout(DEADLINE)
         threading.Thread(target=serve, args=(behaviour, sock, address), daemon=True).start()
+
+
+def main():
+    behaviour = {function.__name__: function for function in BEHAVIOURS}[sys.argv[1]]
+    ports = [int(port) for port in sys.argv[2].split(",")]
+    host = sys.argv[3] if len(sys.argv) > 3 else "::"
+    signal.signal(signal.SIGUSR1, lambda *_: released.set())
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    first, *others = [listen(host, port) for port in ports]
+    print("listening", file=sys.stderr, flush=True)
+    for listener in others:
+        threading.Thread(target=accept, args=(behaviour, listener), daemon=True).start()
+    # Here, so that signals find this thread.
+    accept(behaviour, first)
 
 
 main()

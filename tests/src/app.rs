@@ -66,11 +66,21 @@ impl App {
     /// Starts an app that listens on one address.
     #[track_caller]
     pub fn start_on(pod: &Pod, behaviour: Behaviour, address: &str, port: u16) -> Self {
+        Self::serve(pod, behaviour, address, &port.to_string())
+    }
+
+    /// Starts an app that listens on all addresses and several ports.
+    #[track_caller]
+    pub fn start_on_all(pod: &Pod, behaviour: Behaviour, ports: &[u16]) -> Self {
+        let ports: Vec<_> = ports.iter().map(u16::to_string).collect();
+        Self::serve(pod, behaviour, "::", &ports.join(","))
+    }
+
+    #[track_caller]
+    fn serve(pod: &Pod, behaviour: Behaviour, address: &str, ports: &str) -> Self {
         let behaviour = format!("{behaviour:?}").to_lowercase();
         let script = pod.script("server.py");
-        let mut process = script
-            .args([&*behaviour, &*port.to_string(), address])
-            .start();
+        let mut process = script.args([&*behaviour, ports, address]).start();
         // The app itself tells: another one may listen on the same port.
         process.wait_for_stderr("listening");
         Self { process }

@@ -28,6 +28,7 @@ pub mod cgroup;
 pub mod collector;
 pub mod container;
 pub mod dashboard;
+pub mod fates;
 pub mod flow;
 pub mod forge;
 pub mod h2load;
@@ -55,6 +56,7 @@ pub mod svid;
 pub mod tls;
 pub mod tls_peer;
 pub mod tls_site;
+pub mod tunnel;
 pub mod wait;
 pub mod wire;
 
@@ -63,6 +65,7 @@ pub use app::{App, Behaviour};
 pub use capture::Capture;
 pub use collector::Collector;
 pub use container::ContainerPod;
+pub use fates::EveryMode;
 pub use flow::Flow;
 pub use kube_api::KubeApi;
 pub use load::Load;
@@ -75,6 +78,7 @@ pub use program::Program;
 pub use sandbox::Sandbox;
 pub use sidecar::Sidecar;
 pub use stream::Stream;
+pub use tunnel::Tunnel;
 pub use wire::Wire;
 
 /// What apps tell each other where nobody else should hear it. It occurs nowhere by chance.

@@ -81,13 +81,18 @@ impl Namespace {
             .unwrap_or_else(|error| panic!("setting {key} to {value:?}: {error}"));
     }
 
-    /// One of the namespace's TCP counters in `/proc/net/netstat`, such as `TCPFastOpenPassive`.
+    /// One of the namespace's counters in `/proc/net/netstat` and `/proc/net/snmp`, such as
+    /// `TCPFastOpenPassive`; of one that several protocols have, that of the first.
     #[track_caller]
     pub fn counter(&self, name: &str) -> u64 {
-        let netstat = self.enter(|| fs::read_to_string("/proc/thread-self/net/netstat"));
-        let netstat = netstat.expect("reading /proc/net/netstat");
+        let pages = ["netstat", "snmp"].map(|page| {
+            let path = Path::new("/proc/thread-self/net").join(page);
+            self.enter(|| fs::read_to_string(&path))
+                .unwrap_or_else(|error| panic!("reading {}: {error}", path.display()))
+        });
+        let text = pages.concat();
         // Lines come in pairs: names, then values.
-        let lines: Vec<Vec<_>> = netstat
+        let lines: Vec<Vec<_>> = text
             .lines()
             .map(|line| line.split_whitespace().collect())
             .collect();

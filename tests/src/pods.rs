@@ -20,7 +20,7 @@ pub struct Pods {
     pub client: Pod,
     /// Where servers run: `198.18.0.2` and `fd00:5ca::2`.
     pub server: Pod,
-    /// What joins the pods.
+    /// What joins the pods; the client's, where they are on two.
     pub network: Arc<Network>,
     /// The number of the next pod that joins.
     next: AtomicU8,
@@ -35,10 +35,25 @@ impl Pods {
     /// Two pods without sidecars, with cgroups that somebody else would have named.
     pub fn named_by(naming: Naming) -> Self {
         let network = Arc::new(Network::new());
+        Self::named_by_on(naming, [&network, &network])
+    }
+
+    /// Two pods without sidecars, with a router between them.
+    pub fn routed() -> Self {
+        let network = Arc::new(Network::routed());
+        Self::on([&network, &network])
+    }
+
+    /// Two pods without sidecars, the client on one network and the server on another, or the same.
+    pub fn on(networks: [&Arc<Network>; 2]) -> Self {
+        Self::named_by_on(Naming::Own, networks)
+    }
+
+    fn named_by_on(naming: Naming, [clients, servers]: [&Arc<Network>; 2]) -> Self {
         Self {
-            client: Pod::named_by(naming, &network, "client", 1),
-            server: Pod::named_by(naming, &network, "server", 2),
-            network,
+            client: Pod::named_by(naming, clients, "client", 1),
+            server: Pod::named_by(naming, servers, "server", 2),
+            network: Arc::clone(clients),
             next: AtomicU8::new(3),
         }
     }

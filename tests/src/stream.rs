@@ -13,6 +13,8 @@ pub struct Stream {
     pub client: SocketAddr,
     /// To where.
     pub server: SocketAddr,
+    /// How many more hops the first SYN might have gone.
+    pub hops: u8,
     /// For each SYN, retransmissions included, whether it offers the mesh.
     pub offers: Vec<bool>,
     /// For each SYN-ACK whether it accepts the mesh.
@@ -24,10 +26,11 @@ pub struct Stream {
 }
 
 impl Stream {
-    pub(crate) fn new(client: SocketAddr, server: SocketAddr) -> Self {
+    pub(crate) fn new(client: SocketAddr, server: SocketAddr, hops: u8) -> Self {
         Self {
             client,
             server,
+            hops,
             offers: Vec::new(),
             answers: Vec::new(),
             sent: Flow::default(),

@@ -41,6 +41,21 @@ impl Wire {
             .collect()
     }
 
+    /// The only connection to this port, whatever the address.
+    ///
+    /// # Panics
+    ///
+    /// When there was none, or more than one.
+    #[track_caller]
+    pub fn only_stream_to(&self, port: u16) -> &Stream {
+        let fits = |stream: &&Stream| stream.server.port() == port;
+        let streams: Vec<_> = self.streams.iter().filter(fits).collect();
+        let [stream] = *streams else {
+            panic!("one connection to port {port} was expected on the wire: {streams:#?}");
+        };
+        stream
+    }
+
     /// The only connection there was.
     ///
     /// # Panics
@@ -119,7 +134,7 @@ impl Wire {
         let Ok(packet) = LaxSlicedPacket::from_ethernet(packet) else {
             return;
         };
-        let Some((source, destination)) = packet.net.as_ref().and_then(addresses) else {
+        let Some((source, destination, hops)) = packet.net.as_ref().and_then(header) else {
             return;
         };
         match packet.transport {
@@ -127,13 +142,19 @@ impl Wire {
             Some(TransportSlice::Tcp(tcp)) => {
                 let source = SocketAddr::new(source, tcp.source_port());
                 let destination = SocketAddr::new(destination, tcp.destination_port());
-                self.add_segment(source, destination, &tcp);
+                self.add_segment(source, destination, hops, &tcp);
             }
             _ => {}
         }
     }
 
-    fn add_segment(&mut self, source: SocketAddr, destination: SocketAddr, tcp: &TcpSlice<'_>) {
+    fn add_segment(
+        &mut self,
+        source: SocketAddr,
+        destination: SocketAddr,
+        hops: u8,
+        tcp: &TcpSlice<'_>,
+    ) {
         let latest = |client, server| {
             let mut streams = self.streams.iter().rev();
             let found =
@@ -150,7 +171,7 @@ impl Wire {
             (Some(index), _) => self.streams[index].add_from_client(tcp),
             (None, Some(index)) if !opens => self.streams[index].add_from_server(tcp),
             (None, _) if opens => {
-                let mut stream = Stream::new(source, destination);
+                let mut stream = Stream::new(source, destination, hops);
                 stream.add_from_client(tcp);
                 self.streams.push(stream);
             }
@@ -181,14 +202,15 @@ fn packets(pcap: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Source and destination of an IP packet.
-fn addresses(net: &LaxNetSlice<'_>) -> Option<(IpAddr, IpAddr)> {
+/// Source and destination of an IP packet, and how many hops it may go.
+fn header(net: &LaxNetSlice<'_>) -> Option<(IpAddr, IpAddr, u8)> {
     match net {
         LaxNetSlice::Ipv4(packet) => {
             let header = packet.header();
             Some((
                 header.source_addr().into(),
                 header.destination_addr().into(),
+                header.ttl(),
             ))
         }
         LaxNetSlice::Ipv6(packet) => {
@@ -196,6 +218,7 @@ fn addresses(net: &LaxNetSlice<'_>) -> Option<(IpAddr, IpAddr)> {
             Some((
                 header.source_addr().into(),
                 header.destination_addr().into(),
+                header.hop_limit(),
             ))
         }
         LaxNetSlice::Arp(_) => None,
