@@ -10,7 +10,9 @@ $b ln -s /proc/self/fd /dev/fd
 $b ln -s fd/1 /dev/stdout
 $b ln -s fd/2 /dev/stderr
 $b mkdir -p /dev/shm /sys/fs/cgroup /var/lib /var/log/nginx /var/lib/nginx
-for place in /run /tmp /var/tmp /dev/shm; do $b mount -t tmpfs -o mode=1777 tmpfs $place; done
+for place in /run /var/tmp /dev/shm; do $b mount -t tmpfs -o mode=1777 tmpfs $place; done
+# Nothing is mounted over it: the workspace, whose scripts are here, may be below.
+$b chmod 1777 /tmp
 $b mount -t cgroup2 cgroup2 /sys/fs/cgroup
 $b mount -t bpf bpf /sys/fs/bpf
 for module in $($b cat /modules/order); do
