@@ -1,10 +1,10 @@
 //! What becomes of a connection in every pair of modes, whatever is between the pods.
 
-use std::{cell::Cell, net::IpAddr};
+use std::net::IpAddr;
 
 use serde::Deserialize;
 
-use crate::{App, Behaviour, Connection, Pod, Pods, SECRET, Stream, app::Session};
+use crate::{App, Behaviour, Connection, Pod, Pods, SECRET, Stream, Wire, app::Session, wait};
 
 /// What becomes of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,8 +50,6 @@ pub struct EveryMode {
     app: App,
     /// Between which the network is.
     pub pods: Pods,
-    /// How many connections the app should have seen.
-    sessions: Cell<usize>,
 }
 
 impl EveryMode {
@@ -59,8 +57,9 @@ impl EveryMode {
     #[track_caller]
     pub fn mesh(mut pods: Pods) -> Self {
         let [outbound, inbound] = ["outbound", "inbound"].map(overrides);
+        // Each connection is to negotiate, also when the same is tried again.
         pods.mesh(
-            Some(&["--override", &outbound]),
+            Some(&["--reuse", "off", "--override", &outbound]),
             Some(&["--override", &inbound]),
         );
         let ports: Vec<_> = pairs()
@@ -69,17 +68,23 @@ impl EveryMode {
         Self {
             app: App::start_on_all(&pods.server, Behaviour::Echo, &ports),
             pods,
-            sessions: Cell::default(),
         }
     }
 
     /// Has the client tell the server a secret in every pair of modes, and checks what becomes of
     /// that: for both apps, on the server's wire, and in both access logs.
     ///
-    /// The address may be one that leads to the server. Of each family, only one can be tried.
+    /// The address may be one that leads to the server. Returns what has crossed the server's wire.
     #[track_caller]
-    pub fn assert_fates(&self, address: impl Into<IpAddr>, fates: &Fates) {
+    pub fn assert_fates(&self, address: impl Into<IpAddr>, fates: &Fates) -> Wire {
         let address = address.into();
+        // Nothing of what was before is still to come.
+        let sessions_before = self.app.sessions().len();
+        let logs = [
+            (&self.pods.client, "outbound"),
+            (&self.pods.server, "inbound"),
+        ]
+        .map(Log::from_here);
         let capture = self.pods.server.capture();
         let outcomes = self.tell_secret(address);
         let wire = capture.finish();
@@ -87,26 +92,21 @@ impl EveryMode {
             .iter()
             .flatten()
             .filter(|fate| **fate != RefusedByServer);
-        self.sessions.set(self.sessions.get() + heard.count());
-        let sessions = self.app.sessions_when(self.sessions.get());
+        let sessions = self.app.sessions_when(sessions_before + heard.count());
+        let sessions = &sessions[sessions_before..];
         for ([client, server], outcome) in pairs().zip(&outcomes) {
             let port = port(client, server);
-            let is_it = |session: &&Session| {
-                session.local.port() == port
-                    && session.local.ip().to_canonical().is_ipv4() == address.is_ipv4()
-            };
             let conversation = Conversation {
                 what: format!("{} client, {} server", MODES[client], MODES[server]),
                 outcome,
                 stream: wire.only_stream_to(port),
-                session: sessions.iter().find(is_it),
-                outbound: (MODES[client] != "off")
-                    .then(|| entry(&self.pods.client, "outbound", address, port)),
-                inbound: (MODES[server] != "off")
-                    .then(|| entry(&self.pods.server, "inbound", address, port)),
+                session: sessions.iter().find(|session| session.local.port() == port),
+                outbound: (MODES[client] != "off").then(|| logs[0].entry(port)),
+                inbound: (MODES[server] != "off").then(|| logs[1].entry(port)),
             };
             conversation.assert_fate(fates[client][server], &self.pods);
         }
+        wire
     }
 
     /// What comes of it for the client's app, in the order of [`pairs`].
@@ -253,14 +253,39 @@ fn assert_refusal(what: &str, entry: Option<&Connection>, words: &str) {
     );
 }
 
-/// The entry about the connection to this port, over the address's family.
-#[track_caller]
-fn entry(pod: &Pod, direction: &str, address: IpAddr, port: u16) -> Connection {
-    pod.sidecar().connection(|entry| {
-        let destination = entry.destination;
-        entry.direction == direction
-            && (destination.port(), destination.is_ipv4()) == (port, address.is_ipv4())
-    })
+/// An access log from a moment on.
+struct Log<'a> {
+    pod: &'a Pod,
+    direction: &'a str,
+    /// How many entries there were.
+    before: usize,
+}
+
+impl<'a> Log<'a> {
+    fn from_here((pod, direction): (&'a Pod, &'a str)) -> Self {
+        let before = pod.sidecar().connections().len();
+        Self {
+            pod,
+            direction,
+            before,
+        }
+    }
+
+    /// Waits for the entry about the connection to this port.
+    #[track_caller]
+    fn entry(&self, port: u16) -> Connection {
+        let what = format!("the {} connection to port {port} is logged", self.direction);
+        wait::until_some(what, || {
+            let mut entries = self
+                .pod
+                .sidecar()
+                .connections()
+                .into_iter()
+                .skip(self.before);
+            entries
+                .find(|entry| entry.direction == self.direction && entry.destination.port() == port)
+        })
+    }
 }
 
 /// Every pair of modes, by where they stand in [`MODES`].

@@ -111,6 +111,7 @@ pub const PACKAGES: &[(&str, &str)] = &[
     ("/usr/lib/python3/dist-packages/grpc", "python3-grpcio"),
     ("/usr/sbin/exim4", "exim4-daemon-light"),
     ("/usr/sbin/ip", "iproute2"),
+    ("/usr/sbin/iptables", "iptables"),
     ("/usr/sbin/iptables-save", "iptables"),
     ("/usr/sbin/mariadbd", "mariadb-server"),
     ("/usr/sbin/nft", "nftables"),

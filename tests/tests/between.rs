@@ -33,7 +33,8 @@ with dial(sys.argv[1], sys.argv[2]) as sock:
 fn no_mode_minds_a_router() {
     let every = EveryMode::mesh(Pods::routed());
     for address in addresses(&every.pods.server) {
-        every.assert_fates(address, &WITH_OPTION);
+        let wire = every.assert_fates(address, &WITH_OPTION);
+        assert!(wire.streams.iter().all(|stream| stream.hops == 63));
     }
 }
 
@@ -129,7 +130,10 @@ fn no_mode_minds_a_translated_client() {
     let every = EveryMode::mesh(Pods::routed());
     translate(&every.pods.network, &[&every.pods.server], true);
     for address in SERVICE {
-        every.assert_fates(address, &WITH_OPTION);
+        let wire = every.assert_fates(address, &WITH_OPTION);
+        let router = [IpAddr::from(Network::V4), Network::V6.into()];
+        let mut clients = wire.streams.iter().map(|stream| stream.client.ip());
+        assert!(clients.all(|client| router.contains(&client)));
     }
 }
 

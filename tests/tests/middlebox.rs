@@ -1,20 +1,56 @@
 //! What something between the pods does to the mesh option, and what becomes of the connection.
 
-use sidecar_tests::{App, Behaviour, Pods, SECRET, app::GREETING};
+use std::net::IpAddr;
 
-/// A middlebox that takes the option out of SYNs.
-const STRIP: &str = "
-    table bridge middlebox {
-        chain forward {
-            type filter hook forward priority 0
-            reset tcp option 253
-        }
-    }";
+use sidecar_tests::{
+    App, Behaviour, EveryMode, Pods, Program, SECRET, app::GREETING, fates::WITHOUT_OPTION,
+};
+
+/// Puts zeros in place of all but kind and length, of the experiment, and of version and flags.
+const SPOIL: [&str; 3] = [
+    "tcp option @253,16,32 set 0",
+    "tcp option @253,16,16 set 0",
+    "tcp option @253,32,16 set 0",
+];
+
+/// Drops every segment that carries it.
+const DROP: &str = "tcp option 253 exists drop";
+
+/// Two pods with sidecars that have these flags, with a router between them.
+fn meshed(client: &[&str], server: &[&str]) -> Pods {
+    let mut pods = Pods::routed();
+    pods.mesh(Some(client), Some(server));
+    pods
+}
+
+/// Has the router do this to what it passes on, and nothing else that it was told before.
+fn meddle(pods: &Pods, rule: &str) {
+    pods.network.nft(&format!(
+        "flush ruleset
+        table inet middlebox {{
+            chain forward {{
+                type filter hook forward priority 0
+                {rule}
+            }}
+        }}"
+    ));
+}
+
+/// Has the router take the option out of what it passes on, so far as it matches.
+fn strip(pods: &Pods, matches: &[&str]) {
+    for program in ["/usr/sbin/iptables", "/usr/sbin/ip6tables"] {
+        Program::new(pods.network.sandbox(), program)
+            .args(["-t", "mangle", "-A", "FORWARD", "-p", "tcp"])
+            .args(matches)
+            .args(["-j", "TCPOPTSTRIP", "--strip-options", "253"])
+            .succeed();
+    }
+}
 
 #[test]
 fn a_stripped_option_means_plaintext_for_permissive_pods() {
-    let pods = Pods::meshed();
-    pods.network.nft(STRIP);
+    let pods = meshed(&[], &[]);
+    strip(&pods, &[]);
     let _app = App::start(&pods.server, Behaviour::Greet, 8080);
     assert_eq!(pods.client.converse(pods.server.v4(), 8080, ""), GREETING);
     let outbound = pods.client.sidecar().only_connection("outbound");
@@ -28,8 +64,8 @@ fn a_stripped_option_means_plaintext_for_permissive_pods() {
 #[test]
 fn a_stripped_option_does_not_downgrade_strict_pods() {
     let strict = ["--inbound", "strict", "--outbound", "strict"];
-    let pods = Pods::meshed_with(&strict, &strict);
-    pods.network.nft(STRIP);
+    let pods = meshed(&strict, &strict);
+    strip(&pods, &[]);
     let _app = App::start(&pods.server, Behaviour::Greet, 8080);
     let capture = pods.server.capture();
     assert_eq!(pods.client.converse(pods.server.v4(), 8080, ""), GREETING);
@@ -40,50 +76,70 @@ fn a_stripped_option_does_not_downgrade_strict_pods() {
     assert!(!wire.contains(GREETING));
 }
 
-/// What becomes of a connection whose option is lost.
+#[test]
+fn a_stripped_option_never_makes_a_strict_pod_speak_plaintext() {
+    let every = EveryMode::mesh(Pods::routed());
+    strip(&every.pods, &[]);
+    for address in [
+        every.pods.server.v4().into(),
+        IpAddr::from(every.pods.server.v6()),
+    ] {
+        every.assert_fates(address, &WITHOUT_OPTION);
+    }
+}
+
+#[test]
+fn a_spoilt_option_is_none() {
+    let every = EveryMode::mesh(Pods::routed());
+    for rule in SPOIL {
+        meddle(&every.pods, rule);
+        every.assert_fates(every.pods.server.v4(), &WITHOUT_OPTION);
+    }
+}
+
+#[test]
+fn a_dropped_option_never_makes_a_strict_pod_speak_plaintext() {
+    let every = EveryMode::mesh(Pods::routed());
+    meddle(&every.pods, DROP);
+    every.assert_fates(every.pods.server.v4(), &WITHOUT_OPTION);
+}
+
+/// What becomes of a connection whose answer alone has lost the option.
 #[derive(Clone, Copy, Debug)]
 enum Fate {
     /// It is mutual TLS all the same.
     Mutual,
-    /// The server hears the client in plaintext.
-    Plain,
     /// It fails, and the server's app hears nothing of what the client said.
     Refused,
 }
 
 #[test]
-fn a_stripped_option_never_makes_a_strict_pod_speak_plaintext() {
-    use Fate::{Mutual, Plain, Refused};
-    // By the mode of the client; in each row by that of the server.
-    let fates = [
-        ("off", [Plain, Plain, Refused]),
-        ("permissive", [Plain, Plain, Refused]),
-        ("strict", [Refused, Mutual, Mutual]),
-    ];
-    for (client, row) in fates {
-        for (server, fate) in ["off", "permissive", "strict"].into_iter().zip(row) {
-            let pods = Pods::meshed_with(&["--outbound", client], &["--inbound", server]);
-            pods.network.nft(STRIP);
-            assert_fate(&pods, fate, &format!("{client} client, {server} server"));
-        }
+fn an_option_stripped_from_the_answer_alone_is_never_a_way_to_plaintext() {
+    // The server has seen the option and insists on TLS; only a strict client still speaks it.
+    for (mode, fate) in [("permissive", Fate::Refused), ("strict", Fate::Mutual)] {
+        let pods = meshed(&["--outbound", mode], &["--inbound", mode]);
+        strip(&pods, &["--sport", "8080"]);
+        assert_fate(&pods, fate, mode);
     }
 }
 
 #[test]
-fn an_option_stripped_from_the_answer_alone_is_never_a_way_to_plaintext() {
-    // The server has seen the option and insists on TLS; only a strict client still speaks it.
-    let strip = "
-        table bridge middlebox {
-            chain forward {
-                type filter hook forward priority 0
-                tcp sport 8080 reset tcp option 253
-            }
-        }";
-    for (mode, fate) in [("permissive", Fate::Refused), ("strict", Fate::Mutual)] {
-        let pods = Pods::meshed_with(&["--outbound", mode], &["--inbound", mode]);
-        pods.network.nft(strip);
-        assert_fate(&pods, fate, mode);
-    }
+fn a_server_whose_answer_is_dropped_is_a_connect_timeout() {
+    let pods = meshed(&[], &[]);
+    meddle(&pods, &format!("tcp sport 8080 {DROP}"));
+    let _app = App::start(&pods.server, Behaviour::Echo, 8080);
+    let capture = pods.server.capture();
+    assert_eq!(
+        pods.client.converse(pods.server.v4(), 8080, SECRET),
+        "reset"
+    );
+    let failures = pods.client.sidecar().failures("outbound", 1);
+    assert_eq!(failures[0].close, "connect_timeout");
+    // The server has heard the first SYN, and answers that, whatever comes later.
+    let wire = capture.finish();
+    let stream = wire.only_stream();
+    assert_eq!(stream.offers[..4], [true, true, true, false]);
+    assert!(stream.answers.iter().all(|answer| *answer), "{stream:?}");
 }
 
 /// Has the client tell the server a secret and checks what becomes of that.
@@ -100,10 +156,6 @@ fn assert_fate(pods: &Pods, fate: Fate, what: &str) {
             let stream = wire.only_stream();
             assert!(stream.is_tls() && !stream.contains(SECRET), "{what}");
         }
-        Fate::Plain => {
-            assert_eq!(outcome, SECRET, "{what}");
-            wire.assert_plaintext(&[SECRET]);
-        }
         // A client that may speak plaintext has done so, but no app has heard it.
         Fate::Refused => {
             assert_ne!(outcome, SECRET, "{what}");
@@ -111,21 +163,22 @@ fn assert_fate(pods: &Pods, fate: Fate, what: &str) {
             assert_eq!(dialled, 0, "{what}");
             let stream = wire.only_stream();
             assert!(!stream.received.contains(SECRET.as_bytes()), "{what}");
+            let outbound = pods.client.sidecar().only_connection("outbound");
+            assert_eq!(
+                (&*outbound.tls, &*outbound.close),
+                ("no_peer_option", "server_reset"),
+                "{what}"
+            );
+            let failures = pods.server.sidecar().failures("inbound", 1);
+            assert_eq!(failures[0].close, "handshake_not_tls", "{what}");
         }
     }
 }
 
 #[test]
 fn a_middlebox_that_drops_the_option_does_not_cut_the_pods_off() {
-    let pods = Pods::meshed();
-    pods.network.nft(
-        "table bridge middlebox {
-            chain forward {
-                type filter hook forward priority 0
-                tcp option 253 exists drop
-            }
-        }",
-    );
+    let pods = meshed(&[], &[]);
+    meddle(&pods, DROP);
     let _app = App::start(&pods.server, Behaviour::Greet, 8080);
     let capture = pods.client.capture();
     assert_eq!(pods.client.converse(pods.server.v4(), 8080, ""), GREETING);
