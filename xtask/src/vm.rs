@@ -63,7 +63,7 @@ const PROGRAMS: [(&str, &str); 3] = [
 
 /// The test programs whose tests depend on the kernel, the soonest first, and how many of them are
 /// quick.
-const PROGRAMS_OF_TESTS: [&str; 10] = [
+const PROGRAMS_OF_TESTS: [&str; 12] = [
     "mesh",
     "half_close",
     "listen",
@@ -74,6 +74,8 @@ const PROGRAMS_OF_TESTS: [&str; 10] = [
     "init",
     "cleanup",
     "statistics",
+    "middlebox",
+    "between",
 ];
 const QUICK: usize = 2;
 

@@ -19,7 +19,7 @@ use crate::workspace;
 const INIT: &str = include_str!("init.sh");
 
 /// What the tests run, by path and Debian package.
-pub const PROGRAMS: [(&str, &str); 19] = [
+pub const PROGRAMS: [(&str, &str); 21] = [
     ("/bin/busybox", "busybox-static"),
     ("/bin/sh", "dash"),
     ("/bin/sleep", "coreutils"),
@@ -35,7 +35,9 @@ pub const PROGRAMS: [(&str, &str); 19] = [
     ("/usr/bin/tcpdump", "tcpdump"),
     ("/usr/bin/wrk", "wrk"),
     ("/usr/sbin/ip", "iproute2"),
+    ("/usr/sbin/ip6tables", "iptables"),
     ("/usr/sbin/ip6tables-save", "iptables"),
+    ("/usr/sbin/iptables", "iptables"),
     ("/usr/sbin/iptables-save", "iptables"),
     ("/usr/sbin/nft", "nftables"),
     ("/usr/sbin/nginx", "nginx-light"),
@@ -47,6 +49,8 @@ const FILES: [&str; 4] = [
     "/etc/nsswitch.conf",
     "/etc/passwd",
     "/etc/protocols",
+    "/usr/lib/x86_64-linux-gnu/xtables/libxt_TCPOPTSTRIP.so",
+    "/usr/lib/x86_64-linux-gnu/xtables/libxt_tcp.so",
 ];
 
 /// Where Python has what it comes with, and what of that no test needs.

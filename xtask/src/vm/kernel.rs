@@ -17,17 +17,25 @@ use crate::{
 };
 
 /// What the tests need that is not built in; `depmod` finds what these need.
-const MODULES: [&str; 10] = [
+const MODULES: [&str; 18] = [
     "tcp_diag",
     "bridge",
     "veth",
     "nf_tables",
     "nft_chain_nat",
+    "nft_counter",
     "nft_ct",
     "nft_compat",
+    "nft_masq",
+    "nft_nat",
+    "nft_numgen",
+    "nft_reject_inet",
     "nfnetlink",
+    "xt_TCPOPTSTRIP",
     "sch_netem",
     "dummy",
+    "geneve",
+    "vxlan",
 ];
 
 /// A kernel to boot.

@@ -125,8 +125,10 @@ impl Root {
 }
 
 /// Alternatives, and what they are where nobody has chosen.
-const LINKS: [(&str, &str); 2] = [
+const LINKS: [(&str, &str); 4] = [
+    ("/usr/sbin/ip6tables", "xtables-nft-multi"),
     ("/usr/sbin/ip6tables-save", "xtables-nft-multi"),
+    ("/usr/sbin/iptables", "xtables-nft-multi"),
     ("/usr/sbin/iptables-save", "xtables-nft-multi"),
 ];
 
