@@ -126,12 +126,15 @@ enum Assigned {
     Failed,
 }
 
-/// Gives the connection to a listener of the proxy.
+/// Gives the connection to a listener of the proxy, whatever another program has chosen before: that is
+/// chosen again when the proxy dials the app.
 #[inline(always)]
 fn assign(ctx: &SkLookupContext, slot: Slot) -> Assigned {
+    /// `BPF_SK_LOOKUP_F_REPLACE` of the UAPI.
+    const REPLACE: u64 = 1;
     /// Negated errno of an empty slot.
     const NO_ENTRY: i32 = -2;
-    match maps::listeners().redirect_sk_lookup(ctx, slot as u32, 0) {
+    match maps::listeners().redirect_sk_lookup(ctx, slot as u32, REPLACE) {
         Ok(()) => Assigned::Done,
         Err(NO_ENTRY) => Assigned::NobodyListens,
         Err(errno) => {
