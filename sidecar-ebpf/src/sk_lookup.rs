@@ -42,11 +42,6 @@ pub fn sc_sk_lookup(ctx: SkLookupContext) -> u32 {
             return SK_PASS;
         }
     }
-    if tuple.client.is_dial_source() {
-        // The same for our dials to the app. Steered, an unpublished one would go round for ever.
-        maps::count(Event::DroppedUnknownFlow);
-        return SK_DROP;
-    }
     from_network(&ctx, &tuple.client, &tuple.server)
 }
 
@@ -83,6 +78,12 @@ fn from_network(ctx: &SkLookupContext, client: &Endpoint, server: &Endpoint) -> 
         // The kernel answers with a reset, as without us.
         maps::count(Event::InboundNotListening);
         return SK_PASS;
+    }
+    if client.is_dial_source() {
+        // The same for our dials to the app. Steered, an unpublished one would go round for ever. To a
+        // port of nobody's here it is the dial of another sidecar in this network namespace.
+        maps::count(Event::DroppedUnknownFlow);
+        return SK_DROP;
     }
     if maps::is_excluded_port(Direction::Inbound, server.port) {
         maps::count(Event::InboundExcludedPort);
