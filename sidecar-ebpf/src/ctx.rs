@@ -254,28 +254,28 @@ impl<'a> SockOps<'a> {
         }
     }
 
-    /// Asks for these callbacks on this socket, and for no others.
-    #[inline(always)]
-    pub fn watch_only(&self, flags: u32) {
-        self.set_callbacks(flags);
-    }
-
     /// Asks for more callbacks on this socket.
     #[inline(always)]
-    pub fn watch(&self, flag: u32) {
-        self.set_callbacks(read!(self.ctx.ops, bpf_sock_ops_cb_flags) | flag);
+    pub fn watch(&self, flags: u32) {
+        self.watch_instead(0, flags);
     }
 
     /// Asks for no more callbacks of a kind on this socket.
     #[inline(always)]
-    pub fn unwatch(&self, flag: u32) {
-        self.set_callbacks(read!(self.ctx.ops, bpf_sock_ops_cb_flags) & !flag);
+    pub fn unwatch(&self, flags: u32) {
+        self.watch_instead(flags, 0);
     }
 
+    /// Asks for other callbacks on this socket. What is in neither is left as it is: other programs
+    /// may have asked for it.
     #[inline(always)]
-    fn set_callbacks(&self, flags: u32) {
-        // SAFETY: the context is valid. It fails only on a request socket, where nobody asks.
-        let _ = unsafe { bpf_sock_ops_cb_flags_set(self.ctx.ops, flags as i32) };
+    pub fn watch_instead(&self, gone: u32, flags: u32) {
+        let now = read!(self.ctx.ops, bpf_sock_ops_cb_flags);
+        let flags = (now & !gone) | flags;
+        if flags != now {
+            // SAFETY: the context is valid. It fails only on a request socket, where nobody asks.
+            let _ = unsafe { bpf_sock_ops_cb_flags_set(self.ctx.ops, flags as i32) };
+        }
     }
 
     /// What segment a header-option callback is about.

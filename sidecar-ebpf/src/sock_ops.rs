@@ -4,7 +4,7 @@
 
 use aya_ebpf::{
     bindings::{
-        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_HDR_OPT_LEN_CB,
+        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_HDR_OPT_LEN_CB, BPF_SOCK_OPS_NEEDS_ECN,
         BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_RTT_CB, BPF_SOCK_OPS_STATE_CB,
         BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_SOCK_OPS_TCP_LISTEN_CB,
         BPF_SOCK_OPS_WRITE_HDR_OPT_CB, BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG, BPF_TCP_CLOSE,
@@ -34,6 +34,7 @@ pub fn sc_sock_ops(ctx: SockOpsContext) -> u32 {
     let sock = SockOps::new(&ctx);
     match sock.op() {
         BPF_SOCK_OPS_TCP_CONNECT_CB => connecting(&sock),
+        BPF_SOCK_OPS_NEEDS_ECN => about_to_send(&sock),
         BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB => connected(&sock),
         BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => accepted(&sock),
         BPF_SOCK_OPS_RTT_CB => round_trip_measured(&sock),
@@ -60,15 +61,35 @@ fn connecting(sock: &SockOps<'_>) {
                 peer: facts.peer,
             },
         );
+    }
+    sock.watch(callbacks(facts));
+}
+
+/// The SYN is about to be made. The kernel wants to know whether it should negotiate ECN, of which we
+/// say nothing; but a program that was asked after us may have set its own callbacks in the place of
+/// ours when the socket connected.
+#[inline(always)]
+fn about_to_send(sock: &SockOps<'_>) {
+    if let Some(facts) = sock.socket().and_then(maps::facts) {
+        sock.watch(callbacks(facts));
+    }
+}
+
+/// The callbacks by which a socket that connects is followed.
+#[inline(always)]
+fn callbacks(facts: &SocketFacts) -> u32 {
+    let mut flags = 0;
+    if route(facts.role).is_some() {
         // Tells when the socket closes, in case nobody accepts.
-        sock.watch(BPF_SOCK_OPS_STATE_CB_FLAG);
+        flags |= BPF_SOCK_OPS_STATE_CB_FLAG;
     }
     if facts.role.is_leg() {
-        sock.watch(statistics::CALLBACKS);
+        flags |= statistics::CALLBACKS;
     }
     if facts.role == Role::UPSTREAM && facts.mesh == Mesh::OFFERED {
-        sock.watch(BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
+        flags |= BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG;
     }
+    flags
 }
 
 /// The SYN-ACK has come.
@@ -100,22 +121,20 @@ fn accepted(sock: &SockOps<'_>) {
                 facts.peer = flow.peer;
                 maps::count(Event::OutboundSteered);
             }
-            sock.watch_only(statistics::CALLBACKS);
+            sock.watch(statistics::CALLBACKS);
         }
         Some(facts) if facts.role == Role::INBOUND => {
             if sock.has_option(IN_SYN) {
                 facts.mesh = Mesh::AGREED;
                 maps::count(Event::OptionAgreed);
             }
-            // Not what is inherited from the listener.
-            sock.watch_only(statistics::CALLBACKS);
+            // Inherited from the listener, which answers SYNs.
+            sock.watch_instead(BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG, statistics::CALLBACKS);
         }
         Some(_) => {}
-        None => {
-            tell_app(sock, socket);
-            // Inherited from the listener.
-            sock.unwatch(BPF_SOCK_OPS_STATE_CB_FLAG);
-        }
+        // That it closes is of no interest, and we are told because the listener is. Another program may
+        // have asked for it, too.
+        None => tell_app(sock, socket),
     }
 }
 
@@ -165,7 +184,7 @@ fn state_changed(sock: &SockOps<'_>) {
         statistics::closing(sock, facts, before);
     }
     // Accepted, it has published nothing, and what is published may be another's.
-    if facts.is_none_or(|facts| facts.role != Role::INBOUND && facts.role != Role::OUTBOUND) {
+    if facts.is_some_and(|facts| route(facts.role).is_some()) {
         maps::unpublish(&dialled(sock));
     }
 }
