@@ -11,7 +11,7 @@ use aya::{
 use sidecar_common::{ABI, Owner};
 
 use super::{
-    Access, Error, Events, Listeners, Pins, Place, RuleMaps, Sockets, Statistics, Turn,
+    Access, Error, Events, Listeners, Pins, Place, RuleMaps, Sockets, Statistics, Turn, beside,
     listening::Listening,
     maps,
     ownership::{self, Loss, Ownership},
@@ -57,6 +57,7 @@ impl Datapath {
     /// What is pinned in another layout, or half of it, is replaced as a whole: it stays attached
     /// until all of ours is.
     pub fn load(place: Place, pins: Pins, size: Size) -> Result<Self, Error> {
+        beside::refuse_sidecars(place.cgroup(), &pins)?;
         let lock = pins.create()?;
         let undo = match Found::look(&pins, &place)? {
             Found::Whole => None,

@@ -7,6 +7,8 @@ use std::{
 use aya::maps::MapError;
 use thiserror::Error as ThisError;
 
+use super::beside::Neighbour;
+
 /// Why the kernel side could not be set up or read.
 #[derive(Debug, ThisError)]
 pub enum Error {
@@ -172,6 +174,21 @@ pub enum Error {
         /// What the kernel said.
         source: aya::programs::ProgramError,
     },
+    /// A program of somebody else's leaves no room for ours.
+    #[error(
+        "cannot attach program {program}: {obstacle} lets nothing else be attached there; have it attached by a link, or with BPF_F_ALLOW_MULTI"
+    )]
+    NoRoom {
+        /// Ours.
+        program: &'static str,
+        /// The other one.
+        obstacle: Neighbour,
+    },
+    /// Another sidecar has captured what is ours to capture, or some of it.
+    #[error(
+        "another sidecar, whose pins are not where ours would be, has attached {0}; stop that one first, or name the cgroup and the BPF file system that it was given"
+    )]
+    OtherSidecar(Neighbour),
     /// The program of a pinned link could not be replaced.
     #[error(
         "cannot replace program {program} where it is attached: {source}; remove what is pinned with `sidecar cleanup` and start again"

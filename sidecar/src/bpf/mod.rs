@@ -5,6 +5,7 @@
 
 mod access;
 pub mod agents;
+pub mod beside;
 mod datapath;
 mod error;
 mod listener;

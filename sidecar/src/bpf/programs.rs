@@ -18,7 +18,7 @@ use aya::{
 };
 
 use super::{
-    Error, Pins, logger,
+    Error, Pins, beside, logger,
     maps::MAPS,
     object::object,
     sys::{Link, Target},
@@ -251,7 +251,16 @@ impl Programs {
             Hook::Cgroup => attach_to_cgroup(program, place.cgroup.as_fd()),
             Hook::Netns => attach_to_netns(program, place.netns.as_fd()),
         };
-        let link = attached_link(link, name, || place.describe(hook))?;
+        let link = attached_link(link, name, || place.describe(hook)).map_err(|error| {
+            let obstacle = beside::obstacle(&place.cgroup, pins);
+            match obstacle.filter(|_| hook == Hook::Cgroup) {
+                Some(obstacle) => Error::NoRoom {
+                    program: name,
+                    obstacle,
+                },
+                None => error,
+            }
+        })?;
         let path = pins.link(name);
         remove_file(&path).map_err(|source| Error::BpfFs {
             action: "remove",

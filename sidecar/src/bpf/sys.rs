@@ -1,9 +1,9 @@
 #![expect(
     unsafe_code,
-    reason = "aya neither replaces the program of a pinned link, nor detaches it, nor tells what it is attached to"
+    reason = "aya neither replaces the program of a pinned link, nor detaches it, nor tells what it or anything else is attached to"
 )]
 
-//! The commands of bpf(2) about pinned links for which aya has no interface.
+//! The commands of bpf(2) about what is attached for which aya has no interface.
 
 use std::{
     ffi::CString,
@@ -51,13 +51,7 @@ impl Link {
         const CGROUP: u32 = 3;
         /// `BPF_LINK_TYPE_NETNS`.
         const NETNS: u32 = 5;
-        let mut info = LinkInfo::default();
-        let mut attributes = InfoByFd {
-            bpf_fd: self.0.as_raw_fd(),
-            info_len: length::<LinkInfo>(),
-            info: std::ptr::from_mut(&mut info) as u64,
-        };
-        bpf(OBJ_GET_INFO_BY_FD, &mut attributes)?;
+        let info: LinkInfo = info(self.0.as_fd())?;
         // The first member of the union: 64 bits for a cgroup, 32 for a namespace.
         let (low, whole) = (info.target & u64::from(u32::MAX), info.target);
         Ok(match info.kind {
@@ -67,6 +61,12 @@ impl Link {
             NETNS => Target::Netns(low),
             _ => Target::Other,
         })
+    }
+
+    /// The id of its program.
+    pub(super) fn program(&self) -> io::Result<u32> {
+        let info: LinkInfo = info(self.0.as_fd())?;
+        Ok(info.prog_id)
     }
 
     /// Has it run another program from now on, with no moment in between without one
@@ -91,10 +91,72 @@ impl Link {
     }
 }
 
+/// Programs on one hook of a cgroup or a network namespace.
+pub(super) struct Attached {
+    /// Their ids.
+    pub(super) programs: Vec<u32>,
+    /// How they were attached, the same for all: 0, [`ALLOW_OVERRIDE`], or with room for others. It
+    /// means nothing if there are none.
+    pub(super) flags: u32,
+}
+
+/// `BPF_F_ALLOW_OVERRIDE`: what is attached below takes its place.
+pub(super) const ALLOW_OVERRIDE: u32 = 1;
+
+/// The programs that are attached to a cgroup itself, or to a network namespace. It takes `CAP_NET_ADMIN`.
+pub(super) fn attached(target: BorrowedFd<'_>, attach_type: u32) -> io::Result<Attached> {
+    /// More than the kernel lets be attached to one hook (`BPF_CGROUP_MAX_PROGS`, `MAX_PROGS`).
+    const MOST: usize = 64;
+    let mut programs = vec![0_u32; MOST];
+    let mut attributes = Attachments {
+        target_fd: target.as_raw_fd(),
+        attach_type,
+        prog_ids: programs.as_mut_ptr() as u64,
+        prog_cnt: 64,
+        ..Attachments::default()
+    };
+    bpf(PROG_QUERY, &mut attributes)?;
+    programs.truncate(attributes.prog_cnt as usize);
+    Ok(Attached {
+        programs,
+        flags: attributes.attach_flags,
+    })
+}
+
+/// The name of a program, of which the kernel keeps 15 characters. It takes `CAP_SYS_ADMIN`.
+pub(super) fn program_name(id: u32) -> io::Result<String> {
+    let mut attributes = ById {
+        id,
+        ..ById::default()
+    };
+    let fd = bpf(PROG_GET_FD_BY_ID, &mut attributes)?;
+    // SAFETY: the kernel has just opened the descriptor for us, and nobody else knows it.
+    let program = unsafe { OwnedFd::from_raw_fd(fd) };
+    let info: ProgramInfo = info(program.as_fd())?;
+    let name = info.name.split(|byte| *byte == 0).next();
+    Ok(String::from_utf8_lossy(name.unwrap_or_default()).into_owned())
+}
+
+/// What the kernel tells of a program or a link, which is to be of this kind.
+fn info<T: Default>(of: BorrowedFd<'_>) -> io::Result<T> {
+    let mut info = T::default();
+    let mut attributes = InfoByFd {
+        bpf_fd: of.as_raw_fd(),
+        info_len: length::<T>(),
+        info: std::ptr::from_mut(&mut info) as u64,
+    };
+    bpf(OBJ_GET_INFO_BY_FD, &mut attributes)?;
+    Ok(info)
+}
+
 /// `BPF_OBJ_GET`.
 const OBJ_GET: libc::c_int = 7;
+/// `BPF_PROG_GET_FD_BY_ID`.
+const PROG_GET_FD_BY_ID: libc::c_int = 13;
 /// `BPF_OBJ_GET_INFO_BY_FD`.
 const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+/// `BPF_PROG_QUERY`.
+const PROG_QUERY: libc::c_int = 16;
 /// `BPF_LINK_UPDATE`.
 const LINK_UPDATE: libc::c_int = 29;
 /// `BPF_LINK_DETACH`.
@@ -114,6 +176,32 @@ struct InfoByFd {
     bpf_fd: RawFd,
     info_len: u32,
     info: u64,
+}
+
+/// Attributes of `BPF_PROG_GET_FD_BY_ID`.
+#[derive(Default)]
+#[repr(C)]
+struct ById {
+    id: u32,
+    next_id: u32,
+    open_flags: u32,
+}
+
+/// Attributes of `BPF_PROG_QUERY`, all of them: the kernel also writes to the last.
+#[derive(Default)]
+#[repr(C)]
+struct Attachments {
+    target_fd: RawFd,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    prog_ids: u64,
+    prog_cnt: u32,
+    padding: u32,
+    prog_attach_flags: u64,
+    link_ids: u64,
+    link_attach_flags: u64,
+    revision: u64,
 }
 
 /// Attributes of `BPF_LINK_UPDATE`.
@@ -142,6 +230,14 @@ struct LinkInfo {
     target: u64,
     attach_type: u32,
     rest: u32,
+}
+
+/// The beginning of `struct bpf_prog_info`.
+#[derive(Default)]
+#[repr(C)]
+struct ProgramInfo {
+    numbers: [u64; 8],
+    name: [u8; 16],
 }
 
 /// Calls bpf(2) with the attributes of one command.

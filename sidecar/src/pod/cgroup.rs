@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs, statfs};
 use thiserror::Error;
 
 use super::{
@@ -196,7 +196,14 @@ impl Cgroup {
 
     /// The ids of this cgroup and of all below it.
     pub fn subtree_ids(&self) -> io::Result<HashSet<u64>> {
-        let mut ids = HashSet::from([self.id]);
+        let below = self.below().into_iter();
+        let ids = below.filter_map(|path| Some(fs::metadata(path).ok()?.ino()));
+        Ok(ids.chain([self.id]).collect())
+    }
+
+    /// The cgroups below this one, each before those above it.
+    pub fn below(&self) -> Vec<PathBuf> {
+        let mut below = Vec::new();
         let mut pending = vec![self.path.clone()];
         while let Some(directory) = pending.pop() {
             // A container may end while we walk: its directory is then gone.
@@ -205,12 +212,25 @@ impl Cgroup {
             };
             for entry in entries.flatten() {
                 if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                    ids.extend(entry.metadata().map(|metadata| metadata.ino()));
+                    below.push(entry.path());
                     pending.push(entry.path());
                 }
             }
         }
-        Ok(ids)
+        below.reverse();
+        below
+    }
+
+    /// The cgroups above this one as far as they are mounted, each before those above it.
+    pub fn above(&self) -> io::Result<Vec<PathBuf>> {
+        let path = fs::canonicalize(&self.path)?;
+        let above = path.ancestors().skip(1);
+        Ok(above
+            .take_while(|path| {
+                statfs(*path).is_ok_and(|stat| stat.filesystem_type() == CGROUP2_SUPER_MAGIC)
+            })
+            .map(Path::to_owned)
+            .collect())
     }
 }
 
