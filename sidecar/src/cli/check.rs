@@ -4,6 +4,7 @@
 //! claim that fails says why, and what to do. Nothing is attached, and nothing is changed.
 
 mod admin;
+mod beside;
 mod cgroup;
 mod context;
 #[cfg(test)]
@@ -210,6 +211,26 @@ const CLAIMS: &[Claim] = &[
         category: "pins",
         text: "no other sidecar serves the pod",
         check: pins::rival,
+    },
+    Claim {
+        category: "beside",
+        text: "no other program changes what the pod connects to",
+        check: beside::translation,
+    },
+    Claim {
+        category: "beside",
+        text: "no other program follows the pod's sockets",
+        check: beside::following,
+    },
+    Claim {
+        category: "beside",
+        text: "no other program chooses the pod's listeners",
+        check: beside::steering,
+    },
+    Claim {
+        category: "beside",
+        text: "no other program drops what leaves the pod",
+        check: beside::filtering,
     },
     Claim {
         category: "network",

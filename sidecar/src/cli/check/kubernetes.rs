@@ -295,7 +295,7 @@ fn cilium(cluster: &Cluster) -> Outcome {
             Some(Cilium::PerPacket) => Outcome::found("Cilium does so per packet"),
             Some(Cilium::OfHost) => Outcome::found("Cilium does so for the host only"),
             Some(Cilium::OfPods) => Outcome::warn(
-                "Cilium replaces addresses of services in connect() of pods, too: the sidecar's programs come first, but both together have not been tried",
+                "Cilium replaces addresses of services in connect() of pods, too: the sidecar's programs come first, which has been tried with programs that do the same, and not with Cilium",
                 "set bpf-lb-sock-hostns-only to true (socketLB.hostNamespaceOnly of its chart)",
             ),
         },

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Context, Outcome, cgroup};
+use super::{Context, Outcome, beside, cgroup};
 use crate::{
     bpf::{Error, Pins, status::last_served},
     config::Config,
@@ -53,6 +53,14 @@ pub(super) fn rival(context: &Context) -> Outcome {
         return Outcome::Skip {
             reason: "the pod's cgroup cannot be opened",
         };
+    }
+    if let Some(program) = beside::sidecar(context) {
+        return Outcome::fail(
+            format!(
+                "another sidecar has attached {program}, and its pins are not where ours would be"
+            ),
+            "stop that one first, or name the cgroup and the BPF file system that it was given",
+        );
     }
     match serving(context) {
         None => Outcome::PASS,

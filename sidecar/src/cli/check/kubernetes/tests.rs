@@ -192,7 +192,7 @@ fn each_fault_breaks_its_own_claim() {
             },
             "no other program translates what pods connect to",
             '‼',
-            "have not been tried",
+            "not with Cilium",
         ),
         (
             |c| c.namespaces = Ok(vec![namespace(None), namespace(Some("baseline"))]),
