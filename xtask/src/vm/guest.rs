@@ -49,9 +49,10 @@ const FILES: [&str; 4] = [
     "/etc/nsswitch.conf",
     "/etc/passwd",
     "/etc/protocols",
-    "/usr/lib/x86_64-linux-gnu/xtables/libxt_TCPOPTSTRIP.so",
-    "/usr/lib/x86_64-linux-gnu/xtables/libxt_tcp.so",
 ];
+
+/// What they are linked to only once they run, where libraries are.
+const PLUGINS: [&str; 2] = ["xtables/libxt_TCPOPTSTRIP.so", "xtables/libxt_tcp.so"];
 
 /// Where Python has what it comes with, and what of that no test needs.
 const PYTHON: &str = "/usr/lib/python3.11";
@@ -91,6 +92,9 @@ impl Guest {
         }
         for file in FILES {
             archive.file(Path::new(file), 0o644, &read(Path::new(file))?)?;
+        }
+        for plugin in PLUGINS {
+            archive.library(root, plugin)?;
         }
         archive.tree(root, Path::new(PYTHON))?;
         let scripts = workspace::root().join("tests/scripts");
@@ -195,13 +199,18 @@ impl Archive {
             self.copy(root, &loader)?;
         }
         for library in needs.libraries {
-            let places = root.libraries().map(|directory| directory.join(&library));
-            let place = places.iter().find(|place| root.resolve(place).is_ok());
-            let place = place
-                .with_context(|| format!("{} needs {library}, which is nowhere", path.display()))?;
-            self.copy(root, place)?;
+            self.library(root, &library)
+                .with_context(|| format!("{} needs it", path.display()))?;
         }
         Ok(())
+    }
+
+    /// A library, by its name below one of the directories for them.
+    fn library(&mut self, root: &Root, name: &str) -> anyhow::Result<()> {
+        let places = root.libraries().map(|directory| directory.join(name));
+        let place = places.iter().find(|place| root.resolve(place).is_ok());
+        let place = place.with_context(|| format!("there is no library {name}"))?;
+        self.copy(root, place)
     }
 
     fn tree(&mut self, root: &Root, path: &Path) -> anyhow::Result<()> {
