@@ -481,15 +481,15 @@ fn narrow(pods: &Pods) {
 /// Has the router translate the addresses of the service to those of these pods, in turn, as kube-proxy
 /// does; also that of the client, to its own, if `hides`. Ports stay the same, but for that of the service.
 fn translate(router: &Network, endpoints: &[&Pod], hides: bool) {
-    let targets = |family: &str, address: &dyn Fn(&Pod) -> IpAddr| {
+    let endpoint = |family: &str, address: &dyn Fn(&Pod) -> IpAddr| {
         let to = |(number, pod): (usize, &&Pod)| format!("{number} : {}", address(pod));
         let map: Vec<_> = endpoints.iter().enumerate().map(to).collect();
         let (count, map) = (endpoints.len(), map.join(", "));
         format!("dnat {family} to numgen inc mod {count} map {{ {map} }}")
     };
     let [service4, service6] = SERVICE;
-    let target4 = targets("ip", &|pod| pod.v4().into());
-    let target6 = targets("ip6", &|pod| pod.v6().into());
+    let target4 = endpoint("ip", &|pod| pod.v4().into());
+    let target6 = endpoint("ip6", &|pod| pod.v6().into());
     let hide = if hides {
         "ct status dnat masquerade"
     } else {
