@@ -1,8 +1,11 @@
 use std::{
     ffi::OsString,
+    io,
     os::unix::process::ExitStatusExt,
     path::Path,
     process::{ExitCode, ExitStatus},
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
@@ -131,14 +134,32 @@ impl Place {
     }
 }
 
+/// Removes a cgroup. Threads that have just ended are in it until the kernel has done with them, and do
+/// not move to another.
+fn remove(cgroup: &Cgroup) -> io::Result<()> {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    const PAUSE: Duration = Duration::from_millis(10);
+    let started = Instant::now();
+    loop {
+        match cgroup.remove() {
+            Err(error)
+                if error.kind() == io::ErrorKind::ResourceBusy && started.elapsed() < PATIENCE =>
+            {
+                thread::sleep(PAUSE);
+            }
+            removed => return removed,
+        }
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         let removed = self
             .home
             .join()
-            .and_then(|()| self.sidecar.remove())
-            .and_then(|()| self.app.remove())
-            .and_then(|()| self.pod.remove());
+            .and_then(|()| remove(&self.sidecar))
+            .and_then(|()| remove(&self.app))
+            .and_then(|()| remove(&self.pod));
         if let Err(error) = removed {
             tracing::warn!(
                 "cannot remove {}: {error}; a process of the command may still run",
