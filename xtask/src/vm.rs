@@ -63,13 +63,14 @@ const PROGRAMS: [(&str, &str); 3] = [
 
 /// The test programs whose tests depend on the kernel, the soonest first, and how many of them are
 /// quick.
-const PROGRAMS_OF_TESTS: [&str; 12] = [
+const PROGRAMS_OF_TESTS: [&str; 13] = [
     "mesh",
     "half_close",
     "listen",
     "connect",
     "addresses",
     "exclusions",
+    "beside",
     "failure",
     "init",
     "cleanup",
