@@ -25,6 +25,7 @@ pub mod access_log;
 pub mod app;
 pub mod capture;
 pub mod cgroup;
+pub mod check;
 pub mod collector;
 pub mod container;
 pub mod dashboard;
@@ -54,6 +55,7 @@ pub mod servers;
 pub mod sidecar;
 pub mod stream;
 pub mod svid;
+pub mod sysctl;
 pub mod tls;
 pub mod tls_peer;
 pub mod tls_site;
@@ -64,6 +66,7 @@ pub mod wire;
 pub use access_log::Connection;
 pub use app::{App, Behaviour};
 pub use capture::Capture;
+pub use check::Check;
 pub use collector::Collector;
 pub use container::ContainerPod;
 pub use fates::EveryMode;
@@ -107,6 +110,7 @@ pub const PACKAGES: &[(&str, &str)] = &[
     ("/usr/bin/setpriv", "util-linux"),
     ("/usr/bin/socat", "socat"),
     ("/usr/bin/tcpdump", "tcpdump"),
+    ("/usr/bin/unshare", "util-linux"),
     ("/usr/bin/wrk", "wrk"),
     ("/usr/lib/podman/netavark", "netavark"),
     ("/usr/lib/postgresql/15/bin/postgres", "postgresql"),

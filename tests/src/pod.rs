@@ -10,7 +10,7 @@ use std::{
 };
 
 use nix::{
-    mount::{MsFlags, mount},
+    mount::{MntFlags, MsFlags, mount, umount2},
     sys::signal::Signal,
 };
 use serde::Deserialize;
@@ -244,6 +244,30 @@ impl Pod {
             .args([OsStr::new("--bpffs"), self.bpffs().as_os_str()])
     }
 
+    /// Starts a sidecar in a cgroup namespace of its own, in which its cgroup is `/`, and waits until it
+    /// is ready. Nobody tells it which cgroup is the pod's, unless a flag does.
+    #[track_caller]
+    pub fn mesh_in_cgroup_namespace(&mut self, dev_ca: &Path, flags: &[&str]) {
+        let run = self
+            .in_cgroup_namespace("run")
+            .args(["--access-log", "json", "--identity", &self.identity()])
+            .arg("--dev-ca")
+            .arg(dev_ca);
+        let sidecar = Sidecar::start(run.args(flags), &self.sandbox, self.bpffs());
+        self.sidecar = Some(sidecar);
+        self.wait_until_ready();
+    }
+
+    /// A command of the sidecar's in such a namespace.
+    pub fn in_cgroup_namespace(&self, command: &str) -> Program<'_> {
+        self.program("/usr/bin/unshare")
+            .container(Container::Sidecar)
+            .args(["--cgroup", "--"])
+            .arg(sidecar::binary())
+            .args([OsStr::new(command), OsStr::new("--bpffs")])
+            .arg(self.bpffs())
+    }
+
     /// Starts a sidecar by a command line of [`Self::sidecar_run_confined`], and waits until it
     /// serves.
     #[track_caller]
@@ -449,6 +473,11 @@ impl Pod {
             Vec::<PathBuf>::new()
         );
         self.assert_rules_untouched();
+    }
+
+    /// Takes away the pod's own BPF file system, on which nothing is pinned yet: an empty directory is left.
+    pub fn unmount_bpffs(&self) {
+        umount2(&self.bpffs(), MntFlags::empty()).expect("unmounting the BPF file system");
     }
 
     fn mount_bpffs(&self) {

@@ -1,7 +1,8 @@
 //! Certificates made by `sidecar ca`, for the tests that need particular ones.
 
 use std::{
-    fs,
+    fs::{self, Permissions},
+    os::unix::fs::{PermissionsExt as _, chown},
     path::{Path, PathBuf},
 };
 
@@ -88,6 +89,17 @@ impl Svid {
             "--trust-bundle",
             bundle,
         ]
+    }
+
+    /// Makes the files another user's, and lets everybody pass on the way to them.
+    pub fn give_to(&self, user: u32) {
+        for path in [&self.certificate, &self.key, &self.bundle] {
+            chown(path, Some(user), Some(user)).expect("root may give files away");
+            for directory in path.ancestors().skip(1).take(2) {
+                fs::set_permissions(directory, Permissions::from_mode(0o755))
+                    .expect("root may open directories");
+            }
+        }
     }
 
     /// Trusts what another's holder trusts, too.

@@ -1,6 +1,6 @@
 //! `sidecar init` with two capabilities, and `sidecar run` with none.
 
-use std::{fs, os::unix::fs::chown, path::Path};
+use std::{fs, path::Path};
 
 use sidecar_tests::{
     App, Behaviour, Pod, Pods, SECRET,
@@ -340,22 +340,8 @@ impl TrustDomain {
         let ca = Ca::new(&pods.client, "example.org");
         let [client, server] = [("client"), ("server")]
             .map(|name| ca.issue(&format!("spiffe://example.org/{name}"), "1h"));
-        give_away(&server, 4195);
+        server.give_to(4195);
         Self { client, server }
-    }
-}
-
-/// Makes the files of an SVID, and the way to them, another user's.
-fn give_away(svid: &Svid, uid: u32) {
-    for path in [&svid.certificate, &svid.key, &svid.bundle] {
-        chown(path, Some(uid), Some(uid)).expect("root may give files away");
-        for directory in path.ancestors().skip(1).take(2) {
-            fs::set_permissions(
-                directory,
-                std::os::unix::fs::PermissionsExt::from_mode(0o755),
-            )
-            .expect("root may open directories");
-        }
     }
 }
 

@@ -480,21 +480,10 @@ impl Identities {
         let ca = Ca::new(&pods.client, "sidecar.local");
         let [client, server] = [&pods.client, &pods.server].map(|pod| {
             let svid = ca.issue(&pod.identity(), "1h");
-            give_away(&svid);
+            svid.give_to(USER);
             svid
         });
         Self { client, server }
-    }
-}
-
-/// Makes the files of an SVID, and the way to them, the sidecar's.
-fn give_away(svid: &Svid) {
-    for path in [&svid.certificate, &svid.key, &svid.bundle] {
-        chown(path, Some(USER), Some(USER)).expect("root may give files away");
-        for directory in path.ancestors().skip(1).take(2) {
-            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-            fs::set_permissions(directory, mode).expect("root may open directories");
-        }
     }
 }
 
