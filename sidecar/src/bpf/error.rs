@@ -1,5 +1,6 @@
 use std::{
     fs, io,
+    net::IpAddr,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
@@ -126,6 +127,11 @@ pub enum Error {
         /// Who we are.
         uid: u32,
     },
+    /// The proxy's listeners take a port each, of the kernel's choice.
+    #[error(
+        "no local port is free for the proxy's listeners on {0}; widen net.ipv4.ip_local_port_range, of which they take two and each connection one"
+    )]
+    NoPort(IpAddr),
     /// There is nothing to serve by, and no privilege to make it.
     #[error(
         "nothing is pinned at {}, and attaching programs takes CAP_BPF and CAP_NET_ADMIN; run `sidecar init` first, or give these capabilities", .0.display()

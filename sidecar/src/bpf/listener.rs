@@ -51,6 +51,11 @@ impl Listeners {
         Ok(listeners)
     }
 
+    /// Can connections over IPv6 come to them?
+    pub fn take_ipv6(&self) -> bool {
+        self.by_slot().any(|(slot, _)| slot == Slot::Inbound6)
+    }
+
     /// The one by whose cookie its owner is known.
     pub(super) fn first(&self) -> &std::net::TcpListener {
         self.inbound
@@ -125,8 +130,12 @@ fn open(
     role: Role,
     address: SocketAddr,
 ) -> Result<std::net::TcpListener, Error> {
-    let bound = bind(sockets, role, address)?;
-    listen(bound, address)
+    let listening = bind(sockets, role, address).and_then(|bound| listen(bound, address));
+    match listening {
+        // No other has asked for it: there is none.
+        Err(error) if error.is_address_in_use() => Err(Error::NoPort(address.ip())),
+        listening => listening,
+    }
 }
 
 /// Binds a socket whose role the kernel side knows before it can see it.

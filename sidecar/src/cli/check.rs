@@ -244,6 +244,11 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         category: "network",
+        text: "local ports are enough for 10,000 connections to one destination",
+        check: network::local_ports,
+    },
+    Claim {
+        category: "network",
         text: "the network cannot reach loopback addresses",
         check: network::route_localnet,
     },

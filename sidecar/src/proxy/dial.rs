@@ -26,6 +26,16 @@ pub(super) async fn upstream<K: Kernel>(
     Ok(upstream)
 }
 
+/// What came of a dial, in words.
+pub(super) fn explanation(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrNotAvailable => format!(
+            "{error}: either no local port is left towards it, of net.ipv4.ip_local_port_range, or there is no address to reach it from"
+        ),
+        _ => error.to_string(),
+    }
+}
+
 /// Dials the app for a client, from a loopback address.
 ///
 /// The destination is what the client asked for, so an app that is bound to one address only stays

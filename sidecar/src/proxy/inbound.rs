@@ -322,7 +322,8 @@ async fn dial_app<K: Kernel>(
     }
     upstream.map_err(|error| {
         connection.explain(format!(
-            "cannot connect to the app on {destination}: {error}"
+            "cannot connect to the app on {destination}: {}",
+            dial::explanation(&error)
         ));
         if error.kind() == io::ErrorKind::ConnectionRefused {
             proxy.kernel.app_refused(destination);

@@ -180,7 +180,10 @@ async fn open<K: Kernel>(
     let upstream = dial::upstream(&*proxy.kernel, destination, proxy.limits.connect)
         .await
         .map_err(|error| {
-            connection.explain(format!("cannot connect to {destination}: {error}"));
+            connection.explain(format!(
+                "cannot connect to {destination}: {}",
+                dial::explanation(&error)
+            ));
             Close::of_dial(&error)
         })?;
     connection.connect_took(started.elapsed());

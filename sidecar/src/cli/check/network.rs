@@ -10,6 +10,10 @@ use super::{Context, Outcome};
 
 /// An address in the block over which redirected connections are spread.
 const SPREAD: Ipv4Addr = Ipv4Addr::from_bits(sidecar_common::SPREAD4_BASE | 1);
+/// The proxy's listeners of one family, for each direction one, on ports of the kernel's choice.
+const LISTENERS: u32 = 2;
+/// How many connections to one destination should fit.
+const CONNECTIONS: u32 = 10_000;
 /// Loopback answers at once or never.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -25,14 +29,49 @@ pub(super) fn namespace(context: &Context) -> Outcome {
 }
 
 pub(super) fn loopback(context: &Context) -> Outcome {
-    // A running sidecar refuses strangers in the block, so that address is only bound.
-    let works = || TcpListener::bind((SPREAD, 0)).and_then(|_| dial(Ipv4Addr::LOCALHOST.into()));
-    inside(context, || match works() {
-        Ok(()) => Outcome::PASS,
-        Err(error) => Outcome::fail(
-            format!("a connection over 127.0.0.0/8 fails: {error}"),
-            "bring loopback up: ip link set lo up",
-        ),
+    inside(context, || {
+        // A running sidecar refuses strangers in the block, so that address is only bound.
+        let bound = TcpListener::bind((SPREAD, 0));
+        match bound.and_then(|_| dial(Ipv4Addr::LOCALHOST.into())) {
+            Ok(()) => Outcome::PASS,
+            Err(error) => Outcome::fail(
+                format!("a connection over 127.0.0.0/8 fails: {error}"),
+                "bring loopback up: ip link set lo up",
+            ),
+        }
+    })
+}
+
+pub(super) fn local_ports(context: &Context) -> Outcome {
+    const RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
+    inside(context, || {
+        let Some(range) = context.read(RANGE) else {
+            return Outcome::PASS;
+        };
+        let mut ends = range.split_whitespace().map(str::parse::<u32>);
+        let (Some(Ok(first)), Some(Ok(last))) = (ends.next(), ends.next()) else {
+            return Outcome::PASS;
+        };
+        let ports = (last + 1).saturating_sub(first);
+        let hint = "sysctl -w net.ipv4.ip_local_port_range=\"32768 60999\"";
+        if ports <= LISTENERS {
+            Outcome::fail(
+                format!(
+                    "net.ipv4.ip_local_port_range has {ports}, and the proxy's listeners take {LISTENERS}"
+                ),
+                hint,
+            )
+        } else if ports < CONNECTIONS {
+            Outcome::warn(
+                format!(
+                    "net.ipv4.ip_local_port_range has {ports}: no more connections can be open to one \
+                     address and port, nor come in over IPv6 to one port"
+                ),
+                hint,
+            )
+        } else {
+            Outcome::found(ports.to_string())
+        }
     })
 }
 
