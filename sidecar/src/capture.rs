@@ -1,7 +1,7 @@
 //! One pod's connections: taken, and then served. What the daemon of a pod and the agent of a node
 //! have in common.
 
-use std::{io, sync::Arc};
+use std::{io, net::IpAddr, sync::Arc};
 
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -61,6 +61,13 @@ impl Capture {
         let listeners = Listeners::open(&datapath.sockets())?;
         // Not before nothing can be refused any more: another sidecar may serve by the same tables.
         let own_addrs = pod::own_addresses();
+        if !listeners.take_ipv6()
+            && let Some((_, address)) = own_addrs.iter().find(|(_, own)| is_routed_ipv6(*own))
+        {
+            tracing::warn!(
+                "the pod has the address {address}, but ::1 is not on its loopback device: connections over IPv6 are refused in both directions; sysctl -w net.ipv6.conf.lo.disable_ipv6=0, and start again"
+            );
+        }
         let by = Rules {
             policy,
             own_addrs: &own_addrs,
@@ -139,6 +146,11 @@ impl Capture {
             drain,
         })
     }
+}
+
+/// Would connections come from this address over IPv6 that could be carried?
+fn is_routed_ipv6(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if !address.is_unicast_link_local())
 }
 
 /// Accepts on all listeners.
