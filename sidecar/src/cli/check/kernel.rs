@@ -1,6 +1,6 @@
 //! What the kernel can do.
 
-use super::{Context, Outcome, pins};
+use super::{Context, Outcome, pins, privileges};
 use crate::{
     bpf::probe::{self, Kind, Release},
     sandbox::{Landlock, Sandbox},
@@ -8,6 +8,8 @@ use crate::{
 
 /// The first with everything the kernel side uses.
 const FLOOR: Release = Release(5, 10);
+
+const UNPRIVILEGED_BPF: &str = "/proc/sys/kernel/unprivileged_bpf_disabled";
 
 const BPF_HINT: &str = "use a kernel built with CONFIG_BPF_SYSCALL, CONFIG_CGROUP_BPF and \
                         CONFIG_INET";
@@ -25,8 +27,15 @@ pub(super) fn floor(context: &Context) -> Outcome {
 }
 
 pub(super) fn unprivileged_proxy(context: &Context) -> Outcome {
-    match release(context) {
-        Some((_, release)) if release >= Release::UNPRIVILEGED => Outcome::PASS,
+    let release = release(context).map(|(_, release)| release);
+    match context.read(UNPRIVILEGED_BPF).as_deref() {
+        _ if release.is_some_and(|release| release >= Release::UNPRIVILEGED) => Outcome::PASS,
+        Some("0") => Outcome::found("kernel.unprivileged_bpf_disabled is 0"),
+        _ if !privileges::may_use_maps(context) => Outcome::fail(
+            "before Linux 5.19 whoever uses a map needs CAP_BPF, and we do not have it",
+            "boot Linux 5.19 or newer, or set sysctl kernel.unprivileged_bpf_disabled=0, or run \
+             the sidecar with CAP_BPF and CAP_NET_ADMIN",
+        ),
         _ => Outcome::warn(
             "before Linux 5.19 whoever uses a map needs CAP_BPF, so the proxy has to keep it",
             "nothing now; plan for a newer kernel",
@@ -58,10 +67,7 @@ pub(super) fn cgroup_skb(context: &Context) -> Outcome {
 }
 
 pub(super) fn unprivileged_bpf(context: &Context) -> Outcome {
-    match context
-        .read("/proc/sys/kernel/unprivileged_bpf_disabled")
-        .as_deref()
-    {
+    match context.read(UNPRIVILEGED_BPF).as_deref() {
         Some("0") => Outcome::warn(
             "kernel.unprivileged_bpf_disabled is 0, so any user may load programs; \
              the sidecar does not need that",
@@ -141,10 +147,31 @@ mod tests {
     #[test]
     fn a_proxy_without_capabilities_takes_5_19() {
         assert_eq!(unprivileged_proxy(&on("5.19.0")), Outcome::PASS);
-        assert!(matches!(
-            unprivileged_proxy(&on("5.18.19")),
-            Outcome::Warn { .. }
-        ));
+        let old = |capabilities: &str, bpf| {
+            Fixture::with(&[
+                ("proc/sys/kernel/osrelease", "5.18.19"),
+                ("proc/sys/kernel/unprivileged_bpf_disabled", bpf),
+                ("proc/self/status", &format!("CapEff:\t{capabilities}\n")),
+            ])
+        };
+        const NONE: &str = "0000000000000000";
+        // CAP_BPF; CAP_SYS_ADMIN, which includes it.
+        for held in ["0000008000000000", "0000000000200000"] {
+            assert!(matches!(
+                unprivileged_proxy(&old(held, "2")),
+                Outcome::Warn { .. }
+            ));
+        }
+        for disabled in ["1", "2"] {
+            assert!(matches!(
+                unprivileged_proxy(&old(NONE, disabled)),
+                Outcome::Fail { .. }
+            ));
+        }
+        assert_eq!(
+            unprivileged_proxy(&old(NONE, "0")),
+            Outcome::found("kernel.unprivileged_bpf_disabled is 0")
+        );
     }
 
     #[test]

@@ -67,6 +67,11 @@ pub(super) fn open_files(context: &Context) -> Outcome {
     }
 }
 
+/// Do we hold what the use of maps takes on kernels that ask for it?
+pub(super) fn may_use_maps(context: &Context) -> bool {
+    effective(context) & (1 << BPF.0 | 1 << SYS_ADMIN.0) != 0
+}
+
 /// Is the capability effective, or what it is needed for done by `sidecar init`?
 fn held_or_done(context: &Context, capability: Capability, purpose: &str) -> Outcome {
     match held(context, capability, purpose) {
