@@ -16,8 +16,17 @@ pub const VERSION: u8 = 1;
 /// Length of the option in bytes: kind, length, experiment identifier, version, flags.
 pub const LENGTH: usize = 6;
 
-/// The option as it stands on the wire. No flag is defined yet; receivers ignore them.
-pub const BYTES: [u8; LENGTH] = [KIND, 6, EXPERIMENT[0], EXPERIMENT[1], VERSION, 0];
+/// Flag of a SYN-ACK: the server keeps nothing of the SYN, and has the client show the option again.
+///
+/// That is so while it sends SYN cookies. A client that does not know the flag ignores it, like all flags
+/// that are not defined.
+pub const AGAIN: u8 = 1;
+
+/// The option as it stands on the wire, with these flags.
+#[inline]
+pub const fn bytes(flags: u8) -> [u8; LENGTH] {
+    [KIND, 6, EXPERIMENT[0], EXPERIMENT[1], VERSION, flags]
+}
 
 /// SYNs that carry the option before a retransmission goes without it: the first and two more.
 ///
@@ -30,6 +39,6 @@ mod tests {
 
     #[test]
     fn the_length_byte_counts_the_whole_option() {
-        assert_eq!(usize::from(BYTES[1]), BYTES.len());
+        assert_eq!(usize::from(bytes(AGAIN)[1]), bytes(0).len());
     }
 }

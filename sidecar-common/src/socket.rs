@@ -8,7 +8,7 @@ pub struct SocketFacts {
     pub role: Role,
     /// How far two sidecars have got in finding each other on this connection.
     pub mesh: Mesh,
-    /// How many SYNs with our option have left so far.
+    /// How many SYNs with our option have left so far; 0 again when it is to be shown no more.
     pub offers: u32,
     /// Has the kernel side seen this socket begin to listen? 1 if so.
     pub followed: u32,

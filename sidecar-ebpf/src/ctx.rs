@@ -288,10 +288,25 @@ impl<'a> SockOps<'a> {
         }
     }
 
+    /// Is the segment of a header-option callback an answer in place of which nothing is kept: a SYN
+    /// cookie?
+    #[inline(always)]
+    pub fn is_cookie(&self) -> bool {
+        /// Of the UAPI.
+        const BPF_WRITE_HDR_TCP_SYNACK_COOKIE: u32 = 2;
+        self.arg0() == BPF_WRITE_HDR_TCP_SYNACK_COOKIE
+    }
+
     /// Does the segment at hand (or, with `BPF_LOAD_HDR_OPT_TCP_SYN`, the peer's SYN) carry our
     /// option, in a version that we speak?
     #[inline(always)]
     pub fn has_option(&self, flags: u64) -> bool {
+        self.option(flags).is_some()
+    }
+
+    /// The flags of our option in that segment, if it carries it in a version that we speak.
+    #[inline(always)]
+    pub fn option(&self, flags: u64) -> Option<u8> {
         // The helper searches for kind and experiment identifier, then fills in the rest. It
         // wants room for the longest match that the search pattern allows.
         let mut found = [
@@ -313,7 +328,7 @@ impl<'a> SockOps<'a> {
                 flags,
             )
         };
-        length >= option::LENGTH as i64 && found[4] == option::VERSION
+        (length >= option::LENGTH as i64 && found[4] == option::VERSION).then_some(found[5])
     }
 
     /// Makes room for our option in the segment at hand.
@@ -323,14 +338,15 @@ impl<'a> SockOps<'a> {
         let _ = unsafe { bpf_reserve_hdr_opt(self.ctx.ops, option::LENGTH as u32, 0) };
     }
 
-    /// Writes our option into the segment at hand; `false` if there is no room.
+    /// Writes our option with these flags into the segment at hand; `false` if there is no room.
     #[inline(always)]
-    pub fn write_option(&self) -> bool {
+    pub fn write_option(&self, flags: u8) -> bool {
+        let bytes = option::bytes(flags);
         // SAFETY: the context is valid and the length is that of the bytes.
         let result = unsafe {
             bpf_store_hdr_opt(
                 self.ctx.ops,
-                option::BYTES.as_ptr().cast(),
+                bytes.as_ptr().cast(),
                 option::LENGTH as u32,
                 0,
             )

@@ -101,10 +101,22 @@ fn connected(sock: &SockOps<'_>) {
     if facts.role != Role::UPSTREAM || facts.mesh == Mesh::NONE {
         return;
     }
-    if sock.has_option(IN_SEGMENT) {
+    let flags = sock.option(IN_SEGMENT);
+    if flags.is_some() {
         facts.mesh = Mesh::AGREED;
         maps::count(Event::OptionAgreed);
     }
+    // Else it goes on to be shown, until the server has acknowledged what carries it.
+    if flags.unwrap_or_default() & option::AGAIN == 0 {
+        show_no_more(sock, facts);
+    }
+}
+
+/// Ceases to write the option. That other programs have themselves asked what to write does not change
+/// that.
+#[inline(always)]
+fn show_no_more(sock: &SockOps<'_>, facts: &mut SocketFacts) {
+    facts.offers = 0;
     sock.unwatch(BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
 }
 
@@ -124,7 +136,9 @@ fn accepted(sock: &SockOps<'_>) {
             sock.watch(statistics::CALLBACKS);
         }
         Some(facts) if facts.role == Role::INBOUND => {
-            if sock.has_option(IN_SYN) {
+            // After a SYN cookie there is no SYN any more, and the client shows the option again in
+            // what completes the handshake.
+            if sock.has_option(IN_SYN) || sock.has_option(IN_SEGMENT) {
                 facts.mesh = Mesh::AGREED;
                 maps::count(Event::OptionAgreed);
             }
@@ -163,6 +177,10 @@ fn round_trip_measured(sock: &SockOps<'_>) {
     if let Some(facts) = sock.socket().and_then(maps::facts)
         && facts.role.is_leg()
     {
+        if is_to_be_shown_again(facts) {
+            // What carried it has arrived.
+            show_no_more(sock, facts);
+        }
         statistics::round_trip(sock, facts);
     }
 }
@@ -227,7 +245,14 @@ fn reserve_option(sock: &SockOps<'_>) {
         }
         // A request has no storage. Only our inbound listener asks for this callback.
         Segment::SynAck if sock.has_option(IN_SYN) => sock.reserve_option(),
-        Segment::SynAck | Segment::Other => {}
+        Segment::SynAck => {}
+        Segment::Other => {
+            if let Some(facts) = sock.socket().and_then(maps::facts)
+                && is_to_be_shown_again(facts)
+            {
+                sock.reserve_option();
+            }
+        }
     }
 }
 
@@ -237,19 +262,32 @@ fn write_option(sock: &SockOps<'_>) {
         Segment::Syn => {
             if let Some(facts) = sock.socket().and_then(maps::facts)
                 && facts.mesh == Mesh::OFFERED
-                && sock.write_option()
+                && sock.write_option(0)
             {
                 facts.offers += 1;
                 maps::count(Event::OptionOffered);
             }
         }
         Segment::SynAck => {
-            if sock.has_option(IN_SYN) && sock.write_option() {
+            let flags = if sock.is_cookie() { option::AGAIN } else { 0 };
+            if sock.has_option(IN_SYN) && sock.write_option(flags) {
                 maps::count(Event::OptionAnswered);
             }
         }
-        Segment::Other => {}
+        Segment::Other => {
+            if let Some(facts) = sock.socket().and_then(maps::facts)
+                && is_to_be_shown_again(facts)
+            {
+                sock.write_option(0);
+            }
+        }
     }
+}
+
+/// Has the server answered by a SYN cookie, and nothing since?
+#[inline(always)]
+fn is_to_be_shown_again(facts: &SocketFacts) -> bool {
+    facts.role == Role::UPSTREAM && facts.mesh == Mesh::AGREED && facts.offers > 0
 }
 
 /// The route that a socket of this role publishes when it connects.

@@ -142,6 +142,19 @@ fn a_server_whose_answer_is_dropped_is_a_connect_timeout() {
     assert!(stream.answers.iter().all(|answer| *answer), "{stream:?}");
 }
 
+#[test]
+fn a_client_that_shows_the_option_once_is_known_by_its_first_bytes_after_a_syn_cookie() {
+    // As sidecars did that knew no flags of the option: it is in the SYN alone.
+    for mode in ["permissive", "strict"] {
+        let pods = meshed(&["--outbound", mode], &["--inbound", mode]);
+        let namespace = pods.server.sandbox().namespace();
+        namespace.sysctl("net/ipv4/tcp_syncookies", "2");
+        strip(&pods, &["--dport", "8080", "!", "--syn"]);
+        assert_fate(&pods, Fate::Mutual, mode);
+        assert_ne!(namespace.counter("SyncookiesRecv"), 0);
+    }
+}
+
 /// Has the client tell the server a secret and checks what becomes of that.
 #[track_caller]
 fn assert_fate(pods: &Pods, fate: Fate, what: &str) {

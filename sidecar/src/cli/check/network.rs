@@ -112,9 +112,8 @@ pub(super) fn syn_cookies(context: &Context) -> Outcome {
     inside(context, || {
         match context.read("/proc/sys/net/ipv4/tcp_syncookies").as_deref() {
             Some("2") => Outcome::warn(
-                "net.ipv4.tcp_syncookies is 2: handshakes lose the option by which sidecars find \
-                 each other; strict connections look at the first bytes instead, permissive ones \
-                 may stay in plaintext",
+                "net.ipv4.tcp_syncookies is 2: the kernel keeps nothing of a SYN, and a sidecar of \
+                 an earlier version is known by its first bytes alone",
                 "sysctl -w net.ipv4.tcp_syncookies=1, which sends cookies under attack only",
             ),
             _ => Outcome::PASS,
