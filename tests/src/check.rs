@@ -9,11 +9,11 @@ use crate::Program;
 pub struct Check {
     /// Whether nothing stands in the way.
     pub success: bool,
-    checks: Vec<Claim>,
+    checks: Vec<Claimed>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Claim {
+struct Claimed {
     claim: String,
     result: String,
     found: Option<String>,

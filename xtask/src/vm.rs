@@ -63,7 +63,7 @@ const PROGRAMS: [(&str, &str); 3] = [
 
 /// The test programs whose tests depend on the kernel, the soonest first, and how many of them are
 /// quick.
-const PROGRAMS_OF_TESTS: [&str; 13] = [
+const PROGRAMS_OF_TESTS: [&str; 15] = [
     "mesh",
     "half_close",
     "listen",
@@ -77,6 +77,9 @@ const PROGRAMS_OF_TESTS: [&str; 13] = [
     "statistics",
     "middlebox",
     "between",
+    "layouts",
+    // The last: what it changes stays until the next boot.
+    "sealed",
 ];
 const QUICK: usize = 2;
 

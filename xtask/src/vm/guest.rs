@@ -19,7 +19,7 @@ use crate::workspace;
 const INIT: &str = include_str!("init.sh");
 
 /// What the tests run, by path and Debian package.
-pub const PROGRAMS: [(&str, &str); 21] = [
+pub const PROGRAMS: [(&str, &str); 22] = [
     ("/bin/busybox", "busybox-static"),
     ("/bin/sh", "dash"),
     ("/bin/sleep", "coreutils"),
@@ -33,6 +33,7 @@ pub const PROGRAMS: [(&str, &str); 21] = [
     ("/usr/bin/python3", "python3"),
     ("/usr/bin/setpriv", "util-linux"),
     ("/usr/bin/tcpdump", "tcpdump"),
+    ("/usr/bin/unshare", "util-linux"),
     ("/usr/bin/wrk", "wrk"),
     ("/usr/sbin/ip", "iproute2"),
     ("/usr/sbin/ip6tables", "iptables"),

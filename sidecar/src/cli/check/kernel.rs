@@ -146,6 +146,7 @@ mod tests {
 
     #[test]
     fn a_proxy_without_capabilities_takes_5_19() {
+        const NONE: &str = "0000000000000000";
         assert_eq!(unprivileged_proxy(&on("5.19.0")), Outcome::PASS);
         let old = |capabilities: &str, bpf| {
             Fixture::with(&[
@@ -154,7 +155,6 @@ mod tests {
                 ("proc/self/status", &format!("CapEff:\t{capabilities}\n")),
             ])
         };
-        const NONE: &str = "0000000000000000";
         // CAP_BPF; CAP_SYS_ADMIN, which includes it.
         for held in ["0000008000000000", "0000000000200000"] {
             assert!(matches!(
