@@ -253,7 +253,7 @@ fn architectures(cluster: &Cluster) -> Outcome {
         |node| &node.architecture,
         |untried| {
             Outcome::warn(
-                format!("{untried} has not been tried"),
+                format!("{untried} has been tried in emulated machines alone"),
                 "build the image for it, and try it there first",
             )
         },

@@ -172,7 +172,7 @@ fn each_fault_breaks_its_own_claim() {
             |c| first(c).architecture = "arm64".to_owned(),
             "every node is of a kind that the image is for",
             '‼',
-            "has not been tried",
+            "has been tried in emulated machines alone",
         ),
         (
             |c| c.heartbeats = Ok(vec![("two".to_owned(), SignedDuration::from_secs(60))]),
