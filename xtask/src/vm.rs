@@ -83,6 +83,9 @@ const PROGRAMS_OF_TESTS: [&str; 15] = [
 ];
 const QUICK: usize = 2;
 
+/// How the reason ends for which a test is ignored elsewhere.
+pub const RUNS_IT: &str = "cargo xtask vm runs it";
+
 /// Names the daemon that runs in the machines, by an absolute path.
 const VARIABLE: &str = "SIDECAR_BIN";
 
@@ -242,4 +245,31 @@ fn tests(cross: Option<&Cross>, names: &[&str]) -> anyhow::Result<Vec<(String, P
 /// Reads a file, and says which one it could not.
 fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_to_the_machines_is_among_what_they_run() {
+        let directory = workspace::root().join("tests/tests");
+        let programs = fs::read_dir(directory).expect("the test programs");
+        for program in programs.map(|entry| entry.expect("an entry").path()) {
+            // Others are directories of modules.
+            if program
+                .extension()
+                .is_none_or(|extension| extension != "rs")
+            {
+                continue;
+            }
+            let name = program.file_stem().and_then(|name| name.to_str());
+            let text = fs::read_to_string(&program).expect("a test program");
+            let left = text
+                .lines()
+                .any(|line| line.trim_start().starts_with("#[ignore") && line.contains(RUNS_IT));
+            let runs = name.is_some_and(|name| PROGRAMS_OF_TESTS.contains(&name));
+            assert!(!left || runs, "{}", program.display());
+        }
+    }
 }

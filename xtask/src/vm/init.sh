@@ -24,7 +24,14 @@ echo
 export SIDECAR_BIN=/tests/sidecar
 cd /tests
 for program in $($b cat order); do
-  for test in $(./$program --list --format terse 2>/dev/null | $b sed -n 's/: test$//p'); do
+  tests=$(./$program --list --format terse 2> /tmp/output | $b sed -n 's/: test$//p')
+  if [ -z "$tests" ]; then
+    # It does not even start.
+    $b cat /tmp/output
+    echo "@@ begin $program --list"
+    echo "@@ end $program --list 1 0 0"
+  fi
+  for test in $tests; do
     echo "@@ begin $program $test"
     start=$($b cut -d' ' -f1 /proc/uptime)
     # Also those that would change a machine that is not theirs.
