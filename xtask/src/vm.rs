@@ -16,7 +16,13 @@ use std::{
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
-use self::{guest::Guest, kernel::Kernel, machine::Test, matrix::Matrix, root::Root};
+use self::{
+    guest::{Guest, Program},
+    kernel::Kernel,
+    machine::Test,
+    matrix::Matrix,
+    root::Root,
+};
 use crate::{
     arch::Arch,
     build,
@@ -34,12 +40,15 @@ pub struct Options {
     /// Their versions
     #[arg(default_values_t = DEFAULT.map(str::to_owned))]
     kernels: Vec<String>,
-    /// Only the tests that find out soonest whether a kernel will do
+    /// Only the tests that find out soonest whether a kernel will do, and those that run nowhere else
     #[arg(long)]
     quick: bool,
     /// Only this test program; may be repeated
     #[arg(long, value_name = "PROGRAM", value_parser = PROGRAMS_OF_TESTS, conflicts_with = "quick")]
     test: Vec<String>,
+    /// Only the tests whose names contain this
+    #[arg(long, value_name = "PART", conflicts_with = "quick")]
+    name: Option<String>,
     /// Of machines with this processor
     #[arg(long, default_value_t, hide_default_value = true)]
     arch: Arch,
@@ -61,8 +70,7 @@ const PROGRAMS: [(&str, &str); 3] = [
     ("/usr/bin/xz", "xz-utils"),
 ];
 
-/// The test programs whose tests depend on the kernel, the soonest first, and how many of them are
-/// quick.
+/// The test programs whose tests depend on the kernel, the soonest first.
 const PROGRAMS_OF_TESTS: [&str; 15] = [
     "mesh",
     "half_close",
@@ -81,7 +89,10 @@ const PROGRAMS_OF_TESTS: [&str; 15] = [
     // The last: what it changes stays until the next boot.
     "sealed",
 ];
-const QUICK: usize = 2;
+/// Those that are quick.
+const QUICK: [&str; 2] = ["mesh", "half_close"];
+/// Those of which some tests run nowhere else.
+const LEFT: [&str; 3] = ["between", "layouts", "sealed"];
 
 /// How the reason ends for which a test is ignored elsewhere.
 pub const RUNS_IT: &str = "cargo xtask vm runs it";
@@ -100,21 +111,26 @@ impl Options {
             words.push("--quick".to_owned());
         }
         words.extend(self.test.iter().map(|program| format!("--test {program}")));
+        words.extend(self.name.iter().map(|part| format!("--name {part}")));
         if self.kernels != DEFAULT {
             words.extend(self.kernels.iter().cloned());
         }
         words.join(" ")
     }
 
-    fn programs_of_tests(&self) -> Vec<&str> {
-        let mut programs = PROGRAMS_OF_TESTS.to_vec();
-        if self.quick {
-            programs.truncate(QUICK);
-        }
-        if !self.test.is_empty() {
-            programs.retain(|program| self.test.iter().any(|wanted| wanted == program));
-        }
-        programs
+    /// Which tests run: programs, and what each is told of them.
+    fn selection(&self) -> Vec<(&'static str, String)> {
+        let which = |program: &&'static str| {
+            let of_programs = self.test.is_empty() || self.test.iter().any(|test| test == program);
+            let which = match &self.name {
+                _ if !of_programs => None,
+                Some(part) => Some(part.clone()),
+                None if !self.quick || QUICK.contains(program) => Some(String::new()),
+                None => LEFT.contains(program).then(|| "--ignored".to_owned()),
+            };
+            Some((*program, which?))
+        };
+        PROGRAMS_OF_TESTS.iter().filter_map(which).collect()
     }
 }
 
@@ -128,7 +144,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     };
     let daemon = daemon(cross.as_ref(), arch)?;
     let tests = step("build the tests", || {
-        tests(cross.as_ref(), &options.programs_of_tests())
+        tests(cross.as_ref(), options.selection())
     })?;
     let directory = workspace::target().join("vm");
     let kernels = step("find the kernels", || {
@@ -208,7 +224,10 @@ fn daemon(cross: Option<&Cross>, arch: Arch) -> anyhow::Result<PathBuf> {
 }
 
 /// Compiles these test programs; where they are.
-fn tests(cross: Option<&Cross>, names: &[&str]) -> anyhow::Result<Vec<(String, PathBuf)>> {
+fn tests(
+    cross: Option<&Cross>,
+    selection: Vec<(&'static str, String)>,
+) -> anyhow::Result<Vec<Program>> {
     let mut command = cross.map_or_else(
         || {
             let mut command = cargo();
@@ -219,7 +238,7 @@ fn tests(cross: Option<&Cross>, names: &[&str]) -> anyhow::Result<Vec<(String, P
     );
     command.args(["--package", "sidecar-tests", "--no-run"]);
     command.args(["--message-format", "json-render-diagnostics"]);
-    for name in names {
+    for (name, _) in &selection {
         command.args(["--test", name]);
     }
     let output = command
@@ -235,11 +254,11 @@ fn tests(cross: Option<&Cross>, names: &[&str]) -> anyhow::Result<Vec<(String, P
             (message["target"]["name"] == name).then(|| PathBuf::from(path))
         })
     };
-    let found = |name: &&str| {
+    let found = |(name, which)| {
         let path = path(name).with_context(|| format!("cargo does not say where {name} is"))?;
-        Ok(((*name).to_owned(), path))
+        Ok(Program { name, path, which })
     };
-    names.iter().map(found).collect()
+    selection.into_iter().map(found).collect()
 }
 
 /// Reads a file, and says which one it could not.
@@ -255,21 +274,45 @@ mod tests {
     fn what_is_left_to_the_machines_is_among_what_they_run() {
         let directory = workspace::root().join("tests/tests");
         let programs = fs::read_dir(directory).expect("the test programs");
-        for program in programs.map(|entry| entry.expect("an entry").path()) {
-            // Others are directories of modules.
-            if program
-                .extension()
-                .is_none_or(|extension| extension != "rs")
-            {
-                continue;
+        let paths = programs.map(|entry| entry.expect("an entry").path());
+        let mut left = Vec::new();
+        // Others are directories of modules.
+        for path in paths.filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
+        {
+            let text = fs::read_to_string(&path).expect("a test program");
+            let is_left =
+                |line: &str| line.trim_start().starts_with("#[ignore") && line.contains(RUNS_IT);
+            if text.lines().any(is_left) {
+                let name = path.file_stem().expect("it has a name");
+                left.push(name.to_string_lossy().into_owned());
             }
-            let name = program.file_stem().and_then(|name| name.to_str());
-            let text = fs::read_to_string(&program).expect("a test program");
-            let left = text
-                .lines()
-                .any(|line| line.trim_start().starts_with("#[ignore") && line.contains(RUNS_IT));
-            let runs = name.is_some_and(|name| PROGRAMS_OF_TESTS.contains(&name));
-            assert!(!left || runs, "{}", program.display());
         }
+        left.sort();
+        assert_eq!(left, LEFT);
+        assert!(LEFT.iter().all(|name| PROGRAMS_OF_TESTS.contains(name)));
+        assert!(QUICK.iter().all(|name| PROGRAMS_OF_TESTS.contains(name)));
+    }
+
+    #[test]
+    fn the_quick_ones_and_those_that_run_nowhere_else_are_told_apart() {
+        let selection = |arguments: &[&str]| {
+            let arguments = ["vm"].iter().chain(arguments);
+            let command = <Options as clap::Args>::augment_args(clap::Command::new("vm"));
+            let matches = command.get_matches_from(arguments);
+            let options = <Options as clap::FromArgMatches>::from_arg_matches(&matches);
+            options.expect("they are valid").selection()
+        };
+        let of = |name: &'static str, which: &str| (name, which.to_owned());
+        let quick = [
+            of("mesh", ""),
+            of("half_close", ""),
+            of("between", "--ignored"),
+            of("layouts", "--ignored"),
+            of("sealed", "--ignored"),
+        ];
+        assert_eq!(selection(&["--quick"]), quick);
+        assert_eq!(selection(&[]), PROGRAMS_OF_TESTS.map(|name| of(name, "")));
+        let one = selection(&["--test", "layouts", "--name", "mtu"]);
+        assert_eq!(one, [of("layouts", "mtu")]);
     }
 }

@@ -19,7 +19,7 @@ use crate::workspace;
 const INIT: &str = include_str!("init.sh");
 
 /// What the tests run, by path and Debian package.
-pub const PROGRAMS: [(&str, &str); 22] = [
+pub const PROGRAMS: [(&str, &str); 24] = [
     ("/bin/busybox", "busybox-static"),
     ("/bin/sh", "dash"),
     ("/bin/sleep", "coreutils"),
@@ -27,12 +27,14 @@ pub const PROGRAMS: [(&str, &str); 22] = [
     ("/usr/bin/curl", "curl"),
     ("/usr/bin/env", "coreutils"),
     ("/usr/bin/mkfifo", "coreutils"),
+    ("/usr/bin/mount", "mount"),
     ("/usr/bin/nsenter", "util-linux"),
     ("/usr/bin/openssl", "openssl"),
     ("/usr/bin/prlimit", "util-linux"),
     ("/usr/bin/python3", "python3"),
     ("/usr/bin/setpriv", "util-linux"),
     ("/usr/bin/tcpdump", "tcpdump"),
+    ("/usr/bin/umount", "mount"),
     ("/usr/bin/unshare", "util-linux"),
     ("/usr/bin/wrk", "wrk"),
     ("/usr/sbin/ip", "iproute2"),
@@ -45,15 +47,19 @@ pub const PROGRAMS: [(&str, &str); 22] = [
 ];
 
 /// What they read, as it is on this machine.
-const FILES: [&str; 4] = [
+const FILES: [&str; 5] = [
     "/etc/group",
     "/etc/nsswitch.conf",
     "/etc/passwd",
     "/etc/protocols",
+    "/etc/services",
 ];
 
 /// What they are linked to only once they run, where libraries are.
 const PLUGINS: [&str; 2] = ["xtables/libxt_TCPOPTSTRIP.so", "xtables/libxt_tcp.so"];
+
+/// What is elsewhere in Debian, which some programs know by one name, and some by the other.
+const MERGED: [&str; 4] = ["bin", "lib", "lib64", "sbin"];
 
 /// Where Python has what it comes with, and what of that no test needs.
 const PYTHON: &str = "/usr/lib/python3.11";
@@ -66,6 +72,14 @@ const NOT_NEEDED: [&str; 7] = [
     "test",
     "tkinter",
 ];
+
+/// A test program.
+pub struct Program {
+    pub name: &'static str,
+    pub path: PathBuf,
+    /// Which of its tests, as arguments for it: without any, all.
+    pub which: String,
+}
 
 /// Programs and tests, packed for every kernel.
 pub struct Guest {
@@ -80,10 +94,13 @@ impl Guest {
         root: &Root,
         strip: &str,
         daemon: &Path,
-        tests: &[(String, PathBuf)],
+        tests: &[Program],
     ) -> anyhow::Result<Self> {
         let path = directory.join("guest.cpio");
         let mut archive = Archive::create(&path)?;
+        for place in MERGED {
+            archive.link(place, &format!("usr/{place}"))?;
+        }
         for empty in ["dev", "proc", "root", "run", "sys", "tmp", "var/tmp"] {
             archive.directory(Path::new(empty))?;
         }
@@ -118,15 +135,12 @@ impl Guest {
             )
         };
         own("sidecar", daemon)?;
-        for (name, path) in tests {
+        let mut order = String::new();
+        for Program { name, path, which } in tests {
             own(name, path)?;
+            order.push_str(&format!("{name} {which}\n"));
         }
-        let names: Vec<_> = tests.iter().map(|(name, _)| &**name).collect();
-        archive.file(
-            Path::new("/tests/order"),
-            0o644,
-            names.join("\n").as_bytes(),
-        )?;
+        archive.file(Path::new("/tests/order"), 0o644, order.as_bytes())?;
         archive.end()?;
         Ok(Self { archive: path })
     }
@@ -147,9 +161,19 @@ impl Archive {
         })
     }
 
+    /// A link in the root directory.
+    fn link(&mut self, name: &str, target: &str) -> anyhow::Result<()> {
+        self.entry(
+            Path::new(name),
+            ModeFileType::Symlink,
+            0o777,
+            target.as_bytes(),
+        )
+    }
+
     /// A directory and those above it.
     pub fn directory(&mut self, path: &Path) -> anyhow::Result<()> {
-        let path = path.strip_prefix("/").unwrap_or(path);
+        let path = merged(path);
         for path in path.ancestors().collect::<Vec<_>>().into_iter().rev() {
             if path.as_os_str().is_empty() || !self.known.insert(path.to_owned()) {
                 continue;
@@ -160,14 +184,14 @@ impl Archive {
     }
 
     pub fn file(&mut self, path: &Path, mode: u32, content: &[u8]) -> anyhow::Result<()> {
-        let path = path.strip_prefix("/").unwrap_or(path);
-        if !self.known.insert(path.to_owned()) {
+        let path = merged(path);
+        if !self.known.insert(path.clone()) {
             return Ok(());
         }
         if let Some(above) = path.parent() {
             self.directory(above)?;
         }
-        self.entry(path, ModeFileType::Regular, mode, content)
+        self.entry(&path, ModeFileType::Regular, mode, content)
     }
 
     /// A file that is there, and what it needs if it is a program.
@@ -191,7 +215,7 @@ impl Archive {
         mode: u32,
         content: &[u8],
     ) -> anyhow::Result<()> {
-        if self.known.contains(path.strip_prefix("/").unwrap_or(path)) {
+        if self.known.contains(&merged(path)) {
             return Ok(());
         }
         self.file(path, mode, content)?;
@@ -253,6 +277,15 @@ impl Archive {
         newc::trailer(&mut self.file).context("cannot write an archive")?;
         self.file.flush().context("cannot write an archive")
     }
+}
+
+/// Where a path is in an archive, behind the links that lead to [`MERGED`] places.
+fn merged(path: &Path) -> PathBuf {
+    let path = path.strip_prefix("/").unwrap_or(path);
+    if MERGED.iter().any(|place| path.starts_with(place)) {
+        return Path::new("usr").join(path);
+    }
+    path.to_owned()
 }
 
 fn files(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// What the tests need that is not built in; `depmod` finds what these need.
-const MODULES: [&str; 18] = [
+const MODULES: [&str; 19] = [
     "tcp_diag",
     "bridge",
     "veth",
@@ -27,6 +27,7 @@ const MODULES: [&str; 18] = [
     "nft_ct",
     "nft_compat",
     "nft_masq",
+    "nft_meta_bridge",
     "nft_nat",
     "nft_numgen",
     "nft_reject_inet",
