@@ -98,8 +98,7 @@ impl Datapath {
         }
         let owner = Ownership::open(&pins).map_err(explain)?.current()?;
         match owner.netns {
-            // Both are 0 where the kernel does not tell.
-            netns if netns == pod::netns_cookie() => Self::new(place, pins, None, lock, None),
+            netns if netns == pod::netns_number() => Self::new(place, pins, None, lock, None),
             // It is written last.
             0 => Err(Error::Unfinished(pins.directory().to_owned())),
             _ => Err(Error::OtherNetns(pins.directory().to_owned())),

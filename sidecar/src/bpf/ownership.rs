@@ -85,7 +85,7 @@ impl Ownership {
         let cookie = SockRef::from(listener).cookie().map_err(Error::Cookie)?;
         let owner = Owner {
             cookie,
-            netns: pod::netns_cookie(),
+            netns: pod::netns_number(),
             pid: std::process::id(),
             kept: self.current()?.kept,
         };
@@ -97,7 +97,7 @@ impl Ownership {
     /// Notes that what is pinned stays when its owner ends, and for whom.
     pub(super) fn keep(&mut self, kept: u32) -> Result<(), Error> {
         let owner = Owner {
-            netns: pod::netns_cookie(),
+            netns: pod::netns_number(),
             kept,
             ..self.current()?
         };

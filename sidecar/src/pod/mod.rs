@@ -21,6 +21,6 @@ pub use self::{
     descriptors::raise_descriptor_limit,
     kubelet::PodName,
     memory::return_large_blocks,
-    netns::{NetnsError, enter_netns, enter_open_netns, netns_cookie},
+    netns::{NetnsError, enter_netns, enter_open_netns, netns_number},
     own_cgroup::own_cgroup,
 };

@@ -1,10 +1,10 @@
 #![expect(unsafe_code, reason = "no crate offers SO_NETNS_COOKIE")]
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io,
     net::{Ipv4Addr, UdpSocket},
-    os::fd::AsRawFd,
+    os::{fd::AsRawFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
 };
 
@@ -38,12 +38,15 @@ pub fn enter_open_netns(file: &File) -> io::Result<()> {
     Ok(setns(file, CloneFlags::CLONE_NEWNET)?)
 }
 
-/// A number that no other network namespace of this boot has, for that of the calling thread; 0 if
-/// the kernel does not tell (`SO_NETNS_COOKIE`, Linux 5.14).
-pub fn netns_cookie() -> u64 {
-    let Ok(socket) = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)) else {
-        return 0;
-    };
+/// A number that no other network namespace has, for that of the calling thread: its cookie, or where
+/// the kernel does not tell that (`SO_NETNS_COOKIE`, Linux 5.14), its inode, which another one may have
+/// once it is gone. 0 if neither can be had.
+pub fn netns_number() -> u64 {
+    cookie().or_else(inode).unwrap_or_default()
+}
+
+fn cookie() -> Option<u64> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
     let mut cookie = 0_u64;
     #[expect(
         clippy::cast_possible_truncation,
@@ -60,7 +63,12 @@ pub fn netns_cookie() -> u64 {
             std::ptr::from_mut(&mut length),
         )
     };
-    if result == 0 { cookie } else { 0 }
+    (result == 0).then_some(cookie)
+}
+
+fn inode() -> Option<u64> {
+    let file = fs::metadata("/proc/thread-self/ns/net").ok()?;
+    Some(file.ino())
 }
 
 #[cfg(test)]
@@ -68,7 +76,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_namespace_has_one_cookie() {
-        assert_eq!(netns_cookie(), netns_cookie());
+    fn a_namespace_has_one_number() {
+        assert_ne!(netns_number(), 0);
+        assert_eq!(netns_number(), netns_number());
+        assert_ne!(inode(), None);
+        assert_eq!(inode(), inode());
     }
 }
