@@ -1,17 +1,34 @@
+use std::fmt;
+
 use caps::{CapSet, Capability, CapsHashSet};
 
 use super::Error;
 use crate::bpf::probe::Release;
 
+/// What is left of the capabilities.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Capabilities {
+    /// Nothing.
+    None,
+    /// `CAP_BPF`, as kernels before 5.19 demand of whoever uses a map.
+    Bpf,
+}
+
+impl fmt::Display for Capabilities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "no capabilities",
+            Self::Bpf => "no capability but CAP_BPF",
+        })
+    }
+}
+
 /// Empties every capability set of the calling thread, but for what this kernel demands.
-pub(super) fn drop_all(kernel: Option<Release>) -> Result<(), Error> {
+pub(super) fn drop_all(kernel: Option<Release>) -> Result<Capabilities, Error> {
     let kept: CapsHashSet = caps::read(None, CapSet::Permitted)?
         .intersection(&needed(kernel))
         .copied()
         .collect();
-    if !kept.is_empty() {
-        tracing::warn!("before Linux 5.19 whoever uses a map needs CAP_BPF, so the proxy keeps it");
-    }
     caps::clear(None, CapSet::Ambient)?;
     // Taking from the bounding set is a privilege of its own. Without it the set bounds nothing:
     // no new privileges can be had anyway.
@@ -22,7 +39,11 @@ pub(super) fn drop_all(kernel: Option<Release>) -> Result<(), Error> {
     // What is effective must be permitted, at every moment.
     caps::set(None, CapSet::Effective, &kept)?;
     caps::set(None, CapSet::Permitted, &kept)?;
-    Ok(())
+    Ok(if kept.is_empty() {
+        Capabilities::None
+    } else {
+        Capabilities::Bpf
+    })
 }
 
 /// What using a map takes, given its descriptor.

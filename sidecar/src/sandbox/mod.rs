@@ -22,7 +22,7 @@ use std::{
 
 use nix::sys::prctl;
 
-pub use self::{error::Error, files::Landlock};
+pub use self::{capabilities::Capabilities, error::Error, files::Landlock};
 use crate::{bpf::probe::Release, pod::Cgroup};
 
 /// What a proxy goes on to need of the machine. The rest is refused by the kernel.
@@ -41,6 +41,15 @@ pub struct Sandbox {
     pub files: Vec<PathBuf>,
     /// The directory of the pod's pins, where they are removed at the end.
     pub pins: Option<PathBuf>,
+}
+
+/// How a thread is confined.
+#[derive(Clone, Copy, Debug)]
+pub struct Confinement {
+    /// What it may do beside what every thread may.
+    pub capabilities: Capabilities,
+    /// Which files it may open, to which ports it may connect.
+    pub landlock: Landlock,
 }
 
 impl Sandbox {
@@ -66,31 +75,39 @@ impl Sandbox {
     }
 
     /// Confines a thread that has nothing to do, and tells what the kernel made of it.
-    pub fn try_on_a_thread(self) -> Result<Landlock, Error> {
+    pub fn try_on_a_thread(self) -> Result<Confinement, Error> {
         let trial = thread::spawn(move || self.confine_thread());
         trial.join().unwrap_or_else(|panic| resume_unwind(panic))
     }
 
     /// Confines the calling thread and those it will start, and no other.
-    pub fn confine_thread(&self) -> Result<Landlock, Error> {
+    pub fn confine_thread(&self) -> Result<Confinement, Error> {
         prctl::set_no_new_privs().map_err(Error::NoNewPrivileges)?;
         let kernel = Release::of_this_kernel();
         // While the privileges last, as a directory may be closed to whoever has none.
         let landlock = files::restrict(self)?;
-        capabilities::drop_all(kernel)?;
+        let capabilities = capabilities::drop_all(kernel)?;
         // Without capabilities any process of the same user could otherwise trace this one, or
         // have its core dumped, and read the key.
         prctl::set_dumpable(false).map_err(Error::NotDumpable)?;
         system_calls::filter()?;
-        Ok(landlock)
+        Ok(Confinement {
+            capabilities,
+            landlock,
+        })
     }
 }
 
 /// Says what confines from here on.
-fn tell(what: &str, landlock: Landlock) {
-    tracing::info!(
-        "{what}: no capabilities, no new privileges, a list of system calls, {landlock}"
-    );
+fn tell(what: &str, confinement: Confinement) {
+    let Confinement {
+        capabilities,
+        landlock,
+    } = confinement;
+    tracing::info!("{what}: {capabilities}, no new privileges, a list of system calls, {landlock}");
+    if capabilities == Capabilities::Bpf {
+        tracing::warn!("before Linux 5.19 whoever uses a map needs CAP_BPF, so the proxy keeps it");
+    }
     if landlock == Landlock::Missing {
         tracing::warn!(
             "without Landlock, file permissions alone tell which files the proxy may open; \

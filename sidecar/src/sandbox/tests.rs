@@ -46,10 +46,11 @@ fn confined_after<T: Send + 'static>(
     let confined = Arc::new(Barrier::new(2));
     let changed = Arc::clone(&confined);
     let thread = thread::spawn(move || {
-        let landlock = sandbox.confine_thread();
+        let confinement = sandbox.confine_thread();
         confined.wait();
         confined.wait();
-        let landlock = landlock.expect("a kernel that can confine");
+        let confinement = confinement.expect("a kernel that can confine");
+        let landlock = confinement.landlock;
         assert_ne!(landlock, Landlock::Missing, "the tests need Landlock");
         work()
     });

@@ -79,7 +79,8 @@ pub(super) fn unprivileged_bpf(context: &Context) -> Outcome {
 }
 
 pub(super) fn sandbox(_: &Context) -> Outcome {
-    match Sandbox::default().try_on_a_thread() {
+    let confinement = Sandbox::default().try_on_a_thread();
+    match confinement.map(|confinement| confinement.landlock) {
         Ok(Landlock::Missing) => Outcome::warn(
             "it has no Landlock, so file permissions alone tell which files the proxy may open",
             "boot Linux 5.13 or newer with `landlock` among its security modules (lsm=)",
