@@ -35,6 +35,7 @@ pub mod foreign;
 pub mod forge;
 pub mod h2load;
 pub mod http;
+pub mod kernel;
 pub mod kube_api;
 pub mod kube_apiserver;
 pub mod load;

@@ -3,7 +3,7 @@
 use std::fs;
 
 use sidecar_tests::{
-    App, Behaviour, Check, Pod, Pods, SECRET,
+    App, Behaviour, Check, Pod, Pods, SECRET, kernel,
     svid::{Ca, Svid},
 };
 
@@ -12,6 +12,8 @@ const SYSCTL: &str = "/proc/sys/kernel/unprivileged_bpf_disabled";
 
 /// The user that the sidecar runs as.
 const USER: u32 = 4195;
+
+const ROOT: u32 = 0;
 
 /// What makes a program that user, with no capability and no way to get one.
 const NO_CAPABILITIES: [&str; 7] = [
@@ -31,7 +33,7 @@ const CLAIM: &str = "the kernel lets a proxy without capabilities use its maps";
 #[ignore = "changes what is the whole machine's: cargo xtask vm runs it"]
 fn a_sidecar_without_capabilities_serves_or_is_refused_by_kernel_and_sysctl_and_check_says_the_same()
  {
-    let is_new = release() >= (5, 19);
+    let is_new = kernel::release() >= (5, 19);
     // In this order: the last can be reached from the others, and left for none.
     for disabled in ["2", "0", "1"] {
         fs::write(SYSCTL, disabled).expect("setting the sysctl");
@@ -51,7 +53,7 @@ const CAP_BPF: u32 = 39;
 
 #[track_caller]
 fn assert_serves_without_capabilities() {
-    let (mut pods, svid) = initialized();
+    let (mut pods, svid) = initialized(USER);
     let check = pods.server.sidecar_check_confined(&NO_CAPABILITIES);
     let check = Check::of(check.args(svid.flags()));
     check.assert_found(CLAIM, "");
@@ -69,7 +71,7 @@ fn assert_refused_without_capabilities() {
         "kernel.unprivileged_bpf_disabled=0",
         "CAP_BPF and CAP_NET_ADMIN",
     ];
-    let (pods, svid) = initialized();
+    let (pods, svid) = initialized(USER);
     let pins = pods.server.pins();
     let run = pods.server.sidecar_run_confined(&NO_CAPABILITIES);
     let run = run.args(svid.flags()).run();
@@ -87,24 +89,24 @@ fn assert_refused_without_capabilities() {
 
 #[track_caller]
 fn assert_serves_by_init_of_root(kept: u64) {
-    let (mut pods, svid) = initialized();
+    let (mut pods, svid) = initialized(ROOT);
     pods.server.mesh_with(&svid.flags());
     assert_eq!(capabilities(&pods.server), kept);
     assert_talk_encrypted(&pods);
     pods.server.stop_sidecar_of_init();
 }
 
-/// A client that has a sidecar, and a server that waits for one after `sidecar init`, and what that is to be.
+/// A client that has a sidecar, and a server that waits for one after `sidecar init`, and what that is to be, as this user.
 #[track_caller]
-fn initialized() -> (Pods, Svid) {
+fn initialized(user: u32) -> (Pods, Svid) {
     let mut pods = Pods::plain();
     let ca = Ca::new(&pods.client, "example.org");
     let client = ca.issue("spiffe://example.org/client", "1h");
     let server = ca.issue("spiffe://example.org/server", "1h");
-    server.give_to(USER);
+    server.give_to(user);
     pods.client.mesh_with(&client.flags());
     let init = pods.server.sidecar_init(&[]);
-    init.args(["--uid", &USER.to_string()]).succeed();
+    init.args(["--uid", &user.to_string()]).succeed();
     (pods, server)
 }
 
@@ -128,12 +130,4 @@ fn capabilities(pod: &Pod) -> u64 {
     let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let mask = mask.expect("the kernel tells").trim();
     u64::from_str_radix(mask, 16).expect("a mask")
-}
-
-/// The numbers of this kernel's release.
-fn release() -> (u32, u32) {
-    let text = fs::read_to_string("/proc/sys/kernel/osrelease").expect("the kernel tells");
-    let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(str::parse);
-    let mut number = || numbers.next().expect("two numbers").expect("a number");
-    (number(), number())
 }
