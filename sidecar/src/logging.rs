@@ -58,8 +58,11 @@ impl Drop for Flush {
 pub fn init(filter: &str, format: LogFormat) -> Messages {
     let messages = Messages::default();
     let subscriber = tracing_subscriber::fmt()
-        // It tells of every directory that goes while it is watched, as when a pod ends.
-        .with_env_filter(EnvFilter::new(format!("notify=warn,{filter}")))
+        // The one tells of every directory that goes while it is watched, as when a pod ends; the other
+        // of a limit that it cannot raise, of which our own sentence says what to do.
+        .with_env_filter(EnvFilter::new(format!(
+            "notify=warn,aya::sys=error,{filter}"
+        )))
         .with_target(false)
         .with_writer(messages.clone());
     match format {

@@ -10,3 +10,10 @@ pub fn release() -> (u32, u32) {
     let mut number = || numbers.next().expect("two numbers").expect("a number");
     (number(), number())
 }
+
+/// Whether its verifier takes programs like ours only from whoever has `CAP_PERFMON`, too.
+#[must_use]
+pub fn verifier_takes_perfmon() -> bool {
+    // That of 6.1 does, and that of 6.12 does not.
+    release() < (6, 12)
+}

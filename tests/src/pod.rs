@@ -18,6 +18,7 @@ use serde::Deserialize;
 use crate::{
     Capture, Network, Program, Sandbox, Sidecar,
     cgroup::{Container, Naming},
+    kernel,
     network::{address_v4, address_v6, hardware_address},
     rules::Rules,
     sidecar,
@@ -226,7 +227,22 @@ impl Pod {
         self.wait_until_ready();
     }
 
+    /// Whoever loads programs gets what the verifier of this kernel asks for beside `CAP_BPF`.
     fn confined(&self, setpriv: &[&str], command: &str) -> Program<'_> {
+        let adapt = |flag: &&str| {
+            if kernel::verifier_takes_perfmon() {
+                flag.replace("+bpf", "+bpf,+perfmon")
+            } else {
+                (*flag).to_owned()
+            }
+        };
+        let flags: Vec<_> = setpriv.iter().map(adapt).collect();
+        let flags: Vec<_> = flags.iter().map(String::as_str).collect();
+        self.confined_exactly(&flags, command)
+    }
+
+    /// The command line of a sidecar with just these privileges.
+    pub fn confined_exactly(&self, setpriv: &[&str], command: &str) -> Program<'_> {
         let setpriv = self.program("/usr/bin/setpriv").args(setpriv).arg("--");
         self.run_by(setpriv, command)
     }

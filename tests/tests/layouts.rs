@@ -8,6 +8,7 @@ use sidecar_tests::{
     App, Behaviour, Check, Pod, Pods, SECRET,
     app::GREETING,
     cgroup::{self, Naming},
+    kernel,
     svid::{Ca, Svid},
     sysctl::Sysctl,
     wait,
@@ -328,6 +329,48 @@ fn where_no_bpf_file_system_is_mounted_run_mounts_one_and_who_may_not_is_told() 
     let capture = pods.client.capture();
     assert_talk(&pods, [pods.server.v4().into()]);
     capture.finish().assert_encrypted(&[GREETING, SECRET]);
+}
+
+/// The claim of `sidecar check` that tries all of it.
+const LOADS: &str = "the kernel takes the whole kernel side";
+
+#[test]
+fn with_little_locked_memory_a_pod_is_served_or_refused_by_kernel_and_check_says_the_same() {
+    const LITTLE: [&str; 3] = ["--", "/usr/bin/prlimit", "--memlock=65536:65536"];
+    let few: Vec<_> = TWO_CAPABILITIES.into_iter().chain(LITTLE).collect();
+    let reason = ["limit of locked memory", "65536 bytes", "CAP_SYS_RESOURCE"];
+    assert_loads(&few, kernel::release() >= (5, 11), &reason);
+    // Root raises the limit.
+    assert_loads(&LITTLE, true, &[]);
+}
+
+#[test]
+fn with_two_capabilities_a_pod_is_served_or_refused_by_kernel_and_check_says_the_same() {
+    let reason = ["sc_", "CAP_PERFMON"];
+    let is_enough = !kernel::verifier_takes_perfmon();
+    assert_loads(&TWO_CAPABILITIES, is_enough, &reason);
+}
+
+/// Whoever is confined like this can load the kernel side, or `check`, `init` and `run` name these.
+#[track_caller]
+fn assert_loads(setpriv: &[&str], is_possible: bool, reason: &[&str]) {
+    let pods = Pods::plain();
+    let command = |command| pods.server.confined_exactly(setpriv, command);
+    let check = Check::of(command("check").args(DEV_CA));
+    let init = command("init").run();
+    if is_possible {
+        check.assert_found(LOADS, "");
+        assert!(init.status.success(), "{init}");
+        assert!(!pods.server.pins().is_empty());
+        pods.server.sidecar_command("cleanup").succeed();
+        return;
+    }
+    check.assert_fails(LOADS, reason);
+    init.assert_one_sentence(reason);
+    pods.server.assert_nothing_left();
+    let run = command("run").args(DEV_CA).run();
+    run.assert_one_sentence(reason);
+    pods.server.assert_nothing_left();
 }
 
 #[test]

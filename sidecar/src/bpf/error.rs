@@ -94,6 +94,14 @@ pub enum Error {
         "cannot load the kernel side: {0}; it takes CAP_BPF, CAP_NET_ADMIN and kernel 5.10 or newer (`sidecar check` tells which is missing)"
     )]
     Load(#[from] aya::EbpfError),
+    /// The kernel counts maps against a limit that is too low.
+    #[error(
+        "before Linux 5.11 maps and programs count against the limit of locked memory, {limit} bytes here, which is too little; raise it (LimitMEMLOCK=infinity in a systemd unit, `ulimit -l unlimited` in a shell), or give CAP_SYS_RESOURCE"
+    )]
+    LockedMemory {
+        /// The hard limit (`RLIMIT_MEMLOCK`).
+        limit: u64,
+    },
     /// A map could not be read or written.
     #[error("cannot use map {map}: {source}")]
     Map {
@@ -157,6 +165,14 @@ pub enum Error {
         "this process is outside the pod's cgroup, and the kernel side follows sockets of that cgroup only; start it in a cgroup below, such as PATH/sidecar"
     )]
     OutsideCgroup,
+    /// The verifier refused a program, and might take it from somebody else.
+    #[error(
+        "the kernel refuses program {program} to whoever lacks CAP_PERFMON, as verifiers of older kernels do; give that, too"
+    )]
+    Perfmon {
+        /// The program.
+        program: &'static str,
+    },
     /// Something could not be pinned.
     #[error("cannot pin {}: {source}; check that the BPF file system is writable", path.display())]
     Pin {

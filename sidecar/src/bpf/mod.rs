@@ -17,6 +17,7 @@ mod ownership;
 mod pins;
 pub mod probe;
 mod programs;
+mod refusal;
 pub mod removal;
 mod rules;
 mod sockets;

@@ -1,5 +1,5 @@
-//! What can be said of the kernel side without loading it: is it here, and would the kernel take
-//! programs of its kinds from us?
+//! What can be said of the kernel side without attaching it: is it here, and would the kernel take it
+//! from us?
 
 use std::{fmt, fs, io};
 
@@ -8,6 +8,7 @@ use aya::{
     sys::is_program_supported,
 };
 
+pub use super::programs::try_to_load;
 use super::{Error, object::object};
 
 /// A kind of program that the kernel side consists of.

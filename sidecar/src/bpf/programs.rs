@@ -21,6 +21,7 @@ use super::{
     Error, Pins, beside, logger,
     maps::MAPS,
     object::object,
+    refusal,
     sys::{Link, Target},
 };
 use crate::pod::Cgroup;
@@ -171,6 +172,29 @@ fn attached(pins: &Pins, place: &Place, name: &str, hook: Hook) -> Result<Option
     }
 }
 
+/// Loads everything on maps that nobody else has, attaches nothing, and lets go of it.
+pub fn try_to_load() -> Result<(), Error> {
+    let mut ebpf = Size::Declared
+        .new_loader()
+        .load(object()?)
+        .map_err(refusal::of_object)?;
+    load_programs(&mut ebpf)
+}
+
+fn load_programs(ebpf: &mut Ebpf) -> Result<(), Error> {
+    for (name, program) in ebpf.programs_mut() {
+        let accepted = match program {
+            Program::CgroupSkb(program) => program.load(),
+            Program::CgroupSockAddr(program) => program.load(),
+            Program::SkLookup(program) => program.load(),
+            Program::SockOps(program) => program.load(),
+            _ => Ok(()),
+        };
+        accepted.map_err(|source| refusal::of_program(known_name(name), source))?;
+    }
+    Ok(())
+}
+
 /// The programs, loaded: those of this binary, on the pinned maps.
 pub(super) struct Programs(Ebpf);
 
@@ -183,7 +207,7 @@ impl Programs {
         for map in MAPS {
             loader.map_pin_path(map, pins.map(map));
         }
-        let mut ebpf = loader.load(object()?)?;
+        let mut ebpf = loader.load(object()?).map_err(refusal::of_object)?;
         // The verifier looks at programs of several pods at once.
         drop(loader);
         // The compiler's own maps (`.rodata`) are of one load only.
@@ -195,19 +219,7 @@ impl Programs {
             unknown, None,
             "the kernel side has a map that is not pinned"
         );
-        for (name, program) in ebpf.programs_mut() {
-            let accepted = match program {
-                Program::CgroupSkb(program) => program.load(),
-                Program::CgroupSockAddr(program) => program.load(),
-                Program::SkLookup(program) => program.load(),
-                Program::SockOps(program) => program.load(),
-                _ => Ok(()),
-            };
-            accepted.map_err(|source| Error::Program {
-                program: known_name(name),
-                source,
-            })?;
-        }
+        load_programs(&mut ebpf)?;
         Ok(Self(ebpf))
     }
 

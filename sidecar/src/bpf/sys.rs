@@ -1,9 +1,9 @@
 #![expect(
     unsafe_code,
-    reason = "aya neither replaces the program of a pinned link, nor detaches it, nor tells what it or anything else is attached to"
+    reason = "aya neither replaces the program of a pinned link, nor detaches it, nor tells what it or anything else is attached to, and makes no map that is described nowhere"
 )]
 
-//! The commands of bpf(2) about what is attached for which aya has no interface.
+//! The commands of bpf(2) for which aya has no interface.
 
 use std::{
     ffi::CString,
@@ -137,6 +137,24 @@ pub(super) fn program_name(id: u32) -> io::Result<String> {
     Ok(String::from_utf8_lossy(name.unwrap_or_default()).into_owned())
 }
 
+/// Makes a map of about that many bytes, which goes at once. It takes `CAP_BPF`.
+pub(super) fn create_array(bytes: u64) -> io::Result<()> {
+    /// `BPF_MAP_TYPE_ARRAY`.
+    const ARRAY: u32 = 2;
+    const VALUE: u32 = 4096;
+    let entries = bytes.div_ceil(u64::from(VALUE));
+    let mut attributes = MapCreate {
+        map_type: ARRAY,
+        key_size: length::<u32>(),
+        value_size: VALUE,
+        max_entries: u32::try_from(entries).map_err(io::Error::other)?,
+    };
+    let fd = bpf(MAP_CREATE, &mut attributes)?;
+    // SAFETY: the kernel has just opened the descriptor for us, and nobody else knows it.
+    drop(unsafe { OwnedFd::from_raw_fd(fd) });
+    Ok(())
+}
+
 /// What the kernel tells of a program or a link, which is to be of this kind.
 fn info<T: Default>(of: BorrowedFd<'_>) -> io::Result<T> {
     let mut info = T::default();
@@ -149,6 +167,8 @@ fn info<T: Default>(of: BorrowedFd<'_>) -> io::Result<T> {
     Ok(info)
 }
 
+/// `BPF_MAP_CREATE`.
+const MAP_CREATE: libc::c_int = 0;
 /// `BPF_OBJ_GET`.
 const OBJ_GET: libc::c_int = 7;
 /// `BPF_PROG_GET_FD_BY_ID`.
@@ -161,6 +181,15 @@ const PROG_QUERY: libc::c_int = 16;
 const LINK_UPDATE: libc::c_int = 29;
 /// `BPF_LINK_DETACH`.
 const LINK_DETACH: libc::c_int = 34;
+
+/// The attributes of `BPF_MAP_CREATE` that an array needs.
+#[repr(C)]
+struct MapCreate {
+    map_type: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+}
 
 /// Attributes of `BPF_OBJ_GET`.
 #[repr(C)]

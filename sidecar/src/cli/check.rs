@@ -173,6 +173,11 @@ const CLAIMS: &[Claim] = &[
         check: kernel::cgroup_skb,
     },
     Claim {
+        category: "programs",
+        text: "the kernel takes the whole kernel side",
+        check: kernel::whole_side,
+    },
+    Claim {
         category: "pod",
         text: "cgroup v2 is mounted",
         check: cgroup::mounted,

@@ -120,7 +120,7 @@ impl Parts<'_> {
         volumes
     }
 
-    /// Attaches and pins everything for the pod, as root with two capabilities, and leaves.
+    /// Attaches and pins everything for the pod, as root with three capabilities, and leaves.
     fn init(&self) -> Value {
         json!({
             "name": "sidecar-init",
@@ -130,7 +130,7 @@ impl Parts<'_> {
             "resources": self.options.resources.value(),
             "securityContext": {
                 "allowPrivilegeEscalation": false,
-                "capabilities": {"add": ["BPF", "NET_ADMIN"], "drop": ["ALL"]},
+                "capabilities": {"add": ["BPF", "NET_ADMIN", "PERFMON"], "drop": ["ALL"]},
                 "readOnlyRootFilesystem": true,
                 // The maps are handed to a group that it is in itself: others take CAP_CHOWN.
                 "runAsGroup": USER,

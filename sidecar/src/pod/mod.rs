@@ -15,7 +15,7 @@ mod own_cgroup;
 pub use self::{
     addresses::{own_addresses, source_towards},
     bpffs::{BpfFsError, ensure_bpffs},
-    capabilities::missing_capabilities,
+    capabilities::{has_perfmon, missing_capabilities},
     cgroup::{Cgroup, CgroupError, cgroup2_mount},
     command::command_in,
     descriptors::raise_descriptor_limit,

@@ -12,7 +12,7 @@ use super::{array, containers, is_ours, ours, pod, text};
 const CONTAINERS: [(&str, &[&str]); 5] = [
     ("agent", &["BPF", "NET_ADMIN", "SYS_ADMIN", "SYS_PTRACE"]),
     ("sidecar", &[]),
-    ("sidecar-init", &["BPF", "NET_ADMIN"]),
+    ("sidecar-init", &["BPF", "NET_ADMIN", "PERFMON"]),
     ("sidecar-validate", &[]),
     ("webhook", &[]),
 ];

@@ -155,13 +155,14 @@ mod tests {
     #[test]
     fn each_privilege_is_what_the_manifest_says() {
         let context = "runAsUser: 0, runAsGroup: 4195, allowPrivilegeEscalation: false, \
-             capabilities: {drop: [ALL], add: [BPF, NET_ADMIN]}, readOnlyRootFilesystem: true, \
+             capabilities: {drop: [ALL], add: [BPF, NET_ADMIN, PERFMON]}, readOnlyRootFilesystem: true, \
              seccompProfile: {type: RuntimeDefault}";
         let expected = [
             "--user=0:4195",
             "--cap-drop=ALL",
             "--cap-add=BPF",
             "--cap-add=NET_ADMIN",
+            "--cap-add=PERFMON",
             "--security-opt=no-new-privileges",
             "--read-only",
             "--read-only-tmpfs=false",

@@ -90,6 +90,14 @@ pub(super) fn sandbox(_: &Context) -> Outcome {
     }
 }
 
+pub(super) fn whole_side(context: &Context) -> Outcome {
+    match probe::try_to_load() {
+        Ok(()) => Outcome::PASS,
+        Err(_) if pins::may_be_used(context) => Outcome::found(pins::AFTER_INIT),
+        Err(error) => Outcome::error(&error),
+    }
+}
+
 /// Loads a program of this kind that does nothing.
 fn loadable(context: &Context, kind: Kind) -> Outcome {
     match probe::is_supported(kind) {
