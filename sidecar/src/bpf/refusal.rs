@@ -30,6 +30,7 @@ pub(super) fn of_program(program: &'static str, source: ProgramError) -> Error {
     // taken), and writes to parts of what it takes for a pointer ("attempt to corrupt spilled pointer on
     // stack").
     if errno(&source) == Some(Errno::EACCES) && !pod::has_perfmon() {
+        tracing::debug!("the verifier on {program}: {source}");
         return Error::Perfmon { program };
     }
     Error::Program { program, source }

@@ -2,7 +2,10 @@
 
 use super::{Context, Outcome, pins, privileges};
 use crate::{
-    bpf::probe::{self, Kind, Release},
+    bpf::{
+        self,
+        probe::{self, Kind, Release},
+    },
     sandbox::{Landlock, Sandbox},
 };
 
@@ -13,6 +16,9 @@ const UNPRIVILEGED_BPF: &str = "/proc/sys/kernel/unprivileged_bpf_disabled";
 
 const BPF_HINT: &str = "use a kernel built with CONFIG_BPF_SYSCALL, CONFIG_CGROUP_BPF and \
                         CONFIG_INET";
+
+const REFUSED_HINT: &str =
+    "put the privileges above right first; then look for a policy that forbids bpf()";
 
 pub(super) fn floor(context: &Context) -> Outcome {
     const HINT: &str = "boot a newer kernel; 5.15 or newer is a good choice";
@@ -94,6 +100,13 @@ pub(super) fn whole_side(context: &Context) -> Outcome {
     match probe::try_to_load() {
         Ok(()) => Outcome::PASS,
         Err(_) if pins::may_be_used(context) => Outcome::found(pins::AFTER_INIT),
+        Err(bpf::Error::Load(source)) => {
+            Outcome::fail(format!("it was refused: {source}"), REFUSED_HINT)
+        }
+        Err(bpf::Error::Program { program, source }) => Outcome::fail(
+            format!("program {program} was refused: {source}"),
+            REFUSED_HINT,
+        ),
         Err(error) => Outcome::error(&error),
     }
 }
@@ -109,7 +122,7 @@ fn loadable(context: &Context, kind: Kind) -> Outcome {
         ),
         Err(error) => Outcome::fail(
             format!("a trial program of type {kind} was refused: {error}"),
-            "put the privileges above right first; then look for a policy that forbids bpf()",
+            REFUSED_HINT,
         ),
     }
 }
