@@ -8,6 +8,7 @@ mod matrix;
 mod root;
 
 use std::{
+    collections::BTreeSet,
     env, fs,
     path::{Path, PathBuf},
     thread,
@@ -36,6 +37,7 @@ use crate::{
 /// Kernels are Debian's for clouds, the newest of each version that is named, such as 6.12, or 7 for
 /// the newest 7.x. They are downloaded once; what is there is used until --update.
 #[derive(clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub struct Options {
     /// Their versions
     #[arg(default_values_t = DEFAULT.map(str::to_owned))]
@@ -49,6 +51,9 @@ pub struct Options {
     /// Only the tests whose names contain this
     #[arg(long, value_name = "PART", conflicts_with = "quick")]
     name: Option<String>,
+    /// Only what did not pass in the last run; the table has both
+    #[arg(long, conflicts_with_all = ["quick", "test", "name"])]
+    again: bool,
     /// Of machines with this processor
     #[arg(long, default_value_t, hide_default_value = true)]
     arch: Arch,
@@ -118,7 +123,7 @@ impl Options {
         words.join(" ")
     }
 
-    /// Which tests run: programs, and what each is told of them.
+    /// Which tests run if nothing ran before: programs, and what each is told of them.
     fn selection(&self) -> Vec<(&'static str, String)> {
         let which = |program: &&'static str| {
             let of_programs = self.test.is_empty() || self.test.iter().any(|test| test == program);
@@ -143,11 +148,9 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         Some(Cross::find(arch)?)
     };
     let daemon = daemon(cross.as_ref(), arch)?;
-    let tests = step("build the tests", || {
-        tests(cross.as_ref(), options.selection())
-    })?;
     let directory = workspace::target().join("vm");
-    let kernels = step("find the kernels", || {
+    let kept = directory.join(format!("results-{arch}.json"));
+    let mut kernels = step("find the kernels", || {
         machine::install(arch, &directory)?;
         let find = |version: &String| Kernel::find(&directory, arch, version, options.update);
         options
@@ -156,6 +159,26 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
             .map(find)
             .collect::<anyhow::Result<Vec<_>>>()
     })?;
+    let mut matrix = if options.again {
+        let last = Matrix::again(&kept)?;
+        kernels.retain(|kernel| !last.missing(&kernel.release).is_empty());
+        ensure!(
+            !kernels.is_empty(),
+            "nothing is left to run again on these kernels"
+        );
+        last
+    } else {
+        Matrix::new(options.command())
+    };
+    let selection = if options.again {
+        let missing = kernels
+            .iter()
+            .flat_map(|kernel| matrix.missing(&kernel.release));
+        again(missing.collect())?
+    } else {
+        options.selection()
+    };
+    let tests = step("build the tests", || tests(cross.as_ref(), selection))?;
     let guest = step("pack the programs", || {
         let root = Root::find(arch, &directory)?;
         let strip = match &cross {
@@ -164,7 +187,6 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         };
         Guest::pack(&directory, &root, &strip, &daemon, &tests)
     })?;
-    let mut matrix = Matrix::default();
     // An emulated machine keeps one core busy.
     let at_once = thread::available_parallelism().map_or(1, usize::from);
     for kernels in kernels.chunks(at_once) {
@@ -177,8 +199,9 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         }
     }
     println!("{}", matrix.table());
+    matrix.keep(&kept)?;
     if options.publish {
-        matrix.publish(arch, &options.command())?;
+        matrix.publish(arch)?;
     }
     println!("{}", matrix.tally());
     ensure!(
@@ -187,6 +210,27 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         directory.display()
     );
     Ok(())
+}
+
+/// These tests: their programs, and what each is told of them.
+fn again(names: BTreeSet<String>) -> anyhow::Result<Vec<(&'static str, String)>> {
+    let mut selection = Vec::new();
+    let mut rest = names;
+    for program in PROGRAMS_OF_TESTS {
+        let of_program = |name: &String| name.split_once("::").is_some_and(|(of, _)| of == program);
+        let (here, others): (BTreeSet<_>, _) = rest.into_iter().partition(of_program);
+        rest = others;
+        let tests = here.iter().filter_map(|name| name.split_once("::"));
+        let tests: Vec<_> = tests.map(|(_, test)| test).collect();
+        if !tests.is_empty() {
+            selection.push((program, format!("--exact {}", tests.join(" "))));
+        }
+    }
+    ensure!(
+        rest.is_empty(),
+        "the last run did not come to its end: leave --again away"
+    );
+    Ok(selection)
 }
 
 /// What became of each test on each of these kernels.
@@ -312,6 +356,13 @@ mod tests {
         ];
         assert_eq!(selection(&["--quick"]), quick);
         assert_eq!(selection(&[]), PROGRAMS_OF_TESTS.map(|name| of(name, "")));
+        let missing = ["mesh::one", "mesh::two", "listen::one"].map(str::to_owned);
+        let missing = again(missing.into()).expect("they have programs");
+        assert_eq!(
+            missing,
+            [of("mesh", "--exact one two"), of("listen", "--exact one")]
+        );
+        assert!(again(["the tests after these".to_owned()].into()).is_err());
         let one = selection(&["--test", "layouts", "--name", "mtu"]);
         assert_eq!(one, [of("layouts", "mtu")]);
     }

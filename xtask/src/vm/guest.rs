@@ -135,12 +135,12 @@ impl Guest {
             )
         };
         own("sidecar", daemon)?;
-        let mut order = String::new();
+        let mut order = Vec::new();
         for Program { name, path, which } in tests {
             own(name, path)?;
-            order.push_str(&format!("{name} {which}\n"));
+            order.push(format!("{name} {which}\n"));
         }
-        archive.file(Path::new("/tests/order"), 0o644, order.as_bytes())?;
+        archive.file(Path::new("/tests/order"), 0o644, order.concat().as_bytes())?;
         archive.end()?;
         Ok(Self { archive: path })
     }

@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
+use serde::{Deserialize, Serialize};
 
 use super::{
     guest::{Archive, Guest},
@@ -30,7 +31,7 @@ const PATIENCE: Duration = Duration::from_mins(90);
 const DONE: &str = "@@ done";
 
 /// What became of a test.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Test {
     /// Its program and its name.
     pub name: String,

@@ -1,23 +1,71 @@
 //! What passed where.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use anyhow::Context as _;
 use comfy_table::{Cell, CellAlignment, Table, presets};
+use serde::{Deserialize, Serialize};
 
-use super::machine::Test;
+use super::{machine::Test, read};
 use crate::{arch::Arch, workspace};
 
 /// Every test on every kernel.
-#[derive(Default)]
+#[derive(Default, Deserialize, Serialize)]
 pub struct Matrix {
+    /// What was typed for it.
+    command: String,
     kernels: Vec<(String, Vec<Test>)>,
 }
 
 impl Matrix {
-    /// What became of the tests on a kernel.
+    pub fn new(command: String) -> Self {
+        Self {
+            command,
+            ..Self::default()
+        }
+    }
+
+    /// The last one, to which what ran again is added.
+    pub fn again(path: &Path) -> anyhow::Result<Self> {
+        const AGAIN: &str = "`, `cargo xtask vm --again";
+        let mut last: Self = serde_json::from_slice(&read(path)?)
+            .with_context(|| format!("{} is not of this version", path.display()))?;
+        if !last.command.ends_with(AGAIN) {
+            last.command.push_str(AGAIN);
+        }
+        Ok(last)
+    }
+
+    /// Keeps it for [`Self::again`].
+    pub fn keep(&self, path: &Path) -> anyhow::Result<()> {
+        let text = serde_json::to_vec_pretty(self).context("cannot write JSON")?;
+        fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// What became of the tests on a kernel. Those that it has already are replaced.
     pub fn add(&mut self, release: &str, tests: Vec<Test>) {
-        self.kernels.push((release.to_owned(), tests));
+        let known = self.kernels.iter_mut().find(|(known, _)| known == release);
+        let Some((_, known)) = known else {
+            self.kernels.push((release.to_owned(), tests));
+            return;
+        };
+        for test in tests {
+            match known.iter_mut().find(|known| known.name == test.name) {
+                Some(known) => *known = test,
+                None => known.push(test),
+            }
+        }
+    }
+
+    /// The names of those that did not pass on a kernel, or did not run.
+    pub fn missing(&self, release: &str) -> Vec<String> {
+        let known = self.kernels.iter().find(|(known, _)| known == release);
+        let Some((_, tests)) = known else {
+            return Vec::new();
+        };
+        let passed = |name: &String| tests.iter().any(|test| test.passed && test.name == *name);
+        let names = self.names().into_iter();
+        names.filter(|name| !passed(name)).collect()
     }
 
     /// Whether each test has passed on each kernel.
@@ -64,13 +112,14 @@ impl Matrix {
     }
 
     /// Puts the table of a processor into the document, in place of its last one.
-    pub fn publish(&self, arch: Arch, command: &str) -> anyhow::Result<()> {
+    pub fn publish(&self, arch: Arch) -> anyhow::Result<()> {
         let path = workspace::root().join("docs/kernels.md");
         let text =
             fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let date = jiff::Timestamp::now().strftime("%Y-%m-%d");
         let table = format!(
-            "{date}, `{command}`: {}.\n\n{}\n",
+            "{date}, `{}`: {}.\n\n{}\n",
+            self.command,
             self.tally(),
             self.table()
         );
@@ -127,6 +176,24 @@ mod tests {
         assert_eq!(matrix.tally(), "3 passed, 1 failed");
         let table = matrix.table().to_string();
         assert!(table.contains("did not run"), "{table}");
+    }
+
+    #[test]
+    fn what_ran_again_takes_the_place_of_what_failed() {
+        let mut matrix = Matrix::default();
+        matrix.add(
+            "5.10",
+            vec![test("mesh::one", true), test("mesh::two", false)],
+        );
+        matrix.add("6.1", vec![test("mesh::one", true)]);
+        assert_eq!(matrix.missing("5.10"), ["mesh::two"]);
+        assert_eq!(matrix.missing("6.1"), ["mesh::two"]);
+        assert!(matrix.missing("7.0").is_empty());
+        matrix.add("5.10", vec![test("mesh::two", true)]);
+        assert!(!matrix.is_green());
+        matrix.add("6.1", vec![test("mesh::two", true)]);
+        assert!(matrix.is_green());
+        assert_eq!(matrix.tally(), "4 passed, 0 failed");
     }
 
     #[test]
