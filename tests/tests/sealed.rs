@@ -34,44 +34,66 @@ const CLAIM: &str = "the kernel lets a proxy without capabilities use its maps";
 fn a_sidecar_without_capabilities_serves_or_is_refused_by_kernel_and_sysctl_and_check_says_the_same()
  {
     let is_new = kernel::release() >= (5, 19);
+    let mut pods = Pods::plain();
+    let ca = Ca::new(&pods.client, "example.org");
+    let client = ca.issue("spiffe://example.org/client", "1h");
+    let server = ca.issue("spiffe://example.org/server", "1h");
+    pods.client.mesh_with(&client.flags());
+    let _app = App::start(&pods.server, Behaviour::Echo, 8080);
     // In this order: the last can be reached from the others, and left for none.
     for disabled in ["2", "0", "1"] {
         fs::write(SYSCTL, disabled).expect("setting the sysctl");
+        initialize(&pods, &server, USER);
         if is_new || disabled == "0" {
-            assert_serves_without_capabilities();
+            assert_serves_without_capabilities(&mut pods, &server);
         } else {
-            assert_refused_without_capabilities();
+            assert_refused_without_capabilities(&pods, &server);
         }
+        clean_up(&pods);
         // With privileges it serves under each, and keeps the one that it cannot do without.
+        initialize(&pods, &server, ROOT);
         let kept = if is_new { 0 } else { 1 << CAP_BPF };
-        assert_serves_by_init_of_root(kept);
+        assert_serves_with_privileges(&mut pods, &server, kept);
+        clean_up(&pods);
     }
 }
 
 /// Bit of the capability.
 const CAP_BPF: u32 = 39;
 
+/// Has the server wait for a sidecar of this user.
 #[track_caller]
-fn assert_serves_without_capabilities() {
-    let (mut pods, svid) = initialized(USER);
+fn initialize(pods: &Pods, svid: &Svid, user: u32) {
+    svid.give_to(user);
+    let init = pods.server.sidecar_init(&[]);
+    init.args(["--uid", &user.to_string()]).succeed();
+}
+
+#[track_caller]
+fn clean_up(pods: &Pods) {
+    pods.server.sidecar_command("cleanup").succeed();
+    assert!(pods.server.pins().is_empty());
+}
+
+#[track_caller]
+fn assert_serves_without_capabilities(pods: &mut Pods, svid: &Svid) {
     let check = pods.server.sidecar_check_confined(&NO_CAPABILITIES);
     let check = Check::of(check.args(svid.flags()));
     check.assert_found(CLAIM, "");
     assert!(check.success, "{check:#?}");
     pods.server.mesh_confined(&NO_CAPABILITIES, &svid.flags());
     assert_eq!(capabilities(&pods.server), 0);
-    assert_talk_encrypted(&pods);
+    assert_talk_encrypted(pods);
     pods.server.stop_sidecar_of_init();
 }
 
 #[track_caller]
-fn assert_refused_without_capabilities() {
+fn assert_refused_without_capabilities(pods: &Pods, svid: &Svid) {
     const WAYS_OUT: [&str; 3] = [
         "5.19",
         "kernel.unprivileged_bpf_disabled=0",
         "CAP_BPF and CAP_NET_ADMIN",
     ];
-    let (pods, svid) = initialized(USER);
     let pins = pods.server.pins();
     let run = pods.server.sidecar_run_confined(&NO_CAPABILITIES);
     let run = run.args(svid.flags()).run();
@@ -81,38 +103,21 @@ fn assert_refused_without_capabilities() {
     check.assert_fails(CLAIM, &WAYS_OUT);
     // As `init` has left it: closed.
     assert_eq!(pods.server.pins(), pins);
-    let _app = App::start(&pods.server, Behaviour::Echo, 8080);
     let capture = pods.client.capture();
     assert_ne!(pods.client.converse(pods.server.v4(), 8080, SECRET), SECRET);
     assert!(!capture.finish().contains(SECRET));
 }
 
 #[track_caller]
-fn assert_serves_by_init_of_root(kept: u64) {
-    let (mut pods, svid) = initialized(ROOT);
+fn assert_serves_with_privileges(pods: &mut Pods, svid: &Svid, kept: u64) {
     pods.server.mesh_with(&svid.flags());
     assert_eq!(capabilities(&pods.server), kept);
-    assert_talk_encrypted(&pods);
+    assert_talk_encrypted(pods);
     pods.server.stop_sidecar_of_init();
-}
-
-/// A client that has a sidecar, and a server that waits for one after `sidecar init`, and what that is to be, as this user.
-#[track_caller]
-fn initialized(user: u32) -> (Pods, Svid) {
-    let mut pods = Pods::plain();
-    let ca = Ca::new(&pods.client, "example.org");
-    let client = ca.issue("spiffe://example.org/client", "1h");
-    let server = ca.issue("spiffe://example.org/server", "1h");
-    server.give_to(user);
-    pods.client.mesh_with(&client.flags());
-    let init = pods.server.sidecar_init(&[]);
-    init.args(["--uid", &user.to_string()]).succeed();
-    (pods, server)
 }
 
 #[track_caller]
 fn assert_talk_encrypted(pods: &Pods) {
-    let _app = App::start(&pods.server, Behaviour::Echo, 8080);
     let capture = pods.client.capture();
     for address in [
         pods.server.v4().into(),
