@@ -156,8 +156,12 @@ pub(crate) fn remove(path: &Path) {
     }
 }
 
-/// Kills everything in a cgroup and those below it.
-fn kill(path: &Path) -> io::Result<()> {
+/// Kills everything in a cgroup and those below it, as runtimes do with a container.
+///
+/// # Errors
+///
+/// If it is no cgroup, or has gone.
+pub fn kill(path: &Path) -> io::Result<()> {
     let file = path.join("cgroup.kill");
     if file.exists() {
         return fs::write(file, "1");

@@ -8,7 +8,7 @@ use std::{
 
 use nix::sys::signal::Signal;
 use sidecar_tests::{
-    App, Behaviour, Load, Pod, SECRET,
+    App, Behaviour, Load, Pod, SECRET, cgroup,
     node::{Driver, Node, NodePod},
     wait,
 };
@@ -300,7 +300,7 @@ fn containers_that_restart_stay_covered() {
         assert_eq!(client.asks(&server, PORT), SECRET);
         wire.finish().assert_encrypted(&[SECRET]);
         drop(app);
-        std::fs::write(cgroup.join("cgroup.kill"), "1").expect("killing a cgroup");
+        cgroup::kill(&cgroup).expect("a container");
         wait::until("the container has gone", || {
             std::fs::remove_dir(&cgroup).is_ok()
         });

@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use serde::Deserialize;
 use sidecar_tests::{
     App, Behaviour, Output, Pod, Pods, Process, SECRET,
-    cgroup::Naming,
+    cgroup::{self, Naming},
     svid::{Ca, Svid},
     wait,
 };
@@ -527,7 +527,7 @@ fn kill(pod: &mut Pod, name: &str) {
 #[track_caller]
 fn kill_container(pod: &Pod, name: &str) {
     let cgroup = pod.sandbox().cgroup().path().join(name);
-    fs::write(cgroup.join("cgroup.kill"), "1").expect("a container");
+    cgroup::kill(&cgroup).expect("a container");
     wait::until("the container is gone", || {
         let events = fs::read_to_string(cgroup.join("cgroup.events")).expect("a cgroup");
         events.contains("populated 0")
