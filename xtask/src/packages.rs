@@ -26,8 +26,10 @@ pub const BOOKWORM: &[Suite] = &[
     (SECURITY, "bookworm-security"),
 ];
 
-/// Where kernels are, the oldest first.
+/// Where kernels are, the oldest first. Those of a suite's security go some months after its support has ended; the
+/// ones that it was last released with stay longer.
 pub const KERNELS: &[Suite] = &[
+    (DEBIAN, "bullseye"),
     (SECURITY, "bullseye-security"),
     (SECURITY, "bookworm-security"),
     (DEBIAN, "bookworm-backports"),
@@ -46,7 +48,7 @@ pub struct Packages {
 
 impl Packages {
     /// Keeps what it knows of these suites, and downloads, in this directory. Asks the archive only if it
-    /// knows nothing yet, or when told to.
+    /// knows nothing of them yet, or when told to.
     pub fn open(
         directory: &Path,
         arch: Arch,
@@ -76,6 +78,8 @@ impl Packages {
             format!("deb [signed-by={KEYRING}] {archive} {suite} main\n")
         };
         let sources = suites.iter().map(source).collect::<String>();
+        let known = fs::read_to_string(directory.join("sources.list"));
+        let are_known = known.is_ok_and(|known| known == sources);
         // Nothing is installed, whatever the machine has.
         for (name, text) in [
             ("apt.conf", &*configuration),
@@ -89,7 +93,7 @@ impl Packages {
             configuration: directory.join("apt.conf"),
             directory: directory.to_owned(),
         };
-        if update || !packages.knows_something() {
+        if update || !are_known || !packages.knows_something() {
             run(packages.apt("apt-get").args(["update", "--quiet=2"]))?;
         }
         Ok(packages)

@@ -8,7 +8,7 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, anyhow, ensure};
 
 use super::read;
 use crate::{
@@ -105,24 +105,48 @@ fn download(directory: &Path, arch: Arch, version: &str, update: bool) -> anyhow
     let packages = Packages::open(&apt, arch, packages::KERNELS, update)?;
     let names = packages.named(&format!("{IMAGE}{version}."), &flavour(arch));
     let releases = names.iter().filter_map(|name| name.strip_prefix(IMAGE));
-    let Some(release) = newest(releases.map(str::to_owned)) else {
-        bail!("Debian has no kernel {version} for clouds: name another version, such as 6.12");
-    };
-    let root = directory.join("kernels").join(&release);
-    // Made last: half a kernel is none.
-    let part = directory.join("kernels.part");
-    let _ = fs::remove_dir_all(&part);
-    fs::create_dir_all(&part).with_context(|| format!("cannot make {}", part.display()))?;
-    packages.unpack(&format!("{IMAGE}{release}"), None, &part)?;
-    if modules_directory(&part, &release).is_none() {
-        // From 7.x on the package of that name only asks for two others.
-        for kind in ["linux-binary-", "linux-modules-"] {
-            packages.unpack(&format!("{kind}{release}"), None, &part)?;
+    let mut releases: Vec<_> = releases.map(str::to_owned).collect();
+    releases.sort_by(|a, b| by_age(b, a));
+    ensure!(
+        !releases.is_empty(),
+        "Debian has no kernel {version} for clouds: name another version, such as 6.12"
+    );
+    first(&releases, |release| {
+        // Made last: half a kernel is none.
+        let part = directory.join("kernels.part");
+        let _ = fs::remove_dir_all(&part);
+        fs::create_dir_all(&part).with_context(|| format!("cannot make {}", part.display()))?;
+        packages.unpack(&format!("{IMAGE}{release}"), None, &part)?;
+        if modules_directory(&part, release).is_none() {
+            // From 7.x on the package of that name only asks for two others.
+            for kind in ["linux-binary-", "linux-modules-"] {
+                packages.unpack(&format!("{kind}{release}"), None, &part)?;
+            }
+        }
+        let root = directory.join("kernels").join(release);
+        let _ = fs::remove_dir_all(&root);
+        fs::rename(&part, &root).with_context(|| format!("cannot make {}", root.display()))?;
+        Ok(root)
+    })
+}
+
+/// What became of the first that could be had: an archive goes on listing what it has removed. If none can, the first
+/// error tells.
+fn first(
+    releases: &[String],
+    fetch: impl Fn(&str) -> anyhow::Result<PathBuf>,
+) -> anyhow::Result<PathBuf> {
+    let mut refusal = None;
+    for release in releases {
+        match fetch(release) {
+            Ok(root) => return Ok(root),
+            Err(error) => {
+                eprintln!("  {release} is listed and cannot be had");
+                refusal.get_or_insert(error);
+            }
         }
     }
-    let _ = fs::remove_dir_all(&root);
-    fs::rename(&part, &root).with_context(|| format!("cannot make {}", root.display()))?;
-    Ok(root)
+    Err(refusal.unwrap_or_else(|| anyhow!("no kernel is listed")))
 }
 
 /// How the builds for clouds are named: few drivers, and everything of the network.
@@ -226,6 +250,22 @@ mod tests {
         ];
         let newest = newest(releases.map(str::to_owned).into_iter());
         assert_eq!(newest.as_deref(), Some(releases[1]));
+    }
+
+    #[test]
+    fn what_an_archive_lists_and_has_removed_gives_way_to_the_one_before() {
+        let releases = ["5.10.0-46", "5.10.0-45", "5.10.0-32", "5.10.0-30"].map(str::to_owned);
+        let fetch = |release: &str| {
+            ensure!(
+                release == "5.10.0-32" || release == "5.10.0-30",
+                "404 of {release}"
+            );
+            Ok(PathBuf::from(release))
+        };
+        let found = first(&releases, fetch).expect("one can be had");
+        assert_eq!(found, Path::new("5.10.0-32"));
+        let error = first(&releases[..2], fetch).expect_err("none can be had");
+        assert_eq!(error.to_string(), "404 of 5.10.0-46");
     }
 
     #[test]
